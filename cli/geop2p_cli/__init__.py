@@ -1,0 +1,1 @@
+"""The `geop2p` command."""

@@ -1,0 +1,38 @@
+"""`geop2p evaluate`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import geop2p
+from geop2p import EvaluateConfig
+from geop2p_cli.options import build, config_options, shared_options
+from geop2p_cli.output import print_result, print_summary
+
+SHOWN = ("l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "seam_index", "seconds")
+
+
+@click.command()
+@click.argument("result")
+@click.argument("truth")
+@click.argument("report", type=click.Path(path_type=Path))
+@config_options(EvaluateConfig)
+@shared_options
+def evaluate(result: str, truth: str, report: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Score a model on chips, or a mosaic against a reference raster, and write the page REPORT.
+
+    RESULT TRUTH is either MODEL CHIPS or PREDICTION REFERENCE.
+
+    \b
+    Examples:
+      geop2p evaluate run chips report.html
+      geop2p evaluate prediction.tif image.tif report.html
+    """
+    config = build(EvaluateConfig, values)
+    if Path(result).is_dir() or result.endswith(".safetensors"):
+        scores = geop2p.evaluate(result, truth, report, config, overwrite=overwrite, progress=not as_json)
+    else:
+        scores = geop2p.evaluate_mosaic(result, truth, report, overwrite=overwrite)
+    print_summary("scores", {name: scores[name] for name in SHOWN if name in scores})
+    print_result(scores, as_json)

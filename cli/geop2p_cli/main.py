@@ -1,0 +1,43 @@
+"""The command group: errors become one line and exit code 1, logs go to stderr."""
+
+import logging
+from typing import Any
+
+import click
+
+from geop2p import GeoP2PError, __version__
+from geop2p_cli.demo import demo
+from geop2p_cli.evaluate import evaluate
+from geop2p_cli.info import info
+from geop2p_cli.predict import predict
+from geop2p_cli.tile import tile
+from geop2p_cli.train import train
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands report geop2p's own errors in one line; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except GeoP2PError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="geop2p")
+def main() -> None:
+    """Translate one georeferenced raster into another.
+
+    \b
+    geop2p tile landcover.tif image.tif chips     cut paired chips
+    geop2p train chips run                        train pix2pix on them
+    geop2p predict run landcover.tif out.tif      translate a raster of any size
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("geop2p").setLevel(logging.INFO)
+
+
+for command in (tile, train, predict, evaluate, info, demo):
+    main.add_command(command)

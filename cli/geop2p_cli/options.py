@@ -1,0 +1,56 @@
+"""Options built from the fields of a config dataclass: a default stands in one place."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_options(config: type[Any]) -> Callable[[Command], Command]:
+    """One option for each field of a config dataclass, with its default and its sentence."""
+
+    def decorate(command: Command) -> Command:
+        hints = typing.get_type_hints(config)
+        for field in reversed(dataclasses.fields(config)):
+            command = click.option(*_names(field), **_declaration(field, hints[field.name]))(command)
+        return command
+
+    return decorate
+
+
+def shared_options(command: Command) -> Command:
+    """The options of every command that makes something: `--overwrite` and `--json`."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
+    return click.option("--overwrite", is_flag=True, help="Replace what exists under the output's name.")(command)
+
+
+def build(config: type[Any], values: dict[str, Any]) -> Any:
+    """The config from the values of its options."""
+    return config(**{field.name: values[field.name] for field in dataclasses.fields(config)})
+
+
+def _names(field: dataclasses.Field[Any]) -> tuple[str, str]:
+    return field.name, "--" + field.name.replace("_", "-")
+
+
+def _declaration(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
+    declaration: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
+    if hint is bool:
+        return declaration | {"is_flag": True}
+    declaration["show_default"] = field.default is not None
+    return declaration | {"type": _type(hint)}
+
+
+def _type(hint: Any) -> Any:
+    """The click type of a field's annotation."""
+    if isinstance(hint, types.UnionType):
+        hint = next(entry for entry in typing.get_args(hint) if entry is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return click.Choice(typing.get_args(hint))
+    return click.Path(path_type=Path) if hint is Path else hint

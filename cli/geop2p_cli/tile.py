@@ -1,0 +1,32 @@
+"""`geop2p tile`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import geop2p
+from geop2p import TileConfig
+from geop2p_cli.options import build, config_options, shared_options
+from geop2p_cli.output import print_result, print_summary
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@click.argument("chips", type=click.Path(path_type=Path))
+@config_options(TileConfig)
+@shared_options
+def tile(source: str, target: str, chips: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Cut SOURCE and TARGET, two layers covering the same ground, into the chip set CHIPS.
+
+    Repeated with another pair it adds a scene. CHIPS/index.gpkg opens in QGIS.
+
+    \b
+    Example:
+      geop2p tile landcover.tif image.tif chips --size 256
+    """
+    result = geop2p.tile(source, target, chips, build(TileConfig, values), overwrite=overwrite, progress=not as_json)
+    figures = {name: getattr(result, name) for name in ("scenes", "train", "val", "test", "dropped", "seconds")}
+    print_summary(f"{result.chips} chips", figures)
+    print_result(result, as_json)

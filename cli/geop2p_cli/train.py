@@ -1,0 +1,30 @@
+"""`geop2p train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import geop2p
+from geop2p import TrainConfig
+from geop2p_cli.options import build, config_options, shared_options
+from geop2p_cli.output import print_result, print_summary
+
+
+@click.command()
+@click.argument("chips", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
+@config_options(TrainConfig)
+@shared_options
+def train(chips: Path, run: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Train a translator on the chip set CHIPS; RUN holds the model and all that is known of its making.
+
+    Repeated, it continues where it was interrupted.
+
+    \b
+    Example:
+      geop2p train chips run --epochs 100 --batch-size 4
+    """
+    result = geop2p.train(chips, run, build(TrainConfig, values), overwrite=overwrite, progress=not as_json)
+    print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
+    print_result(result, as_json)

@@ -1,0 +1,59 @@
+"""Translate one georeferenced raster into another.
+
+The three jobs are functions, loaded on first use so that `import geop2p` needs neither torch nor rasterio:
+
+    geop2p.tile(source, target, chips, TileConfig(...))
+    geop2p.train(chips, run, TrainConfig(...))
+    geop2p.predict(model, input, output, PredictConfig(...))
+
+`geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.describe` says what a file is, and
+`geop2p.Translator.load(model)(array, valid)` translates one array.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from geop2p.config import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p.errors import GeoP2PError
+
+if TYPE_CHECKING:
+    from geop2p.evaluation.describe import describe
+    from geop2p.evaluation.evaluator import evaluate, evaluate_mosaic
+    from geop2p.mosaic.predictor import predict
+    from geop2p.tiling.tiler import tile
+    from geop2p.training.trainer import train
+    from geop2p.translator import Translator
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "tile": "geop2p.tiling.tiler",
+    "train": "geop2p.training.trainer",
+    "predict": "geop2p.mosaic.predictor",
+    "evaluate": "geop2p.evaluation.evaluator",
+    "evaluate_mosaic": "geop2p.evaluation.evaluator",
+    "describe": "geop2p.evaluation.describe",
+    "Translator": "geop2p.translator",
+}
+
+__all__ = [
+    "EvaluateConfig",
+    "GeoP2PError",
+    "PredictConfig",
+    "TileConfig",
+    "TrainConfig",
+    "Translator",
+    "__version__",
+    "describe",
+    "evaluate",
+    "evaluate_mosaic",
+    "predict",
+    "tile",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geop2p' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

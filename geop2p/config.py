@@ -1,0 +1,163 @@
+"""The settings of the four jobs: one frozen dataclass each, the only place where a default stands.
+
+Every field carries a sentence (`help` in its metadata) with its unit and the meaning of None; the command line
+builds its options from these fields.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geop2p.errors import ConfigError
+
+Kind = Literal["image", "classes", "sar", "elevation"]
+KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
+Split = Literal["train", "val", "test"]
+SplitRule = Literal["block", "file"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+RecipeName = Literal["pix2pix"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with its default and the sentence that explains it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How two layers are cut into paired chips.
+
+    Raises:
+        ConfigError: A value is out of its range, or two fields contradict each other.
+    """
+
+    size: int = option(256, "Side of a chip in pixels.")
+    stride: int | None = option(None, "Distance between chips in pixels; none: the size, so that chips do not overlap.")
+    grid: str = option("target", "Grid of the chips: target, source, or EPSG:CODE@RESOLUTION in units of that CRS.")
+    source_kind: KindChoice = option("auto", "What the source holds; auto decides from its type and values.")
+    target_kind: KindChoice = option("auto", "What the target holds; auto decides from its type and values.")
+    source_field: str | None = option(None, "Attribute of a vector SOURCE that gives the class; none: one class.")
+    min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
+    split: str = option("8:1:1", "Shares of training, validation and test ground.")
+    split_by: SplitRule = option("block", "Rule of the split: blocks of chips, or the rows of --split-file.")
+    split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
+    buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
+    seed: int = option(0, "Seed of the split.")
+
+    def __post_init__(self) -> None:
+        _at_least("size", self.size, 16)
+        if self.stride is not None:
+            _at_least("stride", self.stride, 1)
+        _at_least("buffer", self.buffer, 0)
+        if not 0 < self.min_valid <= 1:
+            raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
+        if (self.split_by == "file") != (self.split_file is not None):
+            raise ConfigError("split_by 'file' and split_file go together: give both or neither")
+        _ = self.split_shares
+
+    @property
+    def step(self) -> int:
+        """Distance between chips in pixels."""
+        return self.stride or self.size
+
+    @property
+    def split_shares(self) -> dict[Split, float]:
+        """Share of the ground for each split, summing to 1."""
+        parts = self.split.split(":")
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            numbers = []
+        if len(numbers) != 3 or min(numbers) < 0 or numbers[0] <= 0:
+            raise ConfigError(f"split is '{self.split}', expected three shares such as 8:1:1")
+        return {name: number / sum(numbers) for name, number in zip(SPLITS, numbers, strict=True)}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a translator is trained.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    recipe: RecipeName = option("pix2pix", "Named set of networks, losses and optimiser.")
+    epochs: int = option(200, "Passes over the training chips; the second half decays the learning rate to 0.")
+    steps: int | None = option(None, "Optimisation steps instead of epochs; none: as --epochs says.")
+    batch_size: int = option(1, "Chips per step.")
+    width: int = option(64, "Channels of the first layer of generator and discriminator.")
+    downs: int | None = option(None, "Times the generator halves its input; none: down to 1x1, at most 8.")
+    lr: float = option(2e-4, "Learning rate of both optimisers.")
+    precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
+    device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
+    seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "width"):
+            _at_least(name, getattr(self, name), 1)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
+        if self.downs is not None:
+            _at_least("downs", self.downs, 2)
+        if self.lr <= 0:
+            raise ConfigError(f"lr is {self.lr}, expected above 0")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How a raster is translated into a mosaic.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    overlap: float = option(0.5, "Share of a tile's side that is blended into the next tile, 0 to 0.5.")
+    tile_size: int | None = option(None, "Side of a tile in pixels; none: the chip size of the training.")
+    batch_size: int = option(4, "Tiles per pass through the network.")
+    memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
+    no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
+    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 0.5:
+            raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
+        if self.tile_size is not None:
+            _at_least("tile_size", self.tile_size, 16)
+        _at_least("batch_size", self.batch_size, 1)
+        _ = self.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory bound in bytes."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", self.memory)
+        if match is None:
+            raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
+        factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
+        return int(float(match[1]) * factor)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How a model or a mosaic is scored.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    split: Split = option("test", "Chips to score a model on.")
+    mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
+    batch_size: int = option(4, "Chips per pass through the network.")
+    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
+
+    def __post_init__(self) -> None:
+        _at_least("batch_size", self.batch_size, 1)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} is {value}, expected at least {least}")

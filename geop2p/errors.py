@@ -1,0 +1,28 @@
+"""What can go wrong, by what a caller would do about it.
+
+Every message is one line: which file, what was found, what was expected, what to do.
+"""
+
+
+class GeoP2PError(Exception):
+    """Base of all errors that geop2p raises on purpose; the command line prints it and exits with 1."""
+
+
+class RasterError(GeoP2PError):
+    """A raster or vector layer cannot be used: missing, unreadable, without CRS, or of the wrong shape."""
+
+
+class GridMismatchError(GeoP2PError):
+    """Two layers do not fit together on the ground."""
+
+
+class ChipSetError(GeoP2PError):
+    """A chip set is missing, damaged, of another format, or cannot be made as asked."""
+
+
+class CheckpointError(GeoP2PError):
+    """A model or checkpoint is missing, damaged, foreign, or of a newer format."""
+
+
+class ConfigError(GeoP2PError):
+    """Settings contradict each other or the data."""

@@ -1,0 +1,1 @@
+"""How good a translator or a mosaic is, in figures and on a page."""

@@ -1,0 +1,118 @@
+"""`describe`: what a raster, chip set, run or model is."""
+
+from pathlib import Path
+from typing import Any
+
+from geop2p.errors import RasterError
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.layers import open_layer
+from geop2p.raster.reading import describe_raster, opened
+from geop2p.raster.vectors import is_vector
+from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.checkpoint import read_metrics
+from geop2p.translator import FILE_NAME, read_card
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a raster, vector layer, chip set, run or model is.
+
+    Args:
+        path: File or folder.
+
+    Returns:
+        `type` (raster, vector layer, chip set, model) and what else there is to say, as JSON holds it.
+
+    Raises:
+        RasterError: It is none of these.
+        GeoP2PError: It is one, but damaged.
+    """
+    place = Path(path)
+    if (place / DESCRIPTION).is_file():
+        return _chip_set(ChipSet.open(place))
+    if (place / FILE_NAME).is_file() or place.suffix == ".safetensors":
+        return _model(place)
+    if place.is_dir():
+        raise RasterError(f"{path}: a folder, but neither a chip set nor a finished run")
+    if is_vector(place):
+        layer = open_layer(place)
+        assert layer.vector is not None
+        crs = layer.vector.features.crs
+        return {
+            "type": "vector layer",
+            "path": str(path),
+            "crs": crs,
+            "features": len(layer.vector.features),
+        }
+    return _raster(path)
+
+
+def _raster(path: str | Path) -> dict[str, Any]:
+    info = describe_raster(path)
+    with opened(path) as dataset:
+        tags = dataset.tags()
+    size = info.grid.pixel_size
+    return {
+        "type": "raster",
+        "path": str(path),
+        "width": info.grid.width,
+        "height": info.grid.height,
+        "bands": info.count,
+        "dtype": info.dtype,
+        "crs": info.grid.crs.to_string() if info.grid.crs else None,
+        "bounds": list(info.grid.bounds),
+        "pixel_m": None if size is None else [round(side, 6) for side in size],
+        "nodata": None if info.nodata is None else str(info.nodata),
+        "mask": info.has_mask,
+        "band_names": list(info.names),
+        "units": list(info.units),
+        "color_interp": list(info.color_interp),
+        "classes": {str(value): name for value, name in info.categories.items()},
+        "synthetic": tags.get("GEOP2P_SYNTHETIC") == "YES",
+        "tags": {key: value for key, value in tags.items() if key.startswith("GEOP2P_")},
+    }
+
+
+def _chip_set(chipset: ChipSet) -> dict[str, Any]:
+    return {
+        "type": "chip set",
+        "path": str(chipset.folder),
+        "size": chipset.size,
+        "stride": chipset.stride,
+        "chips": chipset.counts,
+        "scenes": {
+            scene.id: {"source": scene.source, "target": scene.target, "grid": scene.grid.describe()}
+            | {"dropped": scene.dropped}
+            for scene in chipset.scenes
+        },
+        "source": _side(chipset.source),
+        "target": _side(chipset.target),
+        "settings": chipset.settings,
+    }
+
+
+def _model(place: Path) -> dict[str, Any]:
+    card = read_card(place)
+    history = read_metrics(place) if place.is_dir() else []
+    return {
+        "type": "model",
+        "path": str(place),
+        "recipe": card.recipe,
+        "generator": card.generator,
+        "arguments": card.arguments,
+        "source": _side(card.source),
+        "target": _side(card.target),
+        "pixel_m": card.pixel_size,
+        "chip_size": card.chip_size,
+        "stride": card.stride,
+        "one_sided_field": card.field,
+        "statistics": card.statistics,
+        "provenance": card.provenance,
+        "last_validation": history[-1]["val"] if history else None,
+    }
+
+
+def _side(encoding: Encoding) -> dict[str, Any]:
+    side: dict[str, Any] = {"kind": encoding.kind, "dtype": encoding.dtype, "bands": len(encoding.bands)}
+    if encoding.is_classes:
+        return side | {"classes": {str(entry.value): entry.name for entry in encoding.classes}}
+    return side | {"encoded": [[band.low, band.high] for band in encoding.bands]}

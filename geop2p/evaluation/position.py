@@ -1,0 +1,78 @@
+"""Where in the chip a model errs: the map of its error, and corners over centre."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.raster.encoding import Array, Mask
+
+BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True)
+class CornerRatio:
+    """Mean error in the corners over mean error in the centre of a chip, 1 where position does not matter.
+
+    Attributes:
+        value: The ratio; None where there is no valid ground in corners or centre, or no error.
+        low: Lower end of its 95 % bootstrap interval over blocks; None with fewer than two blocks.
+        high: Upper end.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class PositionError:
+    """Error by position in the chip, summed over chips.
+
+    Corners are the four squares of an eighth of the side, the centre is the square of a quarter of it.
+
+    Args:
+        size: Side of the chips in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._sums = np.zeros((size, size))
+        self._counts = np.zeros((size, size))
+        eighth = max(1, size // 8)
+        near = np.zeros(size, bool)
+        near[:eighth] = near[size - eighth :] = True
+        middle = np.zeros(size, bool)
+        middle[size // 2 - eighth : size // 2 + eighth] = True
+        self._corners, self._centre = near[:, None] & near, middle[:, None] & middle
+        self._blocks: dict[str, npt.NDArray[np.float64]] = {}
+
+    def add(self, error: Array, valid: Mask, block: str) -> None:
+        """Take in the error (rows, cols) of a chip, its valid pixels and the block it lies in."""
+        masked = np.where(valid, error, 0)
+        self._sums += masked
+        self._counts += valid
+        entry = self._blocks.setdefault(block, np.zeros((2, 2)))
+        for row, where in enumerate((self._corners, self._centre)):
+            entry[row] += masked[where].sum(), valid[where].sum()
+
+    def map(self) -> npt.NDArray[np.float64]:
+        """Mean error (rows, cols); NaN where no chip was valid."""
+        return np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
+
+    def corner_ratio(self) -> CornerRatio:
+        """Corners over centre with its interval."""
+        blocks = np.array(list(self._blocks.values())).reshape(-1, 2, 2)
+        value = _ratio(blocks.sum(axis=0))
+        if value is None or len(blocks) < 2:
+            return CornerRatio(value, None, None)
+        draws = np.random.default_rng(0).integers(0, len(blocks), (BOOTSTRAPS, len(blocks)))
+        ratios = [ratio for draw in draws if (ratio := _ratio(blocks[draw].sum(axis=0))) is not None]
+        low, high = np.percentile(ratios, [2.5, 97.5])
+        return CornerRatio(value, float(low), float(high))
+
+
+def _ratio(sums: npt.NDArray[np.float64]) -> float | None:
+    """From ((corner error, corner pixels), (centre error, centre pixels))."""
+    (corner, corners), (centre, centres) = sums
+    if not corners or not centres or not centre:
+        return None
+    return float((corner / corners) / (centre / centres))

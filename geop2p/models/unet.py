@@ -1,0 +1,89 @@
+"""The U-Net generator of pix2pix (Isola et al., CVPR 2017, arXiv 1611.07004, section 6.1.1)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from geop2p.models.layers import Norm, has_own_shift, norm_layer
+
+Head = Literal["tanh", "logits"]
+
+MAX_FACTOR = 8  # channels grow from `width` to at most 8 times it
+DROPOUT_FROM = 4  # level; the widest decoder levels but the innermost have dropout: three of eight
+
+
+class UNet(nn.Module):
+    """Encoder and decoder of 4x4 convolutions with stride 2, joined by skips at every level.
+
+    No norm follows the first convolution or the innermost one, where one pixel has no variance. Dropout sits on
+    the decoder levels between the innermost and the fourth, as in the PyTorch port of pix2pix.
+
+    Args:
+        in_channels: Channels of the source.
+        out_channels: Channels of the target.
+        downs: Times the side is halved; sides of the input must be multiples of 2**downs.
+        width: Channels after the first convolution.
+        norm: Normalisation layer.
+        dropout: Probability on the levels that have it, while training.
+        head: tanh for values in [-1, 1], logits for class scores.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        downs: int = 8,
+        width: int = 64,
+        norm: Norm = "instance",
+        dropout: float = 0.5,
+        head: Head = "tanh",
+    ) -> None:
+        super().__init__()
+        if downs < 2:
+            raise ValueError(f"downs is {downs}, expected at least 2")
+        self.stride: int = 2**downs  # sides of the input must be multiples of it
+        bias = not has_own_shift(norm)
+        outs = [width * min(2**level, MAX_FACTOR) for level in range(downs)]
+        ins = [in_channels, *outs[:-1]]
+        self.encoder = nn.ModuleList()
+        self.decoder = nn.ModuleList()  # outermost first, like the encoder
+        for level, (before, after) in enumerate(zip(ins, outs, strict=True)):
+            outermost, innermost = level == 0, level == downs - 1
+            down: list[nn.Module] = [] if outermost else [nn.LeakyReLU(0.2)]
+            down.append(nn.Conv2d(before, after, 4, 2, 1, bias=bias))
+            if not (outermost or innermost):
+                down.append(norm_layer(norm, after))
+            self.encoder.append(nn.Sequential(*down))
+
+            deep = after if innermost else 2 * after
+            up: list[nn.Module] = [nn.ReLU()]
+            if outermost:
+                up.append(nn.ConvTranspose2d(deep, out_channels, 4, 2, 1))
+                up += [nn.Tanh()] if head == "tanh" else []
+            else:
+                up += [nn.ConvTranspose2d(deep, before, 4, 2, 1, bias=bias), norm_layer(norm, before)]
+                if DROPOUT_FROM <= level < downs - 1:
+                    up.append(nn.Dropout(dropout))
+            self.decoder.append(nn.Sequential(*up))
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Translate a batch.
+
+        Args:
+            source: (batch, in_channels, rows, cols), rows and cols multiples of 2**downs.
+
+        Returns:
+            (batch, out_channels, rows, cols).
+        """
+        skips: list[Tensor] = []
+        features = source
+        for layer in self.encoder:
+            features = layer(features)
+            skips.append(features)
+        skips.pop()
+        for layer in reversed(self.decoder):
+            features = layer(features)
+            if skips:
+                features = torch.cat([skips.pop(), features], dim=1)
+        return features

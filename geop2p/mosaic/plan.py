@@ -1,0 +1,77 @@
+"""Where tiles and parts lie. Everything is anchored to the grid's origin, so any process finds the same. Pure."""
+
+import math
+from dataclasses import dataclass
+
+from rasterio.windows import Window
+
+PART_MULTIPLE = 512
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Square tiles whose neighbours share a ramp of `overlap` pixels.
+
+    Tile 0 of an axis begins `overlap + shift` pixels before the origin, so that inside the raster every pixel lies
+    in the flat of one tile or in the ramps of two, the border of the raster included.
+
+    Attributes:
+        size: Side of a tile in pixels.
+        overlap: Width of a ramp in pixels, at most half of `size`.
+        shift: Pixels by which the whole lattice is moved up and left.
+    """
+
+    size: int
+    overlap: int
+    shift: int = 0
+
+    @property
+    def step(self) -> int:
+        """Distance between tiles."""
+        return self.size - self.overlap
+
+    def start(self, number: int) -> int:
+        """First pixel of a tile on an axis; negative before the origin."""
+        return number * self.step - self.overlap - self.shift
+
+    def touching(self, start: int, stop: int) -> range:
+        """Numbers of the tiles that hold any of the pixels start to stop - 1 of an axis."""
+        first = (start + self.overlap + self.shift - self.size) // self.step + 1
+        last = (stop - 1 + self.overlap + self.shift) // self.step
+        return range(first, last + 1)
+
+    def tiles(self, window: Window) -> list[Window]:
+        """The tiles that touch a window, rows first: the order in which they are summed."""
+        rows = self.touching(int(window.row_off), int(window.row_off + window.height))
+        cols = self.touching(int(window.col_off), int(window.col_off + window.width))
+        return [Window(self.start(col), self.start(row), self.size, self.size) for row in rows for col in cols]
+
+    def handovers(self, length: int) -> list[int]:
+        """Pixels of an axis that are the first past the middle of a ramp: where one tile hands over to the next."""
+        lines = (self.start(number) + self.overlap // 2 for number in self.touching(0, length))
+        return [line for line in lines if 0 < line < length]
+
+
+def parts(height: int, width: int, side: int) -> list[Window]:
+    """Squares of `side` pixels that cover a raster from its origin, smaller at its far edges, rows first."""
+    return [
+        Window(col, row, min(side, width - col), min(side, height - row))
+        for row in range(0, height, side)
+        for col in range(0, width, side)
+    ]
+
+
+def part_side(memory: int, channels: int, bands: int, tile: int, batch: int) -> int:
+    """The largest side of a part, a multiple of 512, whose buffers fit the memory.
+
+    Args:
+        memory: Bytes that the prediction may add.
+        channels: Channels that are summed: float32, once.
+        bands: Bands of the result, counted as 8 bytes each for decoding and writing.
+        tile: Side of a tile; a part reads and keeps a margin of it.
+        batch: Tiles that are in the network together.
+    """
+    network = batch * tile * tile * 4 * 256  # activations: about 256 floats a pixel in the widest layers
+    a_pixel = 4 * channels + 16 * bands + 4
+    side = math.isqrt(max(0, memory // 2 - network) // a_pixel)
+    return max(PART_MULTIPLE, min(side, 16384) // PART_MULTIPLE * PART_MULTIPLE)

@@ -1,0 +1,1 @@
+"""Pixels on the ground: grids, aligned reading, atomic writing, encodings. Imports no torch."""

@@ -1,0 +1,155 @@
+"""`Grid`: where the pixels of a raster lie. Opens no files."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from pyproj import Geod, Transformer
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+from shapely.geometry import Polygon
+
+from geop2p.errors import RasterError
+
+_WGS84 = Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A raster without its values: CRS, affine transform, rows and columns.
+
+    Attributes:
+        crs: Coordinate reference system; None where positions are pixels only.
+        transform: From (column, row) of pixel corners to coordinates of `crs`.
+        height: Rows.
+        width: Columns.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    height: int
+    width: int
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """The four outer corners as (x, y), clockwise from the first pixel."""
+        at = [(0, 0), (self.width, 0), (self.width, self.height), (0, self.height)]
+        return [self.transform * corner for corner in at]
+
+    @property
+    def footprint(self) -> Polygon:
+        """Outline in `crs`."""
+        return Polygon(self.corners)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of the outline in `crs`."""
+        left, bottom, right, top = self.footprint.bounds
+        return left, bottom, right, top
+
+    def window(self, window: Window) -> "Grid":
+        """The grid of a window of this one; the window may lie outside."""
+        shift = Affine.translation(window.col_off, window.row_off)
+        return Grid(self.crs, self.transform @ shift, int(window.height), int(window.width))
+
+    def offset_in(self, other: "Grid", tolerance: float = 1e-3) -> tuple[int, int] | None:
+        """(row, column) of this grid's first pixel in `other`, or None unless pixels coincide.
+
+        Args:
+            other: Grid to look into.
+            tolerance: Largest departure in pixels, anywhere on this grid, that counts as coinciding.
+        """
+        if self.crs != other.crs:
+            return None
+        to_other = ~other.transform @ self.transform
+        col, row = round(to_other.c), round(to_other.f)
+        for corner in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height)):
+            there = to_other * corner
+            if max(abs(there[0] - corner[0] - col), abs(there[1] - corner[1] - row)) > tolerance:
+                return None
+        return row, col
+
+    def bounds_in(self, crs: CRS | None) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of the outline in another CRS, curved edges included."""
+        if crs is None or self.crs is None or crs == self.crs:
+            return self.bounds
+        left, bottom, right, top = transform_bounds(self.crs, crs, *self.bounds, densify_pts=51)
+        return left, bottom, right, top
+
+    @property
+    def pixel_size(self) -> tuple[float, float] | None:
+        """(down a row, along a column) in metres on the ground at the centre; None without a CRS."""
+        if self.crs is None:
+            return None
+        centre = (self.width / 2, self.height / 2)
+        down = (centre[0], centre[1] + 1)
+        along = (centre[0] + 1, centre[1])
+        to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+        here, below, beside = (to_degrees.transform(*(self.transform * at)) for at in (centre, down, along))
+        if not all(map(math.isfinite, (*here, *below, *beside))):
+            raise RasterError(f"the grid's centre has no position on the earth in {self.crs.to_string()}")
+        return _WGS84.inv(*here, *below)[2], _WGS84.inv(*here, *beside)[2]
+
+    def describe(self) -> str:
+        """One line for messages: size, CRS and bounds."""
+        name = self.crs.to_string() if self.crs else "no CRS"
+        left, bottom, right, top = self.bounds
+        return f"{self.width}x{self.height} {name} x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        crs = None if self.crs is None else self.crs.to_wkt()
+        return {"crs": crs, "transform": list(self.transform)[:6], "height": self.height, "width": self.width}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Grid":
+        """Read `to_dict`'s form."""
+        crs = None if data["crs"] is None else CRS.from_user_input(data["crs"])
+        return cls(crs, Affine(*data["transform"]), data["height"], data["width"])
+
+
+def covering(bounds: tuple[float, float, float, float], crs: CRS | None, resolution: float) -> Grid:
+    """The north-up grid that covers bounds, its corner on a multiple of the resolution.
+
+    Args:
+        bounds: (left, bottom, right, top) in `crs`.
+        crs: CRS of bounds and grid.
+        resolution: Pixel side in units of `crs`.
+    """
+    left = math.floor(bounds[0] / resolution + 1e-6) * resolution
+    top = math.ceil(bounds[3] / resolution - 1e-6) * resolution
+    width = max(1, math.ceil((bounds[2] - left) / resolution - 1e-6))
+    height = max(1, math.ceil((top - bounds[1]) / resolution - 1e-6))
+    return Grid(crs, Affine(resolution, 0, left, 0, -resolution, top), height, width)
+
+
+def local_crs(grid: Grid) -> CRS:
+    """The grid's own CRS where it is projected, else the UTM zone (or polar CRS) of its centre."""
+    if grid.crs is None:
+        raise RasterError("a raster without CRS has no place on the ground: assign one (gdal_edit -a_srs)")
+    if grid.crs.is_projected:
+        return grid.crs
+    left, bottom, right, top = grid.bounds_in(CRS.from_epsg(4326))
+    longitude, latitude = (left + right) / 2, (bottom + top) / 2
+    if abs(latitude) > 84:
+        return CRS.from_epsg(5041 if latitude > 0 else 5042)
+    zone = int((longitude + 180) // 6) % 60 + 1
+    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+
+
+def reflect_indices(start: int, stop: int, length: int) -> npt.NDArray[np.int64]:
+    """Positions start to stop - 1 of an axis that goes on by reflection beyond 0 to length - 1.
+
+    The edge pixel is the mirror and is not repeated; an axis of one pixel repeats it.
+    """
+    positions = np.arange(start, stop)
+    if length == 1:
+        return np.zeros_like(positions)
+    period = 2 * (length - 1)
+    folded = np.abs(positions) % period
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
+    return mirrored

@@ -1,0 +1,66 @@
+"""QGIS styles: the `.qml` file that QGIS loads with a raster of the same stem."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from geop2p.raster.atomic import write_text
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.vrt import BandSummary
+
+
+def style_path(raster: Path) -> Path:
+    """Where QGIS looks for a raster's default style: `<stem>.qml`, not `<name>.tif.qml`."""
+    return raster.with_suffix(".qml")
+
+
+def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummary]) -> None:
+    """Write the default style of a raster: paletted with class names, RGB, or grey.
+
+    Args:
+        raster: The raster it belongs to.
+        encoding: What it holds.
+        summaries: Statistics of each band, for the stretch of values that are not 8-bit imagery.
+    """
+    root = ElementTree.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
+    pipe = ElementTree.SubElement(root, "pipe")
+    if encoding.is_classes:
+        _paletted(pipe, encoding)
+    elif len(encoding.bands) >= 3:
+        renderer = ElementTree.SubElement(
+            pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand="-1",
+            redBand="1", greenBand="2", blueBand="3",
+        )  # fmt: skip
+        for name, summary in zip(("red", "green", "blue"), summaries, strict=False):
+            _stretch(renderer, f"{name}ContrastEnhancement", encoding, summary)
+    else:
+        renderer = ElementTree.SubElement(
+            pipe, "rasterrenderer", type="singlebandgray", opacity="1", alphaBand="-1",
+            grayBand="1", gradient="BlackToWhite",
+        )  # fmt: skip
+        _stretch(renderer, "contrastEnhancement", encoding, summaries[0])
+    ElementTree.indent(root)
+    write_text(style_path(raster), ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _paletted(pipe: ElementTree.Element, encoding: Encoding) -> None:
+    renderer = ElementTree.SubElement(pipe, "rasterrenderer", type="paletted", opacity="1", alphaBand="-1", band="1")
+    palette = ElementTree.SubElement(renderer, "colorPalette")
+    for entry in encoding.classes:
+        color = "#{:02x}{:02x}{:02x}".format(*entry.color)
+        ElementTree.SubElement(
+            palette, "paletteEntry", value=str(entry.value), color=color, label=entry.name, alpha="255"
+        )
+
+
+def _stretch(renderer: ElementTree.Element, tag: str, encoding: Encoding, summary: BandSummary) -> None:
+    """Linear stretch: the full range of 8-bit values, else two standard deviations around the mean."""
+    low, high = 0.0, 255.0
+    if encoding.dtype != "uint8" and summary.mean is not None and summary.std is not None:
+        assert summary.minimum is not None and summary.maximum is not None
+        low = max(summary.minimum, summary.mean - 2 * summary.std)
+        high = min(summary.maximum, summary.mean + 2 * summary.std)
+    element = ElementTree.SubElement(renderer, tag)
+    ElementTree.SubElement(element, "minValue").text = repr(low)
+    ElementTree.SubElement(element, "maxValue").text = repr(high)
+    ElementTree.SubElement(element, "algorithm").text = "StretchToMinimumMaximum"

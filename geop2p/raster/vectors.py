@@ -1,0 +1,106 @@
+"""Vector layers as maps of classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyogrio
+from rasterio.features import rasterize
+from rasterio.windows import Window
+
+from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.encoding import Array, MapClass, Mask, class_color
+from geop2p.raster.grid import Grid
+
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
+BACKGROUND = 1  # class of the ground that no feature covers; 0 is left for no data
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a name looks like a vector layer rather than a raster."""
+    return str(path).lower().endswith(VECTOR_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class VectorLayer:
+    """Features and the class of each.
+
+    Attributes:
+        path: File it was read from.
+        features: One row a feature, with the column `code`: the value to burn, 2 and up.
+        classes: Background first, then one entry a value of the class field, in order of the names.
+    """
+
+    path: str
+    features: geopandas.GeoDataFrame
+    classes: tuple[MapClass, ...]
+
+    def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of all features in a CRS."""
+        left, bottom, right, top = self.features.to_crs(crs).total_bounds
+        return float(left), float(bottom), float(right), float(top)
+
+
+def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...] = ()) -> VectorLayer:
+    """Read a vector layer whose features become classes.
+
+    Args:
+        path: Any vector file that GDAL opens.
+        field: Attribute that names the class; None makes all features one class, `feature`.
+        known: Classes that other layers of the chip set have; their names keep their codes.
+
+    Raises:
+        RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
+    """
+    if not Path(path).exists():
+        raise RasterError(f"{path}: no such file")
+    try:
+        features = geopandas.read_file(path)
+    except pyogrio.errors.DataSourceError as error:
+        raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
+    features = features[~(features.geometry.is_empty | features.geometry.isna())]
+    if features.empty:
+        raise RasterError(f"{path}: has no features with a geometry")
+    if features.crs is None:
+        raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
+    if field is not None and field not in features.columns:
+        names = ", ".join(sorted(set(features.columns) - {"geometry"}))
+        raise RasterError(f"{path}: has no field '{field}'; it has {names}")
+    labels = ["feature"] * len(features) if field is None else features[field].astype(str).tolist()
+    codes = {entry.name: entry.value for entry in known}
+    if len(set(labels) | set(codes)) > 254:
+        raise RasterError(f"{path}: field '{field}' has {len(set(labels))} values, expected at most 254 classes")
+    for name in sorted(set(labels) - set(codes)):
+        codes[name] = max([BACKGROUND, *codes.values()]) + 1
+    classes = [MapClass(BACKGROUND, "background", (240, 240, 235))]
+    classes += [
+        MapClass(codes[name], name, class_color(codes[name]))
+        for name in sorted(set(labels), key=lambda name: codes[name])
+    ]
+    kept = geopandas.GeoDataFrame({"code": [codes[label] for label in labels]}, geometry=features.geometry.array)
+    return VectorLayer(str(path), kept.set_crs(features.crs), tuple(classes))
+
+
+class VectorReader:
+    """Windows of a vector layer burnt on a grid, later features over earlier ones; valid everywhere."""
+
+    def __init__(self, layer: VectorLayer, grid: Grid) -> None:
+        self.grid = grid
+        if grid.crs is None:
+            raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
+        self._features = layer.features.to_crs(grid.crs)
+        self._index = self._features.sindex
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """uint8 classes (1, rows, cols) and valid pixels (rows, cols), all true."""
+        here = self.grid.window(window)
+        shape = (here.height, here.width)
+        hits = np.sort(self._index.query(here.footprint))
+        found = self._features.iloc[hits]
+        burnt = np.full(shape, BACKGROUND, np.uint8)
+        if len(found):
+            pairs = zip(found.geometry, found["code"], strict=True)
+            rasterize(pairs, out=burnt, transform=here.transform)
+        return burnt[np.newaxis], np.ones(shape, bool)

@@ -1,0 +1,136 @@
+"""Writing rasters: every file appears whole under its name or not at all."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.shutil import copy as copy_raster
+
+from geop2p.errors import RasterError
+from geop2p.raster.atomic import replacing, write_text
+from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.grid import Grid
+from geop2p.raster.reading import gdal_env
+
+BLOCK = 512
+
+
+def fill_value(encoding: Encoding) -> float | None:
+    """The nodata value of an output raster, or None where an internal mask says what is valid.
+
+    NaN for floats; for classes a code that no class uses, the layer's own if possible; integer imagery, whose
+    values are all legal, has a mask.
+    """
+    if encoding.is_classes:
+        limits = np.iinfo(encoding.dtype)
+        used = {entry.value for entry in encoding.classes}
+        own = [] if encoding.nodata is None else [int(encoding.nodata)]
+        wanted = [*own, 0, 255, *range(max(0, int(limits.min)), min(256, int(limits.max) + 1))]
+        return next((code for code in wanted if code not in used and limits.min <= code <= limits.max), None)
+    return None if encoding.is_integer else math.nan
+
+
+def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict[int, tuple[int, int, int]]) -> None:
+    """Write one chip as a GeoTIFF: values as they are, an internal mask unless all pixels are valid.
+
+    Args:
+        path: File to write or replace.
+        values: (bands, rows, cols).
+        valid: (rows, cols).
+        grid: Where the chip lies.
+        palette: Colour table of a one-band 8-bit chip; may be empty.
+    """
+    with _tiff(path, values, grid, {"driver": "GTiff"}) as dataset:
+        dataset.write(values)
+        if palette and values.dtype in (np.uint8, np.uint16):
+            dataset.write_colormap(1, palette)
+        if not valid.all():
+            dataset.write_mask(valid)
+
+
+def write_part(path: Path, values: Array, valid: Mask, grid: Grid, nodata: float | None) -> None:
+    """Write one part of a mosaic: pixels that are not valid hold `nodata`, or 0 under an internal mask."""
+    fill = 0 if nodata is None else nodata
+    filled = np.where(valid, values, np.array(fill, values.dtype))
+    profile = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "nodata": nodata}
+    profile |= {"compress": "deflate", "zlevel": 1, "bigtiff": "if_safer"}
+    with _tiff(path, filled, grid, profile) as dataset:
+        dataset.write(filled)
+        if nodata is None:
+            dataset.write_mask(valid)
+
+
+@contextlib.contextmanager
+def _tiff(path: Path, values: Array, grid: Grid, profile: dict[str, Any]) -> Iterator[Any]:
+    bands, rows, cols = values.shape
+    profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": values.dtype}
+    if grid.crs is not None:
+        profile |= {"crs": grid.crs, "transform": grid.transform}
+    try:
+        with (
+            replacing(path) as temporary,
+            gdal_env(),
+            _pixel_positions_allowed(grid),
+            rasterio.open(temporary, "w", **profile) as dataset,
+        ):
+            yield dataset
+    except (RasterioError, OSError) as error:
+        raise RasterError(f"{path}: cannot be written ({error}); is the disk full or the folder read-only?") from error
+
+
+@contextlib.contextmanager
+def _pixel_positions_allowed(grid: Grid) -> Iterator[None]:
+    """A raster without CRS is meant to have no georeference: no warning."""
+    with warnings.catch_warnings():
+        if grid.crs is None:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def write_categories(raster: Path, encoding: Encoding) -> None:
+    """Write class names beside a raster as the category names of a GDAL PAM file, `<name>.aux.xml`."""
+    root = ElementTree.Element("PAMDataset")
+    add_categories(ElementTree.SubElement(root, "PAMRasterBand", band="1"), encoding)
+    ElementTree.indent(root)
+    write_text(Path(f"{raster}.aux.xml"), ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def add_categories(band: ElementTree.Element, encoding: Encoding) -> None:
+    """Add the category names of the classes to an XML element of a band; only codes 0 to 4095 can have one."""
+    names = {entry.value: entry.name for entry in encoding.classes}
+    if not names or min(names) < 0 or max(names) > 4095:
+        return
+    categories = ElementTree.SubElement(band, "CategoryNames")
+    for value in range(max(names) + 1):
+        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+
+
+def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
+    """Make a cloud-optimised GeoTIFF of a virtual raster, tags, mask and overviews included.
+
+    Raises:
+        RasterError: It cannot be written.
+    """
+    options = {
+        "driver": "COG",
+        "blocksize": BLOCK,
+        "compress": "deflate",
+        "predictor": "no" if encoding.is_classes else "yes",
+        "overview_resampling": "mode" if encoding.is_classes else "average",
+        "bigtiff": "if_safer",
+        "num_threads": "all_cpus",
+    }
+    try:
+        with replacing(output) as temporary, gdal_env():
+            copy_raster(vrt, temporary, **options)
+    except (RasterioError, OSError) as error:
+        raise RasterError(
+            f"{output}: cannot be written ({error}); is the disk full or the folder read-only?"
+        ) from error

@@ -1,0 +1,78 @@
+"""The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
+
+import dataclasses
+import re
+
+import geopandas
+import numpy as np
+from tqdm import tqdm
+
+from geop2p.errors import ChipSetError
+from geop2p.raster.encoding import Array, Encoding
+from geop2p.raster.layers import Layer, needs_statistics, with_statistics
+from geop2p.raster.statistics import BandStatistics
+from geop2p.tiling.chips import ChipSet
+
+
+def class_shares(side: str, codes: Array) -> dict[str, float]:
+    """Share of each value among the valid pixels of a chip, by the name of its index column."""
+    values, counts = np.unique(codes, return_counts=True)
+    return {f"{side}_{value}": float(count / codes.size) for value, count in zip(values, counts, strict=True)}
+
+
+def share_columns(table: geopandas.GeoDataFrame) -> list[str]:
+    """The columns of an index that hold class shares."""
+    return [name for name in table.columns if re.fullmatch(r"(source|target)_-?\d+", name)]
+
+
+def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encoding:
+    """The layer's encoding so far, joined with that of the chip set it is added to.
+
+    Raises:
+        ChipSetError: They do not hold the same.
+    """
+    draft = layer.draft_encoding()
+    if earlier is None:
+        return draft
+    known: Encoding = getattr(earlier, side)
+    for what in ("kind", "dtype"):
+        if getattr(draft, what) != getattr(known, what):
+            raise ChipSetError(
+                f"{layer.path}: {what} is {getattr(draft, what)}, the chip set's {side} has {getattr(known, what)}"
+            )
+    if len(draft.bands) != len(known.bands):
+        raise ChipSetError(f"{layer.path}: has {len(draft.bands)} bands, the chip set's {side} has {len(known.bands)}")
+    names = {entry.value: entry.name for entry in known.classes}
+    for entry in draft.classes:
+        if names.setdefault(entry.value, entry.name) != entry.name:
+            raise ChipSetError(
+                f"{layer.path}: class {entry.value} is '{entry.name}', in the chip set it is '{names[entry.value]}'"
+            )
+    new = [entry for entry in draft.classes if entry.value not in {old.value for old in known.classes}]
+    return dataclasses.replace(known, classes=(*known.classes, *new))
+
+
+def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDataFrame, side: str) -> Encoding:
+    """The encoding with every class that a training chip holds, in order of the codes."""
+    if not draft.is_classes:
+        return draft
+    train = index[index["split"] == "train"]
+    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
+    known = {entry.value for entry in draft.classes}
+    seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
+    new = [layer.map_class(value) for value in seen]
+    return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
+
+
+def scaled_encoding(chipset: ChipSet, index: geopandas.GeoDataFrame, side: str, progress: bool) -> Encoding:
+    """The side's encoding with intervals from the valid pixels of the training chips, where it needs them."""
+    encoding: Encoding = getattr(chipset, side)
+    train = index.loc[index["split"] == "train", "id"]
+    if not needs_statistics(encoding) or train.empty:
+        return encoding
+    statistics = [BandStatistics() for _ in encoding.bands]
+    for name in tqdm(train, desc=f"{side} values", unit="chip", disable=not progress):
+        chip = chipset.read("train", name)
+        for band, values in zip(statistics, getattr(chip, side), strict=True):
+            band.add(values[chip.valid])
+    return with_statistics(encoding, statistics)

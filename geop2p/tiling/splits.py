@@ -1,0 +1,129 @@
+"""Which chip trains, validates or tests. Opens no files but the split file."""
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from geopandas import GeoDataFrame
+
+from geop2p.config import SPLITS, Split
+from geop2p.errors import ChipSetError
+
+MOST_CHIPS_A_BLOCK = 8  # a side
+LEAST_BLOCKS = 40
+
+Block = tuple[int, int]
+
+
+def block_side(positions: Sequence[tuple[int, int]]) -> int:
+    """Chips along the side of a block: the largest number up to 8 that leaves at least 40 blocks, else 1.
+
+    Args:
+        positions: (row, column) of every chip with valid ground, counted in strides.
+    """
+    for side in range(MOST_CHIPS_A_BLOCK, 1, -1):
+        if len({(row // side, col // side) for row, col in positions}) >= LEAST_BLOCKS:
+            return side
+    return 1
+
+
+def assign_blocks(areas: Mapping[Block, float], shares: Mapping[Split, float], key: str) -> dict[Block, Split]:
+    """Give every block a split, so that the valid ground of the splits is as the shares ask.
+
+    Blocks are taken in an order hashed from `key`; each goes to the split that lacks the largest part of its
+    share, so that no split stays empty while there are blocks.
+
+    Args:
+        areas: Valid ground of every block, any unit.
+        shares: Share of each split, summing to 1; splits of share 0 get nothing.
+        key: Seed and scene; the same key gives the same split.
+    """
+
+    def order(block: Block) -> bytes:
+        return hashlib.sha256(f"{key}:{block[0]}:{block[1]}".encode()).digest()
+
+    wanted = {split: shares[split] * sum(areas.values()) for split in SPLITS if shares[split] > 0}
+    given = dict.fromkeys(wanted, 0.0)
+    result: dict[Block, Split] = {}
+    for block in sorted(areas, key=order):
+        split = max(wanted, key=lambda name: 1 - given[name] / wanted[name])
+        result[block] = split
+        given[split] += areas[block]
+    return result
+
+
+def read_split_file(path: Path) -> dict[str, Split]:
+    """Split of every scene from a CSV with the columns scene, split and optionally group.
+
+    Raises:
+        ChipSetError: It is missing, lacks a column, names another split, or a group is in two splits.
+    """
+    if not path.is_file():
+        raise ChipSetError(f"{path}: no such split file")
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows or not {"scene", "split"} <= set(rows[0]):
+        raise ChipSetError(f"{path}: expected a CSV with the columns scene, split and optionally group")
+    result: dict[str, Split] = {}
+    groups: dict[str, Split] = {}
+    for number, row in enumerate(rows, start=2):
+        split = next((name for name in SPLITS if name == row["split"].strip()), None)
+        if split is None:
+            raise ChipSetError(f"{path}: line {number} has split '{row['split']}', expected {', '.join(SPLITS)}")
+        scene, group = row["scene"].strip(), (row.get("group") or "").strip()
+        if result.setdefault(scene, split) != split:
+            raise ChipSetError(f"{path}: scene '{scene}' is in {result[scene]} and in {split}")
+        if group and groups.setdefault(group, split) != split:
+            raise ChipSetError(f"{path}: group '{group}' is in {groups[group]} and in {split}; a group has one split")
+    return result
+
+
+def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: float) -> npt.NDArray[np.bool_]:
+    """Which chips share ground with others or come nearer to them than a distance.
+
+    Args:
+        chips: Footprints in a projected or geographic CRS.
+        others: Footprints in any CRS.
+        distance: In units of the CRS of `chips`.
+        pixel: Side of a pixel in the same units; touching edges are told from overlap to a hundredth of it.
+
+    Returns:
+        bool, one for each row of `chips`.
+    """
+    result = np.zeros(len(chips), bool)
+    if len(chips) and len(others):
+        assert chips.crs is not None
+        inner = shapely.buffer(chips.geometry.to_numpy(), -0.01 * pixel, join_style="mitre")
+        tree = shapely.STRtree(others.to_crs(chips.crs).geometry.to_numpy())
+        result[np.unique(tree.query(inner, predicate="dwithin", distance=distance)[0])] = True
+    return result
+
+
+def find_leaks(index: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: float) -> npt.NDArray[np.bool_]:
+    """Which chips of a new scene must go, so that no two splits share ground or come nearer than the buffer.
+
+    Test chips stay before validation chips, these before training chips; chips of earlier scenes stay.
+
+    Args:
+        index: The scene's chips with the column `split`, in the scene's CRS.
+        fixed: Chips of earlier scenes with the column `split`, in any CRS.
+        buffer: In units of the scene's CRS.
+        pixel: Side of a pixel in units of the scene's CRS.
+
+    Returns:
+        bool, one for each row of `index`.
+    """
+    split = index["split"].to_numpy()
+    dropped = np.zeros(len(index), bool)
+    for name in SPLITS:
+        own = split == name
+        dropped[own] |= near(index.loc[own], fixed.loc[fixed["split"] != name], buffer, pixel)
+    for name, stronger in (("val", ("test",)), ("train", ("val", "test"))):
+        own = split == name
+        others = index.loc[np.isin(split, stronger) & ~dropped]
+        dropped[own] |= near(index.loc[own], others, buffer, pixel)
+    return dropped

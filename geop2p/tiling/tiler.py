@@ -1,0 +1,333 @@
+"""`tile`: cut two layers covering the same ground into paired chips."""
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from geop2p.config import SPLITS, Split, TileConfig
+from geop2p.errors import ChipSetError
+from geop2p.raster.atomic import write_json
+from geop2p.raster.encoding import Array, Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.reading import fingerprint
+from geop2p.raster.writing import write_categories, write_chip
+from geop2p.tiling.chips import DESCRIPTION, INDEX, ChipSet, Scene, count_splits
+from geop2p.tiling.scenes import lattice, scene_grid, scene_name, unused
+from geop2p.tiling.sides import class_shares, merged_encoding, scaled_encoding, share_columns, with_observed_classes
+from geop2p.tiling.splits import assign_blocks, block_side, find_leaks, read_split_file
+
+STAGING = ".staging"
+SIDES = ("source", "target")
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What a chip set holds after tiling.
+
+    Attributes:
+        path: Its folder.
+        scenes: Scenes in it.
+        chips: Chips in it.
+        train: Training chips.
+        val: Validation chips.
+        test: Test chips.
+        dropped: Windows that gave no chip: too little valid ground, or too near to another split.
+        seconds: Time it took.
+    """
+
+    path: str
+    scenes: int
+    chips: int
+    train: int
+    val: int
+    test: int
+    dropped: int
+    seconds: float
+
+
+def tile(
+    source: str | Path,
+    target: str | Path,
+    chips: str | Path,
+    config: TileConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> TileResult:
+    """Cut two layers covering the same ground into paired chips.
+
+    Repeated with another pair it adds a scene; repeated with the same pair it does nothing, or finishes what was
+    interrupted.
+
+    Args:
+        source: Raster or vector layer to translate from.
+        target: Raster or vector layer to translate to.
+        chips: Folder of the chip set.
+        config: Settings.
+        overwrite: Replace the whole chip set.
+        progress: Show a progress bar.
+
+    Raises:
+        RasterError: A layer is missing, unreadable or has no CRS.
+        GridMismatchError: The layers have no ground in common.
+        ChipSetError: The folder holds something else, the chip set was made with other settings, or a split
+            would be empty.
+        ConfigError: The settings do not fit the layers.
+    """
+    start = time.monotonic()
+    config = config or TileConfig()
+    folder = Path(chips)
+    if overwrite:
+        _remove(folder)
+    earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
+    if earlier is None and folder.exists() and any(entry.name != STAGING for entry in folder.iterdir()):
+        raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
+    settings = _settings(config)
+    layers = _open_pair(source, target, config, earlier)
+    name = scene_name(layers, config)
+    prints = {side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)}
+    done = earlier is not None and any(scene.fingerprint == prints for scene in earlier.scenes)
+    if earlier is not None:
+        _check_settings(earlier, config, settings)
+        if not done:
+            name = unused(name, earlier)
+    if earlier is None or not done:
+        scene = Scene(name, scene_grid(layers, config), layers[0].path, layers[1].path, prints, {})
+        _add_scene(folder, scene, layers, config, earlier, progress)
+    result = ChipSet.open(folder)
+    return TileResult(
+        path=str(folder),
+        scenes=len(result.scenes),
+        chips=sum(result.counts.values()),
+        **{str(split): result.counts[split] for split in SPLITS},
+        dropped=sum(sum(scene.dropped.values()) for scene in result.scenes),
+        seconds=round(time.monotonic() - start, 3),
+    )
+
+
+def _add_scene(
+    folder: Path, scene: Scene, layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None, progress: bool
+) -> None:
+    """Stage the scene's chips, split them, move them to their places, and write index and description."""
+    staging = folder / STAGING / scene.id
+    _claim_staging(staging, scene, config)
+    drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
+    table = _stage(staging, scene, layers, drafts, config, progress)
+    windows = len(lattice(scene.grid, config))
+    fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
+    table, near = _split(table, scene, fixed, config)
+    dropped = {"valid": windows - len(table) - near, "near another split": near}
+    index = _joined(fixed, table)
+    _check_splits(count_splits(index), scene, config)
+
+    encodings = tuple(
+        with_observed_classes(draft, layer, index, side)
+        for side, draft, layer in zip(SIDES, drafts, layers, strict=True)
+    )
+    chipset = ChipSet(
+        folder=folder,
+        size=config.size,
+        stride=config.step,
+        settings=_settings(config),
+        scenes=(*(earlier.scenes if earlier else ()), dataclasses.replace(scene, dropped=dropped)),
+        source=encodings[0],
+        target=encodings[1],
+        counts=count_splits(index),
+    )
+    _move_chips(staging, chipset, table)
+    chipset = dataclasses.replace(
+        chipset,
+        source=scaled_encoding(chipset, index, "source", progress),
+        target=scaled_encoding(chipset, index, "target", progress),
+    )
+    chipset.save(index)
+    shutil.rmtree(folder / STAGING)
+
+
+def _open_pair(
+    source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
+) -> tuple[Layer, Layer]:
+    known = earlier.source.classes if earlier is not None else ()
+    named = tuple(entry for entry in known if entry.name != "background")
+    first = open_layer(source, config.source_kind, config.source_field, named)
+    return first, open_layer(target, config.target_kind)
+
+
+def _stage(
+    staging: Path,
+    scene: Scene,
+    layers: tuple[Layer, Layer],
+    drafts: tuple[Encoding, ...],
+    config: TileConfig,
+    progress: bool,
+) -> geopandas.GeoDataFrame:
+    """Write the chips with enough valid ground to the staging folder; a row of the index for each."""
+    palettes = [_palette(layer) for layer in layers]
+    rows = []
+    for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
+        share = float(valid.mean())
+        if share < config.min_valid:
+            continue
+        window = Window(col, row, config.size, config.size)
+        name = f"{scene.id}_r{row:06d}_c{col:06d}"
+        entry: dict[str, Any] = {"id": name, "scene": scene.id, "row_off": row, "col_off": col, "valid": share}
+        for side, draft, palette, values in zip(SIDES, drafts, palettes, sides, strict=True):
+            file = staging / side / f"{name}.tif"
+            if not file.exists():
+                write_chip(file, values, valid, scene.grid.window(window), palette)
+            if draft.is_classes:
+                entry |= class_shares(side, values[0][valid])
+        entry["geometry"] = scene.grid.window(window).footprint
+        rows.append(entry)
+    if not rows:
+        raise ChipSetError(
+            f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
+            f"{scene.grid.describe()}; lower --min-valid or --size"
+        )
+    table = geopandas.GeoDataFrame(rows, geometry="geometry", crs=scene.grid.crs)
+    return table.fillna(dict.fromkeys(share_columns(table), 0.0))
+
+
+def _windows(
+    grid: Grid, layers: tuple[Layer, Layer], config: TileConfig, progress: bool
+) -> Iterator[tuple[int, int, list[Array], Array]]:
+    """(row_off, col_off, values of both sides, jointly valid pixels) of every window, a strip of rows at a time."""
+    places = lattice(grid, config)
+    columns = sorted({col for _, col in places})
+    width = columns[-1] + config.size
+    with ExitStack() as stack, tqdm(total=len(places), unit="chip", desc="tile", disable=not progress) as bar:
+        readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
+        for row in sorted({row for row, _ in places}):
+            strips = [reader.read(Window(0, row, width, config.size)) for reader in readers]
+            inside = np.zeros((config.size, width), bool)
+            inside[: max(0, grid.height - row), : grid.width] = True
+            joint = strips[0][1] & strips[1][1] & inside
+            for col in columns:
+                at = (slice(None), slice(col, col + config.size))
+                yield row, col, [values[:, :, at[1]] for values, _ in strips], joint[at]
+                bar.update()
+
+
+def _palette(layer: Layer) -> dict[int, tuple[int, int, int]]:
+    if layer.vector is not None:
+        return {entry.value: entry.color for entry in layer.vector.classes}
+    return layer.raster.palette if layer.raster is not None and layer.kind == "classes" else {}
+
+
+def _split(
+    table: geopandas.GeoDataFrame, scene: Scene, fixed: geopandas.GeoDataFrame, config: TileConfig
+) -> tuple[geopandas.GeoDataFrame, int]:
+    """Add the columns split and block, drop chips near other splits; the rest, and how many went."""
+    positions = list(zip(table["row_off"] // config.step, table["col_off"] // config.step, strict=True))
+    side = block_side(positions)
+    blocks = [(int(row) // side, int(col) // side) for row, col in positions]
+    if config.split_file is not None:
+        given = read_split_file(config.split_file)
+        if scene.id not in given:
+            raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
+        splits: list[Split] = [given[scene.id]] * len(blocks)
+    else:
+        areas: Counter[tuple[int, int]] = Counter()
+        for block, valid in zip(blocks, table["valid"], strict=True):
+            areas[block] += valid
+        assigned = assign_blocks(areas, config.split_shares, f"{config.seed}:{scene.id}")
+        splits = [assigned[block] for block in blocks]
+    named = table.assign(split=splits, block=[f"{row}_{col}" for row, col in blocks])
+    pixel = math.sqrt(abs(scene.grid.transform.determinant))
+    leaks = find_leaks(named, fixed, config.buffer * pixel, pixel)
+    return named[~leaks].reset_index(drop=True), int(leaks.sum())
+
+
+def _joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """One index of earlier and new chips, in their common CRS or EPSG:4326."""
+    if len(fixed) and fixed.crs != table.crs:
+        fixed, table = fixed.to_crs(4326), table.to_crs(4326)
+    joined = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
+    shares = sorted(share_columns(joined), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
+    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid"]
+    return joined.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
+
+
+def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
+    """Refuse a block split that leaves a split without chips."""
+    if config.split_file is not None:
+        return
+    empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
+    if empty:
+        smaller = max(16, config.size // 2)
+        raise ChipSetError(
+            f"{scene.id}: no chip is left for {' and '.join(empty)} ({scene.grid.width}x{scene.grid.height} pixels, "
+            f"size {config.size}, stride {config.step}, buffer {config.buffer}); try --size {smaller} "
+            f"--stride {smaller}, a smaller --buffer, or give splits by scene with --split-by file --split-file CSV"
+        )
+
+
+def _move_chips(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame) -> None:
+    for name, split in zip(table["id"], table["split"], strict=True):
+        for side in SIDES:
+            file = chipset.path(side, split, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (staging / side / f"{name}.tif").replace(file)
+            encoding: Encoding = getattr(chipset, side)
+            if encoding.is_classes:
+                write_categories(file, encoding)
+
+
+def _settings(config: TileConfig) -> dict[str, Any]:
+    """The settings that all scenes of a chip set share, as JSON holds them."""
+    names = ("min_valid", "split", "split_by", "buffer", "seed", "grid")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_settings(earlier: ChipSet, config: TileConfig, settings: dict[str, Any]) -> None:
+    here = settings | {"size": config.size, "stride": config.step}
+    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride}
+    differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
+    if differences:
+        raise ChipSetError(
+            f"{earlier.folder}: made with other settings ({'; '.join(differences)}); use those, another folder, "
+            "or --overwrite to replace the chip set"
+        )
+
+
+def _claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
+    """Begin a scene, or go on with one that was begun from the same files with the same settings."""
+    claim = {
+        "fingerprint": scene.fingerprint,
+        "grid": scene.grid.to_dict(),
+        "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
+    }
+    file = staging / "scene.json"
+    if file.exists() and json.loads(file.read_text()) != claim:
+        raise ChipSetError(
+            f"{staging.parent.parent}: an interrupted run began '{scene.id}' from other files or settings; repeat "
+            "that one, or use --overwrite to replace the chip set"
+        )
+    write_json(file, claim)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a chip set, and nothing else that may lie in its folder."""
+    if not folder.exists():
+        return
+    if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
+        raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
+    for name in (*SIDES, STAGING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (DESCRIPTION, INDEX):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""A chip set becomes a translator."""

@@ -1,0 +1,86 @@
+"""What a run keeps on disk to go on: `config.json`, `last.pt` and `metrics.jsonl`."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geop2p.errors import CheckpointError, ConfigError
+from geop2p.raster.atomic import replacing, write_json, write_text
+
+CONFIG = "config.json"
+LAST = "last.pt"
+METRICS = "metrics.jsonl"
+
+
+def claim_run(run: Path, settings: dict[str, Any]) -> None:
+    """Begin a run, or go on with one that was begun with the same settings.
+
+    Raises:
+        ConfigError: The run was begun with other settings; the message names them.
+        CheckpointError: The folder holds something else.
+    """
+    file = run / CONFIG
+    if not file.exists():
+        if run.exists() and any(run.iterdir()):
+            raise CheckpointError(f"{run}: exists and is not a run; give a new folder")
+        write_json(file, settings)
+        return
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    names = sorted(set(earlier) | set(settings))
+    differences = [
+        f"{name} is {settings.get(name)}, there it is {earlier.get(name)}"
+        for name in names
+        if settings.get(name) != earlier.get(name)
+    ]
+    if differences:
+        raise ConfigError(
+            f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
+            "folder, or --overwrite to begin again"
+        )
+
+
+def save_state(run: Path, state: dict[str, Any]) -> None:
+    """Write `last.pt` atomically: tensors and plain values only."""
+    with replacing(run / LAST) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
+    """Read `last.pt` without unpickling code; None if there is none yet.
+
+    Raises:
+        CheckpointError: It is damaged or holds more than tensors and plain values.
+    """
+    file = run / LAST
+    if not file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a checkpoint of geop2p ({first}); delete it to begin again") from error
+    return state
+
+
+def append_metrics(run: Path, entry: dict[str, Any]) -> None:
+    """Add a line to `metrics.jsonl`."""
+    with (run / METRICS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry, allow_nan=False) + "\n")
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """All whole lines of `metrics.jsonl`, oldest first."""
+    file = run / METRICS
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def rewind_metrics(run: Path, step: int) -> None:
+    """Forget what was logged after the checkpoint that the run goes on from."""
+    kept = [entry for entry in read_metrics(run) if entry["step"] <= step]
+    write_text(run / METRICS, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -1,0 +1,127 @@
+"""Chips in memory, and batches of them: order and augmentation are functions of seed, epoch and place alone."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from geop2p.config import Split
+from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.tiling.chips import ChipSet
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChipArrays:
+    """All chips of one split as they are stored.
+
+    Attributes:
+        ids: Their names.
+        source: (chips, bands, rows, cols).
+        target: (chips, bands, rows, cols).
+        valid: (chips, rows, cols).
+    """
+
+    ids: list[str]
+    source: Array
+    target: Array
+    valid: Mask
+
+    @classmethod
+    def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
+        """Read every chip of a split once."""
+        index = chipset.index()
+        ids = index.loc[index["split"] == split, "id"].tolist()
+        side, size = len(ids), chipset.size
+        source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
+        target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
+        valid = np.zeros((side, size, size), bool)
+        for row, name in enumerate(tqdm(ids, desc=f"read {split}", unit="chip", disable=not progress)):
+            chip = chipset.read(split, name)
+            source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
+        return cls(ids, source, target, valid)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded chips for the networks.
+
+    Attributes:
+        source: float32 (batch, channels, rows, cols).
+        target: float32 (batch, channels, rows, cols).
+        valid: float32 (batch, 1, rows, cols), 0 or 1.
+    """
+
+    source: Tensor
+    target: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(self.source.to(device), self.target.to(device), self.valid.to(device))
+
+
+def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: Encoding) -> Batch:
+    """Encode some chips as they are."""
+    sides = []
+    for values, encoding in ((arrays.source, source), (arrays.target, target)):
+        sides.append(np.stack([encoding.encode(values[row], arrays.valid[row]) for row in rows]))
+    valid = torch.from_numpy(arrays.valid[rows].astype(np.float32))[:, None]
+    return Batch(torch.from_numpy(sides[0]), torch.from_numpy(sides[1]), valid)
+
+
+def epoch_order(seed: int, epoch: int, chips: int) -> Indices:
+    """A permutation of the chips."""
+    return np.random.default_rng([seed, epoch]).permutation(chips)
+
+
+def augment(
+    batch: Batch, rows: Indices, seed: int, epoch: int, jitter: float, flip: bool, classes: tuple[bool, bool]
+) -> Batch:
+    """Enlarge, crop and mirror a batch; the draw of a chip depends on seed, epoch and its row alone.
+
+    Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is
+    made of was.
+
+    Args:
+        batch: Encoded chips.
+        rows: Their rows in the split.
+        seed: Of the training.
+        epoch: Counted from 0.
+        jitter: Factor of the enlargement before the crop.
+        flip: Whether to mirror half of the chips.
+        classes: Whether source and target are maps of classes.
+    """
+    size = batch.valid.shape[-1]
+    large = round(size * jitter)
+    source = _enlarge(batch.source, large, classes[0])
+    target = _enlarge(batch.target, large, classes[1])
+    holes = _enlarge(1 - batch.valid, large, nearest=all(classes))
+    everything = torch.cat([source, target, holes], dim=1)
+    crops = []
+    for image, row in zip(everything, rows, strict=True):
+        draw = np.random.default_rng([seed, epoch, int(row), 1])
+        top, left = (int(value) for value in draw.integers(0, large - size + 1, 2))
+        crop = image[:, top : top + size, left : left + size]
+        crops.append(crop.flip(-1) if flip and draw.random() < 0.5 else crop)
+    stacked = torch.stack(crops)
+    source, target, holes = torch.split(stacked, [source.shape[1], target.shape[1], 1], dim=1)
+    valid = (holes == 0).float()
+    return Batch(source * valid, target * valid, valid)
+
+
+def _enlarge(image: Tensor, side: int, nearest: bool) -> Tensor:
+    if side == image.shape[-1]:
+        return image
+    if nearest:
+        return functional.interpolate(image, (side, side), mode="nearest-exact")
+    return functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)

@@ -1,0 +1,203 @@
+"""`Translator`: the artefact of training, a generator between two encodings, in one safetensors file."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geop2p.config import Device
+from geop2p.errors import CheckpointError, ConfigError
+from geop2p.models import GENERATORS
+from geop2p.raster.atomic import replacing
+from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.grid import reflect_indices
+
+FORMAT = 1
+FILE_NAME = "model.safetensors"
+
+Statistics = Literal["tile", "none"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file says of itself, in its header.
+
+    Attributes:
+        generator: Name in the registry of generators.
+        arguments: What the generator was built with.
+        source: Encoding of the input.
+        target: Encoding of the output.
+        pixel_size: (down a row, along a column) of the training chips in metres; None without a CRS.
+        chip_size: Side of the training chips in pixels.
+        stride: Sides of the network's input must be multiples of this.
+        field: Largest distance in pixels at which the input matters, norm statistics left out; None: unbounded.
+        statistics: `tile` if the network normalises by statistics of its input, `none` if it does not.
+        recipe: Recipe of the training.
+        provenance: Where it comes from: chips, steps, versions.
+    """
+
+    generator: str
+    arguments: dict[str, Any]
+    source: Encoding
+    target: Encoding
+    pixel_size: tuple[float, float] | None
+    chip_size: int
+    stride: int
+    field: int | None
+    statistics: Statistics
+    recipe: str
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Header form."""
+        data = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        data |= {"format": FORMAT, "source": self.source.to_dict(), "target": self.target.to_dict()}
+        return json.dumps(data)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "Card":
+        """Read `to_json`'s form; `name` is the file for messages."""
+        data = json.loads(text)
+        if data.pop("format") > FORMAT:
+            raise CheckpointError(f"{name}: made by a newer geop2p (format above {FORMAT}); upgrade geop2p")
+        data |= {"source": Encoding.from_dict(data["source"]), "target": Encoding.from_dict(data["target"])}
+        data["pixel_size"] = None if data["pixel_size"] is None else tuple(data["pixel_size"])
+        return cls(**data)
+
+
+def model_file(model: str | Path) -> Path:
+    """The weights of a model given as a run folder or as the file itself.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = Path(model)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        hint = "train one first (geop2p train CHIPS RUN)" if path.is_dir() or not path.exists() else "give a file"
+        raise CheckpointError(f"{file}: no such model; {hint}")
+    return file
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The device that a setting means on this machine.
+
+    Raises:
+        ConfigError: The device asked for is not there.
+    """
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, there in found.items() if there))
+    if not found[device]:
+        raise ConfigError(f"device '{device}' is not available here; use cpu or auto")
+    return torch.device(device)
+
+
+class Translator:
+    """A trained generator with the encodings of its two sides.
+
+    Args:
+        generator: Network from encoded source to encoded target.
+        card: What it is.
+        digest: SHA-256 of the file it was loaded from, if any.
+    """
+
+    def __init__(self, generator: nn.Module, card: Card, digest: str = "") -> None:
+        self.generator = generator.eval()
+        self.card = card
+        self.digest = digest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next((parameter.device for parameter in self.generator.parameters()), torch.device("cpu"))
+
+    def translate(self, encoded: Tensor) -> Tensor:
+        """Run the network without dropout.
+
+        Args:
+            encoded: float32 (batch, channels, rows, cols), sides multiples of the stride.
+
+        Returns:
+            float32 (batch, channels, rows, cols): values in [-1, 1], or probabilities of classes.
+        """
+        self.generator.eval()
+        with torch.inference_mode():
+            result: Tensor = self.generator(encoded.to(self.device))
+            if self.card.target.is_classes:
+                result = result.softmax(dim=1)
+            return result.float()
+
+    def __call__(self, array: Array, valid: Mask | None = None) -> Array:
+        """Translate one array in one pass.
+
+        Args:
+            array: Stored source values (bands, rows, cols).
+            valid: Ground with data (rows, cols); none: all of it.
+
+        Returns:
+            Stored target values (bands, rows, cols). The border is padded to the stride by reflection.
+        """
+        rows, cols = array.shape[-2:]
+        mask = np.ones((rows, cols), bool) if valid is None else valid
+        below, right = -rows % self.card.stride, -cols % self.card.stride
+        at = np.ix_(reflect_indices(0, rows + below, rows), reflect_indices(0, cols + right, cols))
+        encoded = self.card.source.encode(array[:, at[0], at[1]], mask[at])
+        result = self.translate(torch.from_numpy(encoded)[None])[0, :, :rows, :cols]
+        return self.card.target.decode(result.cpu().numpy())
+
+    def save(self, path: Path) -> None:
+        """Write weights and card to one safetensors file, atomically."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.generator.state_dict().items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"geop2p": self.card.to_json()})
+
+    @classmethod
+    def load(cls, model: str | Path, device: Device = "cpu") -> Self:
+        """Read a model.
+
+        Args:
+            model: Run folder or `model.safetensors`.
+            device: Where to put it.
+
+        Raises:
+            CheckpointError: It is missing, damaged, foreign, or of a newer format.
+            ConfigError: The device is not there.
+        """
+        file = model_file(model)
+        card = read_card(file)
+        if card.generator not in GENERATORS:
+            raise CheckpointError(f"{file}: generator '{card.generator}' is unknown; known: {', '.join(GENERATORS)}")
+        generator = GENERATORS[card.generator](**card.arguments)
+        try:
+            generator.load_state_dict(load_file(file))
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise CheckpointError(f"{file}: weights do not fit its own card ({first}); train it again") from error
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return cls(generator.to(resolve_device(device)), card, digest)
+
+
+def read_card(model: str | Path) -> Card:
+    """The card of a model, without its weights.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, foreign, or of a newer format.
+    """
+    file = model_file(model)
+    try:
+        with safetensors.safe_open(file, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file}: not a whole safetensors file ({error}); train or fetch it again") from error
+    if "geop2p" not in metadata:
+        raise CheckpointError(f"{file}: a safetensors file without a geop2p card; give a model that geop2p trained")
+    return Card.from_json(metadata["geop2p"], str(file))
