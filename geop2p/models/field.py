@@ -35,7 +35,7 @@ def one_sided_field(network: nn.Module, in_channels: int, stride: int, reach: in
             columns[..., at] = 1
             seen = torch.nonzero(probe(columns).sum(dim=(0, 1, 2)))
             field = max(field, at - int(seen.min()), int(seen.max()) - at)
-            if int(seen.min()) == 0 or int(seen.max()) == width - 1:
+            if field > reach or int(seen.min()) == 0 or int(seen.max()) == width - 1:
                 return None
     return field
 

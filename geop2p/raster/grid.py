@@ -38,7 +38,7 @@ class Grid:
     def corners(self) -> list[tuple[float, float]]:
         """The four outer corners as (x, y), clockwise from the first pixel."""
         at = [(0, 0), (self.width, 0), (self.width, self.height), (0, self.height)]
-        return [self.transform * corner for corner in at]
+        return [self.transform @ corner for corner in at]
 
     @property
     def footprint(self) -> Polygon:
@@ -68,7 +68,7 @@ class Grid:
         to_other = ~other.transform @ self.transform
         col, row = round(to_other.c), round(to_other.f)
         for corner in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height)):
-            there = to_other * corner
+            there = to_other @ corner
             if max(abs(there[0] - corner[0] - col), abs(there[1] - corner[1] - row)) > tolerance:
                 return None
         return row, col
@@ -89,7 +89,7 @@ class Grid:
         down = (centre[0], centre[1] + 1)
         along = (centre[0] + 1, centre[1])
         to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
-        here, below, beside = (to_degrees.transform(*(self.transform * at)) for at in (centre, down, along))
+        here, below, beside = (to_degrees.transform(*(self.transform @ at)) for at in (centre, down, along))
         if not all(map(math.isfinite, (*here, *below, *beside))):
             raise RasterError(f"the grid's centre has no position on the earth in {self.crs.to_string()}")
         return _WGS84.inv(*here, *below)[2], _WGS84.inv(*here, *beside)[2]

@@ -312,7 +312,7 @@ def _window_around(wanted: Grid, own: Grid, margin: int = 4) -> Window | None:
     edge = _outline(wanted)
     xs, ys = rasterio.warp.transform(wanted.crs, own.crs, *edge)
     to_pixels = ~own.transform
-    points = [to_pixels * (x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    points = [to_pixels @ (x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return None
     ratio = margin + math.ceil(max(1.0, _pixel_ratio(wanted, own)) * 2)

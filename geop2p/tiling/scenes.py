@@ -84,7 +84,7 @@ def _extent(bounds: tuple[float, float, float, float]) -> str:
 def _cropped(grid: Grid, bounds: tuple[float, float, float, float]) -> Grid:
     """The part of a grid that covers bounds in its CRS."""
     left, bottom, right, top = bounds
-    corners = [~grid.transform * corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    corners = [~grid.transform @ corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
     cols, rows = zip(*corners, strict=True)
     first_col, first_row = max(0, math.floor(min(cols) + 1e-3)), max(0, math.floor(min(rows) + 1e-3))
     last_col = min(grid.width, math.ceil(max(cols) - 1e-3))

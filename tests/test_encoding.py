@@ -1,0 +1,102 @@
+"""Rule 7: decode(encode(x)) == x."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from conftest import CLASSES, image_encoding
+from geop2p.errors import ConfigError
+from geop2p.raster.encoding import Band, Encoding, guess_kind
+from geop2p.raster.statistics import BandStatistics
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_integers_return_exactly_under_dtype_range(dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    values = np.arange(limits.min, limits.max + 1).astype(dtype).reshape(1, -1, 16)
+    encoding = image_encoding(dtype, 1, limits.min, limits.max)
+    valid = np.ones(values.shape[1:], bool)
+    assert np.array_equal(encoding.decode(encoding.encode(values, valid)), values)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint32"])
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_wide_types_return_within_1e5_of_the_range(dtype: str, data: st.DataObject) -> None:
+    low, high = 0.0 if dtype == "uint32" else -1000.0, 3000.0
+    elements = st.floats(low, high, width=32) if dtype.startswith("f") else st.integers(int(low), int(high))
+    values = data.draw(arrays.arrays(dtype, (2, 3, 5), elements=elements))
+    encoding = image_encoding(dtype, 2, low, high)
+    back = encoding.decode(encoding.encode(values, np.ones((3, 5), bool)))
+    assert back.dtype == values.dtype
+    assert np.abs(back.astype(float) - values.astype(float)).max() <= 1e-5 * (high - low)
+
+
+def test_values_outside_the_interval_are_clipped_and_counted() -> None:
+    encoding = image_encoding("float32", 1, 0, 10)
+    values = np.array([[[-5.0, 0, 5, 10, 20]]], np.float32)
+    valid = np.ones((1, 5), bool)
+    assert encoding.encode(values, valid)[0, 0].tolist() == [-1, -1, 0, 1, 1]
+    assert encoding.clipped_share(values, valid) == pytest.approx(0.4)
+
+
+def test_classes_are_one_hot_and_return() -> None:
+    encoding = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
+    values = np.array([[[1, 2, 5, 3, 1]]], np.uint8)
+    valid = np.array([[True, True, True, True, False]])
+    encoded = encoding.encode(values, valid)
+    assert encoded[:, 0].T.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert encoding.decode(encoded)[0, 0, :3].tolist() == [1, 2, 5]
+
+
+def test_nothing_under_the_mask_reaches_the_network() -> None:
+    encoding = image_encoding("float32", 1)
+    valid = np.array([[True, False]])
+    first = encoding.encode(np.array([[[7, np.nan]]], np.float32), valid)
+    second = encoding.encode(np.array([[[7, 1e30]]], np.float32), valid)
+    assert np.array_equal(first, second)
+
+
+def test_wrong_band_count_is_refused() -> None:
+    with pytest.raises(ConfigError, match="array has 2 bands, the encoding has 3"):
+        image_encoding().encode(np.zeros((2, 4, 4), np.uint8), np.ones((4, 4), bool))
+
+
+def test_json_form_returns() -> None:
+    encoding = Encoding("sar", "float32", (Band("VV", "dB", low=-25.5, high=3),), nodata=float("nan"))
+    again = Encoding.from_dict(encoding.to_dict())
+    assert again.bands == encoding.bands and np.isnan(again.nodata)
+    classes = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    assert Encoding.from_dict(classes.to_dict()) == classes
+
+
+@pytest.mark.parametrize(
+    ("values", "palette", "kind"),
+    [
+        (np.array([[[1, 2, 3]]], np.uint8), True, "classes"),
+        (np.array([[[1, 2, 3]]], np.int16), False, "classes"),
+        (np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8), False, "image"),
+        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), False, "image"),
+        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, "sar"),
+        (np.linspace(200, 900, 64, dtype=np.float32).reshape(1, 8, 8), False, "elevation"),
+        (np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8), False, "image"),
+    ],
+)
+def test_kind_is_concluded_with_a_reason(values: np.ndarray, palette: bool, kind: str) -> None:
+    found, reason = guess_kind(values, np.ones(values.shape[1:], bool), has_palette=palette)
+    assert found == kind and reason
+
+
+def test_statistics_of_a_stream() -> None:
+    values = np.random.default_rng(0).normal(-12, 5, 200_000).astype(np.float32)
+    statistics = BandStatistics()
+    for part in np.array_split(values, 7):
+        statistics.add(part)
+    assert (statistics.minimum, statistics.maximum) == (values.min(), values.max())
+    assert statistics.mean == pytest.approx(values.mean(dtype=float), rel=1e-9)
+    assert statistics.std == pytest.approx(values.std(dtype=float), rel=1e-9)
+    for percent in (0.1, 5, 50, 99.9):
+        expected = float(np.percentile(values, percent))
+        assert statistics.percentile(percent) == pytest.approx(expected, abs=abs(expected) / 256)

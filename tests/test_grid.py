@@ -1,0 +1,162 @@
+"""Grids, and aligned reading: the same ground to half a pixel."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from conftest import UTM, grid, write_raster
+from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.grid import Grid, covering, local_crs, reflect_indices
+from geop2p.raster.reading import aligned_reader, describe_raster
+
+
+def test_window_and_offset_are_inverse() -> None:
+    base = grid(100, 200)
+    assert base.window(Window(30, -7, 10, 20)).offset_in(base) == (-7, 30)
+    assert grid(10, 10, left=500_001.0).offset_in(base) is None
+    assert grid(10, 10, pixel=2.01).offset_in(base) is None
+
+
+def test_covering_snaps_to_multiples_of_the_resolution() -> None:
+    made = covering((10.5, 20.1, 31.0, 39.9), UTM, 2.0)
+    assert made.bounds == (10.0, 20.0, 32.0, 40.0)
+    assert (made.height, made.width) == (10, 11)
+
+
+def test_pixel_size_is_metres_on_the_ground() -> None:
+    assert grid(10, 10).pixel_size == pytest.approx((2.0, 2.0), rel=1e-3)
+    mercator = Grid(CRS.from_epsg(3857), Affine(10, 0, 0, 0, -10, 8_399_738), 2, 2)  # 60 degrees north
+    assert mercator.pixel_size == pytest.approx((5.0, 5.0), rel=0.01)
+    degrees = Grid(CRS.from_epsg(4326), Affine(1e-4, 0, 9, 0, -1e-4, 60), 2, 2)
+    assert degrees.pixel_size == pytest.approx((11.14, 5.58), rel=0.01)
+
+
+def test_local_crs_of_degrees_is_the_utm_zone() -> None:
+    degrees = Grid(CRS.from_epsg(4326), Affine(1e-4, 0, 9, 0, -1e-4, -33), 10, 10)
+    assert local_crs(degrees).to_epsg() == 32732
+    assert local_crs(grid(3, 3)) == UTM
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_reflection_mirrors_without_repeating_the_edge(length: int) -> None:
+    axis = np.arange(length)
+    margin = 2 * length + 3
+    expected = np.pad(axis, margin, mode="reflect")
+    assert np.array_equal(reflect_indices(-margin, length + margin, length), expected)
+
+
+def test_coinciding_pixels_are_read_as_they_are(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 40, 50), dtype=np.uint8)
+    where = grid(40, 50)
+    path = write_raster(tmp_path / "a.tif", values, where)
+    with aligned_reader(path, where.window(Window(5, 3, 20, 30)), "image") as reader:
+        found, valid = reader.read(Window(-2, 25, 10, 20))
+    assert np.array_equal(found[:, :12, :], values[:, 28:40, 3:13])
+    assert valid[:12].all() and not valid[12:].any()
+    assert not found[:, 12:].any()
+
+
+@pytest.mark.parametrize("crs", [4326, 3857, 32633])
+@pytest.mark.parametrize("kind", ["image", "elevation", "sar"])
+def test_a_ramp_of_coordinates_stays_where_it_is(tmp_path: Path, crs: int, kind: str) -> None:
+    """Every value of the source is its own easting, so any misplacement is a wrong value."""
+    source = grid(200, 220, pixel=5.0)
+    if kind == "sar":
+        centre = source.transform @ (110, 100)
+        bump = [[np.hypot(x - 110, y - 100) for x in np.arange(220) + 0.5] for y in np.arange(200) + 0.5]
+        values = (-0.2 * np.array(bump)[None]).astype(np.float32)
+    else:
+        eastings = source.transform.c + 5.0 * (np.arange(220) + 0.5)
+        values = np.broadcast_to(eastings, (200, 220))[None].astype(np.float64)
+    path = write_raster(tmp_path / "ramp.tif", values, source)
+    left, bottom, right, top = source.bounds_in(CRS.from_epsg(crs))
+    side = (right - left) / 220
+    target = covering((left, bottom, right, top), CRS.from_epsg(crs), side)
+    with aligned_reader(path, target, kind) as reader:
+        found, valid = reader.read(Window(0, 0, target.width, target.height))
+    rows, cols = np.nonzero(valid)
+    assert valid.mean() > 0.5
+    xs, ys = target.transform @ (cols + 0.5, rows + 0.5)
+    eastings, northings = (np.array(axis) for axis in transform(target.crs, UTM, xs, ys))
+    left, bottom, right, top = source.bounds
+    inside = (eastings > left + 10) & (eastings < right - 10) & (northings > bottom + 10) & (northings < top - 10)
+    if kind == "sar":
+        distance = np.hypot(eastings - centre[0], northings - centre[1]) / 5
+        smooth = inside & (distance > 5)
+        assert np.abs(found[0, rows, cols] + 0.2 * distance)[smooth].max() < 0.02  # a tenth of a pixel
+    else:
+        assert np.abs(found[0, rows, cols] - eastings)[inside].max() < 0.05  # a hundredth of a pixel
+
+
+def test_classes_are_never_interpolated(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).choice([3, 40, 200], (1, 60, 60)).astype(np.uint8)
+    path = write_raster(tmp_path / "map.tif", values, grid(60, 60))
+    for pixel in (0.7, 1.3, 2.9, 7.0):
+        with aligned_reader(path, grid(30, 30, pixel=pixel, left=500_000.4), "classes") as reader:
+            found, valid = reader.read(Window(0, 0, 30, 30))
+        assert set(np.unique(found[0, valid])) <= {3, 40, 200}
+
+
+def test_sar_is_averaged_as_power(tmp_path: Path) -> None:
+    values = np.full((1, 64, 64), -20, np.float32)
+    values[:, ::2] = 0
+    path = write_raster(tmp_path / "sar.tif", values, grid(64, 64))
+    with aligned_reader(path, grid(8, 8, pixel=16.0), "sar") as reader:
+        found, _ = reader.read(Window(0, 0, 8, 8))
+    assert found[0, 4, 4] == pytest.approx(10 * np.log10((1 + 0.01) / 2), abs=0.01)
+
+
+@pytest.mark.parametrize("form", ["nodata", "mask", "nan", "untagged nan", "alpha"])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_every_way_to_say_no_data_is_understood(tmp_path: Path, form: str, shift: float) -> None:
+    where, hole = grid(40, 40), np.zeros((40, 40), bool)
+    hole[10:20, 10:20] = True
+    values = np.full((1, 40, 40), 100, np.float32 if "nan" in form else np.uint8)
+    options: dict = {}
+    if form == "nodata":
+        values[0, hole], options = 7, {"nodata": 7}
+    elif "nan" in form:
+        values[0, hole], options = np.nan, {"nodata": None if "untagged" in form else np.nan}
+    elif form == "mask":
+        options = {"mask": ~hole}
+    else:
+        values = np.concatenate([values, values, values, np.where(hole, 0, 255).astype(np.uint8)[None]])
+        options = {"photometric": "RGB", "alpha": "yes"}
+    path = write_raster(tmp_path / "a.tif", values, where, **options)
+    with aligned_reader(path, grid(38, 38, left=500_000.0 + shift, top=5_300_000.0 - shift), "image") as reader:
+        found, valid = reader.read(Window(0, 0, 38, 38))
+    assert not valid[11:18, 11:18].any()
+    assert valid[22:, 22:].all() and valid[:8, :8].all()
+    assert (found[:, valid] == 100).all()
+
+
+def test_damaged_pixels_are_named(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (1, 256, 256), dtype=np.uint8)
+    path = write_raster(tmp_path / "a.tif", values, grid(256, 256), tiled=True, blockxsize=128, blockysize=128, compress="deflate")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = b"\0" * 4000
+    path.write_bytes(data)
+    with pytest.raises(RasterError, match=r"a\.tif: pixels cannot be read in rows .*damaged") as caught:
+        with aligned_reader(path, grid(256, 256), "image") as reader:
+            reader.read(Window(0, 0, 256, 256))
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_without_crs_cannot_be_warped(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 8, 8), np.uint8), Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8))
+    with pytest.raises(GridMismatchError, match="a CRS is missing"), aligned_reader(path, grid(8, 8), "image"):
+        pass
+
+
+def test_missing_and_foreign_files_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RasterError, match="no such file"):
+        describe_raster(tmp_path / "none.tif")
+    foreign = tmp_path / "text.tif"
+    foreign.write_text("not a raster")
+    with pytest.raises(RasterError, match="cannot be read as a raster"):
+        describe_raster(foreign)

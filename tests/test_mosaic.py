@@ -1,0 +1,347 @@
+"""Rules 1 and 2: the mosaic returns what goes in, and its seams are measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.windows import Window
+from rio_cogeo import cog_validate
+
+from conftest import CLASSES, Constant, Identity, TileMean, UTM, grid, image_encoding, write_raster
+from geop2p import PredictConfig, predict
+from geop2p.errors import CheckpointError, ConfigError, RasterError
+from geop2p.mosaic.blend import Blend, ramp
+from geop2p.mosaic.inputs import output_grid
+from geop2p.mosaic.plan import Lattice, part_side, parts
+from geop2p.mosaic.seams import SeamIndex
+from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.render import render
+from geop2p.translator import Translator, read_card
+
+SMALL = PredictConfig(tile_size=64)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 1), (9, 3), (64, 16), (64, 32)])
+def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
+    weights = ramp(size, overlap).astype(float)
+    assert weights.min() > 0
+    if overlap:
+        assert np.allclose(weights[:overlap] + weights[size - overlap :], 1)
+    assert (weights[overlap : size - overlap] == 1).all()
+
+
+@given(
+    size=st.integers(2, 40), share=st.floats(0, 0.5), height=st.integers(1, 90), width=st.integers(1, 90),
+    shift=st.integers(0, 50),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
+    lattice = Lattice(size, int(size * share), shift)
+    window = Window(0, 0, width, height)
+    blend = Blend(window, 1, size, lattice.overlap)
+    for tile in lattice.tiles(window):
+        blend.add(tile, np.ones((1, size, size), np.float32))
+    assert np.allclose(blend.result(), 1, atol=1e-5)
+
+
+def test_parts_tile_the_raster_once() -> None:
+    visits = np.zeros((1300, 777), int)
+    for part in parts(1300, 777, 512):
+        visits[part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width] += 1
+        assert part.row_off % 512 == 0 and part.col_off % 512 == 0
+    assert (visits == 1).all()
+    assert part_side(2 * 10**9, 3, 3, 256, 4) % 512 == 0
+    assert part_side(10**6, 3, 3, 256, 4) == 512
+
+
+IDENTITY_CASES = [
+    (size, overlap, shape)
+    for size in (16, 64)
+    for overlap in (0.0, 0.25, 0.5)
+    for shape in ((size - 1, size + 1), (size, 2 * size + 3), (1, 70), (70, 1), (131, 97))
+]
+
+
+@pytest.mark.parametrize(("size", "overlap", "shape"), IDENTITY_CASES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_identity_generator_returns_the_raster(
+    tmp_path: Path, make_model: Callable[..., Path], size: int, overlap: float, shape: tuple[int, int], dtype: str
+) -> None:
+    top = np.iinfo(dtype).max
+    values = np.random.default_rng(0).integers(0, top + 1, (3, *shape)).astype(dtype)
+    valid = np.random.default_rng(1).random(shape) > 0.1
+    valid[-1, -1] = True
+    path = write_raster(tmp_path / "in.tif", values, grid(*shape), mask=valid, photometric="RGB")
+    model = make_model(Identity, image_encoding(dtype, 3, 0, top))
+    predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=size, overlap=overlap, batch_size=3))
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.transform == grid(*shape).transform and dataset.crs == UTM
+        assert np.array_equal(dataset.dataset_mask() > 0, valid)
+        assert np.array_equal(dataset.read()[:, valid], values[:, valid])
+
+
+def test_floats_return_within_1e5_of_the_range(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values = np.random.default_rng(0).uniform(-30, 5, (2, 150, 133)).astype(np.float32)
+    values[:, 40:60, 50:90] = np.nan
+    path = write_raster(tmp_path / "in.tif", values, grid(150, 133), nodata=np.nan)
+    model = make_model(Identity, image_encoding("float32", 2, -30, 5, "sar"))
+    predict(model, path, tmp_path / "out.tif", SMALL)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        found = dataset.read()
+        assert np.isnan(dataset.nodata)
+    assert np.array_equal(np.isnan(found), np.isnan(values))
+    assert np.nanmax(np.abs(found - values)) <= 1e-5 * 35
+
+
+def test_a_constant_stays_that_constant(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.random.default_rng(0).integers(0, 255, (3, 200, 190), dtype=np.uint8), grid(200, 190))
+    model = make_model(Constant, image_encoding())
+    for overlap in (0, 0.3, 0.5):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=48, overlap=overlap), overwrite=True)
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert set(np.unique(dataset.read())) == {round((0.25 + 1) / 2 * 255)}
+
+
+def test_classes_return_with_names_colours_and_style(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    codes = np.random.default_rng(0).choice([1, 2, 5], (1, 130, 150)).astype(np.uint8)
+    codes[0, :10, :10] = 0
+    path = write_raster(tmp_path / "in.tif", codes, grid(130, 150), nodata=0)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    predict(make_model(Identity, encoding), path, tmp_path / "out.tif", SMALL)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(), codes)
+        assert dataset.nodata == 0 and dataset.colormap(1)[2] == (150, 190, 110, 255)
+        flags = [flag.name for flag in dataset.mask_flag_enums[0]]
+        assert flags == ["nodata"]
+    assert "<Category>meadow</Category>" in (tmp_path / "out.tif.aux.xml").read_text()
+    style = (tmp_path / "out.qml").read_text()
+    assert 'type="paletted"' in style and 'color="#96be6e" label="meadow"' in style
+    assert cog_validate(tmp_path / "out.tif", strict=True)[0]
+
+
+@pytest.mark.parametrize("side", [512, 1024])
+def test_parts_meet_exactly(tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    """The same pixels whatever the parts, even for a generator that knows its tile."""
+    import geop2p.mosaic.mosaic as mosaic
+
+    values = np.random.default_rng(0).integers(0, 255, (3, 700, 1100), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(700, 1100))
+    model = make_model(TileMean, image_encoding())
+    predict(model, path, tmp_path / "whole.tif", SMALL)
+    monkeypatch.setattr(mosaic, "part_side", lambda *_: side)
+    predict(model, path, tmp_path / "parts.tif", SMALL)
+    with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "parts.tif") as many:
+        assert np.array_equal(one.read(), many.read())
+
+
+def test_a_killed_prediction_is_finished_by_repeating(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.mosaic.assembly as assembly
+    import geop2p.mosaic.mosaic as mosaic
+
+    values = np.random.default_rng(0).integers(0, 255, (3, 600, 1100), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(600, 1100))
+    model = make_model(TileMean, image_encoding())
+    predict(model, path, tmp_path / "whole.tif", SMALL)
+    monkeypatch.setattr(mosaic, "part_side", lambda *_: 512)
+    written: list[Path] = []
+    original = assembly.write_part
+
+    def dying(part: Path, *arguments) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(part)
+        original(part, *arguments)
+
+    monkeypatch.setattr(assembly, "write_part", dying)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, path, tmp_path / "out.tif", SMALL)
+    assert not (tmp_path / "out.tif").exists()
+    kept = {part: part.stat().st_mtime_ns for part in written}
+    again: list[Path] = []
+    monkeypatch.setattr(assembly, "write_part", lambda part, *rest: (again.append(part), original(part, *rest)))
+    predict(model, path, tmp_path / "out.tif", SMALL)
+    assert len(kept) == 3 and not set(kept) & set(again)
+    with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "out.tif") as other:
+        assert np.array_equal(one.read(), other.read())
+    assert not (tmp_path / "out.tif.parts").exists()
+
+
+def test_nodata_changes_nothing_and_empty_ground_costs_nothing(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).uniform(0, 255, (1, 400, 400)).astype(np.float32)
+    valid = np.zeros((400, 400), bool)
+    valid[:100, :130] = True
+    model = make_model(TileMean, image_encoding("float32", 1))
+    outputs, costs = [], []
+    for number, junk in enumerate((3.0, 200.0)):
+        changed = np.where(valid, values, junk).astype(np.float32)
+        path = write_raster(tmp_path / f"in{number}.tif", changed, grid(400, 400), mask=valid)
+        result = predict(model, path, tmp_path / f"out{number}.tif", SMALL)
+        costs.append(result.network_px_per_px)
+        with rasterio.open(tmp_path / f"out{number}.tif") as dataset:
+            outputs.append(dataset.read())
+    assert np.array_equal(outputs[0], outputs[1], equal_nan=True)
+    assert np.array_equal(np.isnan(outputs[0][0]), ~valid)
+    full = write_raster(tmp_path / "full.tif", values, grid(400, 400))
+    assert costs[0] < 0.3 * predict(model, full, tmp_path / "full_out.tif", SMALL).network_px_per_px
+
+
+def test_all_nodata_gives_an_empty_mosaic(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.zeros((1, 90, 90), np.uint8), grid(90, 90), nodata=0)
+    result = predict(make_model(Constant, image_encoding(bands=1)), path, tmp_path / "out.tif", SMALL)
+    assert result.seam_index is None and result.tile_mismatch is None
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert not dataset.dataset_mask().any()
+
+
+def test_seam_index_and_mismatch_tell_seams(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    ramp_image = np.add.outer(np.arange(512), np.arange(512)) / 4
+    noise = np.random.default_rng(0).normal(0, 1, (1, 512, 512))
+    path = write_raster(tmp_path / "in.tif", (ramp_image + noise).astype(np.float32), grid(512, 512))
+    tile_mean = make_model(TileMean, image_encoding("float32", 1))
+    hard = predict(tile_mean, path, tmp_path / "hard.tif", PredictConfig(tile_size=64, overlap=0))
+    soft = predict(tile_mean, path, tmp_path / "soft.tif", PredictConfig(tile_size=64, overlap=0.5))
+    same = predict(make_model(Identity, image_encoding("float32", 1)), path, tmp_path / "same.tif", SMALL)
+    assert hard.seam_index is None or hard.seam_index > 20
+    assert hard.tile_mismatch is not None and hard.tile_mismatch > 2
+    assert soft.tile_mismatch is not None and 0 < soft.tile_mismatch < hard.tile_mismatch
+    assert same.seam_index == pytest.approx(1, abs=0.02)
+    assert same.tile_mismatch is not None and same.tile_mismatch < 1e-4
+    assert same.tile_mismatch_percent == pytest.approx(100 * same.tile_mismatch / 255)
+    with rasterio.open(tmp_path / "soft.tif") as dataset:
+        tags = dataset.tags()
+    assert tags["GEOP2P_SYNTHETIC"] == "YES" and float(tags["GEOP2P_TILE_MISMATCH"]) == soft.tile_mismatch
+
+
+def test_seam_index_counts_each_line_once() -> None:
+    values = np.zeros((1, 8, 8))
+    values[:, 4:] += 3.0  # a step between rows 3 and 4, where tiles of 4 hand over
+    values[:, :, :] += np.arange(8)
+    whole, parts_ = (SeamIndex(Lattice(4, 0), 8, 8, False) for _ in range(2))
+    valid = np.ones((8, 8), bool)
+    whole.add(values, valid, 0, 0)
+    parts_.add(values[:, :5], valid[:5], 0, 0)
+    parts_.add(values[:, 4:], valid[4:], 4, 1)
+    assert whole.result() == parts_.result() == pytest.approx(1.0)  # rows have no other step, columns are even
+    values[:, :, :] += np.arange(8)[:, None]
+    other = SeamIndex(Lattice(4, 0), 8, 8, False)
+    other.add(values, valid, 0, 0)
+    assert other.result() == pytest.approx((4 / 1 + 1) / 2)
+
+
+def test_the_mosaic_is_a_valid_cog_with_its_figures(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 1100, 600), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(1100, 600))
+    encoding = Encoding("image", "uint8", tuple(Band(name) for name in ("red", "green", "blue")), color_interp=("red", "green", "blue"))
+    result = predict(make_model(Identity, encoding), path, tmp_path / "out.tif", SMALL)
+    assert cog_validate(tmp_path / "out.tif", strict=True) == (True, [], [])
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert [entry.name for entry in dataset.colorinterp] == ["red", "green", "blue"]
+        assert dataset.descriptions == ("red", "green", "blue")
+        assert float(dataset.tags(1)["STATISTICS_MEAN"]) == pytest.approx(values[0].mean())
+        assert dataset.overviews(1)
+        assert dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"].startswith("Generated by a model")
+    assert 'type="multibandcolor"' in (tmp_path / "out.qml").read_text()
+    assert (result.width, result.height, result.mode, result.tile_size) == (600, 1100, "blend", 64)
+    assert result.network_px_per_px > 4
+
+
+def test_pixels_of_the_training_size_stay_on_the_grid_of_the_input(make_model: Callable[..., Path]) -> None:
+    card = read_card(make_model(Identity, image_encoding()))
+    near = grid(90, 110, pixel=2.08)
+    assert output_grid(near, card, no_resample=False) is near
+    far = grid(90, 110, pixel=4.0)
+    assert output_grid(far, card, no_resample=True) is far
+    made = output_grid(far, card, no_resample=False)
+    assert made.pixel_size == pytest.approx((2.0, 2.0), rel=1e-3)
+    assert (made.height, made.width) == pytest.approx((180, 220), abs=2)
+    degrees = Grid(CRS.from_epsg(4326), Affine(6e-5, 0, 9.3, 0, -4e-5, 48.2), 200, 300)
+    there = output_grid(degrees, card, no_resample=False)
+    assert there.crs == UTM and there.pixel_size == pytest.approx((2.0, 2.0), rel=1e-3)
+    mercator = Grid(CRS.from_epsg(3857), Affine(10, 0, 0, 0, -10, 8_399_738), 50, 50)
+    there = output_grid(mercator, card, no_resample=False)
+    assert there.crs == CRS.from_epsg(3857) and there.pixel_size == pytest.approx((2.0, 2.0), rel=0.01)
+
+
+def test_a_coarser_input_in_degrees_is_read_at_the_training_pixel_size(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    where = Grid(CRS.from_epsg(4326), Affine(6e-5, 0, 9.3, 0, -4e-5, 48.2), 60, 70)
+    values = np.full((2, 60, 70), -12, np.float32)
+    path = write_raster(tmp_path / "sar.tif", values, where, nodata=np.nan)
+    predict(make_model(Identity, image_encoding("float32", 2, -30, 5, "sar")), path, tmp_path / "out.tif", SMALL)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        found = dataset.read()
+        assert dataset.crs == UTM and dataset.res == pytest.approx((2.0, 2.0), rel=1e-3)
+    assert np.nanmax(np.abs(found + 12)) < 1e-3 and np.isfinite(found).mean() > 0.9
+
+
+def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
+    rgb = write_raster(tmp_path / "rgb.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
+
+    def fails(error: type[Exception], message: str, *arguments) -> None:
+        with pytest.raises(error, match=message) as caught:
+            predict(*arguments)
+        assert "\n" not in str(caught.value)
+        assert list(tmp_path.glob("out*")) == []
+
+    one = write_raster(tmp_path / "one.tif", np.zeros((1, 80, 80), np.uint8), grid(80, 80))
+    fails(RasterError, "has 1 bands, the model expects 3", model, one, output)
+    bare = write_raster(tmp_path / "bare.tif", np.zeros((3, 8, 8), np.uint8), Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8))
+    fails(RasterError, "has no CRS", model, bare, output)
+    fails(RasterError, "no such file", model, tmp_path / "none.tif", output)
+    fails(CheckpointError, "no such model; train one first", tmp_path / "none", rgb, output)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(model.read_bytes()[:100])
+    fails(CheckpointError, "not a whole safetensors file", broken, rgb, output)
+    strided = make_model(Constant, image_encoding(), stride=32)
+    fails(ConfigError, "tile_size is 80, expected a multiple of 32", strided, rgb, output, PredictConfig(tile_size=80))
+    output.write_bytes(b"mine")
+    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+        predict(model, rgb, output)
+    assert output.read_bytes() == b"mine"
+
+
+def test_bad_settings_are_refused_on_construction() -> None:
+    for bad in ({"overlap": 0.6}, {"memory": "lots"}, {"batch_size": 0}, {"tile_size": 3}):
+        with pytest.raises(ConfigError):
+            PredictConfig(**bad)
+    assert PredictConfig(memory="1.5GB").memory_bytes == 1_500_000_000
+
+
+def test_a_newer_or_foreign_model_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    from safetensors.torch import save_file
+
+    model = make_model(Identity, image_encoding())
+    card = json.loads(read_card(model).to_json()) | {"format": 99}
+    newer, foreign = tmp_path / "newer.safetensors", tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(1)}, newer, metadata={"geop2p": json.dumps(card)})
+    save_file({"a": torch.zeros(1)}, foreign)
+    with pytest.raises(CheckpointError, match="made by a newer geop2p"):
+        Translator.load(newer)
+    with pytest.raises(CheckpointError, match="without a geop2p card"):
+        Translator.load(foreign)
+
+
+def test_the_translator_translates_one_array(make_model: Callable[..., Path]) -> None:
+    translator = Translator.load(make_model(Identity, image_encoding(), stride=16))
+    values = np.random.default_rng(0).integers(0, 255, (3, 33, 50), dtype=np.uint8)
+    assert np.array_equal(translator(values), values)
+
+
+def test_pictures_show_no_data_in_grey() -> None:
+    values = np.full((3, 2, 2), 255, np.uint8)
+    valid = np.array([[True, False], [True, True]])
+    picture = render(values, valid, image_encoding())
+    assert picture.shape == (2, 2, 3) and picture[0, 1].tolist() == [225, 225, 225] and picture[0, 0].tolist() == [255] * 3

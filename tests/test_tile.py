@@ -1,0 +1,309 @@
+"""Chips that can be trusted: aligned, masked, split without leaks."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely.geometry import box
+
+from conftest import UTM, class_map, grid, write_raster
+from geop2p import TileConfig, tile
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.scenes import lattice
+from geop2p.tiling.splits import assign_blocks, block_side
+
+SMALL = TileConfig(size=32, stride=32)
+
+
+def leaks(index: geopandas.GeoDataFrame, distance: float) -> int:
+    """Pairs of chips of different splits that overlap or are nearer than a distance."""
+    projected = index.to_crs(UTM)
+    found = 0
+    for split in ("val", "test"):
+        held, others = projected[projected["split"] == split], projected[projected["split"] != split]
+        for shape in held.geometry:
+            gap = others.distance(shape)
+            touching = gap < distance - 0.05
+            overlapping = others.intersection(shape).area > 0.1
+            found += int((touching | overlapping).sum())
+    return found
+
+
+def test_chips_hold_the_pixels_of_both_rasters(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    result = tile(*pair, tmp_path / "chips", SMALL)
+    assert result.train and result.val and result.test
+    assert result.chips == result.train + result.val + result.test
+    chipset = ChipSet.open(tmp_path / "chips")
+    with rasterio.open(pair[0]) as source, rasterio.open(pair[1]) as target:
+        codes, image, hole = source.read(), target.read(), target.dataset_mask() == 0
+    index = chipset.index()
+    assert len(index) == result.chips and index.crs.to_epsg() == 32632
+    for row in index.itertuples():
+        chip = chipset.read(row.split, row.id)
+        at = np.s_[row.row_off : row.row_off + 32, row.col_off : row.col_off + 32]
+        shape = codes[:, *at].shape[1:]
+        valid = (codes[0][at] != 0) & ~hole[at]
+        assert np.array_equal(chip.valid[: shape[0], : shape[1]], valid)
+        assert not chip.valid[shape[0] :].any() and not chip.valid[:, shape[1] :].any()
+        assert np.array_equal(chip.source[:, : shape[0], : shape[1]], codes[:, *at])
+        assert np.array_equal(chip.target[:, chip.valid], image[:, *at][:, valid])
+        assert row.valid == pytest.approx(chip.valid.mean())
+        assert row.geometry.equals(box(*rasterio.open(chipset.path("source", row.split, row.id)).bounds))
+        assert row.source_1 == pytest.approx((chip.source[0][chip.valid] == 1).mean())
+
+
+def test_class_names_and_colours_travel(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", SMALL)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert [(c.value, c.name, c.color) for c in chipset.source.classes] == [
+        (1, "water", (40, 90, 160)), (2, "meadow", (150, 190, 110)), (5, "road", (90, 90, 90)),
+    ]  # fmt: skip
+    row = chipset.index().iloc[0]
+    chip = chipset.path("source", row.split, row.id)
+    with rasterio.open(chip) as dataset:
+        assert dataset.colormap(1)[5] == (90, 90, 90, 255)
+    assert "<Category>meadow</Category>" in Path(f"{chip}.aux.xml").read_text()
+
+
+def test_two_grids_and_two_crs_meet_on_the_ground(tmp_path: Path) -> None:
+    """Source in degrees, target in UTM at another resolution: both hold the same smooth function of the ground."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    from geop2p.raster.grid import covering
+
+    def field(where) -> np.ndarray:
+        cols, rows = np.meshgrid(np.arange(where.width) + 0.5, np.arange(where.height) + 0.5)
+        xs, ys = where.transform @ (cols.ravel(), rows.ravel())
+        easting, northing = (np.array(axis) for axis in transform(where.crs, UTM, xs, ys))
+        value = 1000 + 400 * np.sin(easting / 60) + 400 * np.cos(northing / 60)
+        return value.reshape(1, where.height, where.width).astype(np.float32)
+
+    target = grid(200, 240, pixel=3.0, left=500_100.7)
+    source = covering(target.bounds_in(CRS.from_epsg(4326)), CRS.from_epsg(4326), 2.5e-5)
+    pair = (write_raster(tmp_path / f"{name}.tif", field(where), where) for name, where in (("s", source), ("t", target)))
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, split="1:0:0"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    slope = 400 / 60 * 3.0  # the most that the field changes over one pixel of the target
+    for row in index.itertuples():
+        chip = chipset.read(row.split, row.id)
+        difference = np.abs(chip.source - chip.target)[:, chip.valid]
+        assert difference.max() < slope / 2
+        assert difference.mean() < slope / 20
+
+
+@pytest.mark.parametrize("stride", [16, 32, 40])
+@pytest.mark.parametrize("buffer", [0, 7, 32])
+def test_no_split_sees_the_ground_of_another(tmp_path: Path, stride: int, buffer: int) -> None:
+    where = grid(500, 620)
+    source = write_raster(tmp_path / "map.tif", class_map(500, 620), where)
+    target = write_raster(tmp_path / "image.tif", np.zeros((1, 500, 620), np.uint8), where)
+    config = TileConfig(size=32, stride=stride, buffer=buffer, target_kind="image")
+    first = tile(source, target, tmp_path / "a", config)
+    index = ChipSet.open(tmp_path / "a").index()
+    assert leaks(index, buffer * 2.0) == 0
+    assert min(first.train, first.val, first.test) > 0
+    tile(source, target, tmp_path / "b", config)
+    again = ChipSet.open(tmp_path / "b").index()
+    assert index[["id", "split"]].equals(again[["id", "split"]])
+
+
+def test_overlapping_scenes_do_not_leak_into_each_other(tmp_path: Path) -> None:
+    for number, shift in enumerate((0.0, 317.0)):
+        where = grid(400, 400, left=500_000 + shift)
+        source = write_raster(tmp_path / f"map{number}.tif", class_map(400, 400, number), where)
+        target = write_raster(tmp_path / f"image{number}.tif", np.zeros((1, 400, 400), np.uint8), where)
+        result = tile(source, target, tmp_path / "chips", TileConfig(size=32, target_kind="image"))
+    assert result.scenes == 2
+    assert leaks(ChipSet.open(tmp_path / "chips").index(), 0) == 0
+
+
+@given(
+    areas=st.dictionaries(st.tuples(st.integers(0, 30), st.integers(0, 30)), st.floats(0.1, 64), min_size=40, max_size=200),
+    key=st.text(max_size=5),
+)
+@settings(max_examples=50, deadline=None)
+def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
+    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
+    given_to = assign_blocks(areas, shares, key)
+    assert set(given_to) == set(areas)
+    total, largest = sum(areas.values()), max(areas.values())
+    for split, share in shares.items():
+        area = sum(areas[block] for block, name in given_to.items() if name == split)
+        assert abs(area - share * total) <= (2 if split == "train" else 1) * largest + 1e-6
+
+
+def test_block_side_is_the_largest_that_leaves_forty() -> None:
+    def square(side: int) -> list[tuple[int, int]]:
+        return [(row, col) for row in range(side) for col in range(side)]
+
+    assert block_side(square(5)) == 1
+    assert block_side(square(13)) == 2
+    assert block_side(square(56)) == 8
+    assert block_side(square(500)) == 8
+
+
+@pytest.mark.parametrize(("height", "width", "step"), [(64, 64, 32), (65, 31, 32), (33, 200, 16), (100, 97, 48)])
+def test_windows_cover_every_pixel(height: int, width: int, step: int) -> None:
+    visits = np.zeros((height + 64, width + 64), int)
+    for row, col in lattice(grid(height, width), TileConfig(size=48, stride=step)):
+        visits[row : row + 48, col : col + 48] += 1
+    assert (visits[:height, :width] > 0).all()
+    if step == 48:
+        assert visits.max() == 1
+
+
+def test_split_file_decides_by_scene_and_group(tmp_path: Path) -> None:
+    rows = [("a", "train", "east"), ("b", "val", ""), ("c", "train", "east")]
+    table = tmp_path / "split.csv"
+    with table.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("scene", "split", "group"), *rows])
+    config = TileConfig(size=32, split_by="file", split_file=table)
+    for number, (name, _, _) in enumerate(rows):
+        where = grid(100, 100, left=500_000 + 1000 * number)
+        source = write_raster(tmp_path / f"{name}_map.tif", class_map(100, 100), where)
+        target = write_raster(tmp_path / f"{name}.tif", np.zeros((3, 100, 100), np.uint8), where)
+        tile(source, target, tmp_path / "chips", config)
+    index = ChipSet.open(tmp_path / "chips").index()
+    assert {name: set(group["split"]) for name, group in index.groupby("scene")} == {
+        "a": {"train"}, "b": {"val"}, "c": {"train"},
+    }  # fmt: skip
+    where = grid(100, 100, left=600_000)
+    other = write_raster(tmp_path / "d.tif", np.zeros((3, 100, 100), np.uint8), where)
+    source = write_raster(tmp_path / "d_map.tif", class_map(100, 100), where)
+    with pytest.raises(ChipSetError, match="has no row for scene 'd'; it has a, b, c"):
+        tile(source, other, tmp_path / "chips", config)
+    with table.open("a") as stream:
+        stream.write("d,test,east\n")
+    with pytest.raises(ChipSetError, match="group 'east' is in train and in test"):
+        tile(source, other, tmp_path / "chips", config)
+
+
+def test_a_vector_layer_becomes_classes(tmp_path: Path) -> None:
+    where = grid(128, 128)
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 128, 128), np.uint8), where)
+    left, top = where.transform.c, where.transform.f
+    shapes = [box(left, top - 64, left + 64, top), box(left + 128, top - 256, left + 256, top - 128)]
+    layer = geopandas.GeoDataFrame({"use": ["lake", "barn"]}, geometry=shapes, crs=UTM)
+    layer.to_crs(4326).to_file(tmp_path / "features.gpkg")
+    config = TileConfig(size=32, source_field="use", split="1:0:0")
+    tile(tmp_path / "features.gpkg", target, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert {c.name: c.value for c in chipset.source.classes} == {"background": 1, "barn": 2, "lake": 3}
+    chips = {row.id: chipset.read(row.split, row.id).source[0] for row in chipset.index().itertuples()}
+    assert (chips["image_r000000_c000000"] == 3).all()
+    assert (chips["image_r000096_c000096"] == 2).all()
+    assert (chips["image_r000000_c000096"] == 1).all()
+
+
+def test_repeating_does_nothing_and_other_settings_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    first = tile(*pair, tmp_path / "chips", SMALL)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "chips").rglob("*") if path.is_file()}
+    second = tile(*pair, tmp_path / "chips", SMALL)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "chips").rglob("*") if path.is_file()}
+    assert (first.train, first.val, first.test) == (second.train, second.val, second.test)
+    with pytest.raises(ChipSetError, match="size is 64, there it is 32"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=64))
+    assert tile(*pair, tmp_path / "chips", TileConfig(size=64, split="1:0:0"), overwrite=True).chips > 0
+    assert ChipSet.open(tmp_path / "chips").size == 64
+
+
+def test_an_interrupted_run_is_finished_by_repeating(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.tiling.tiler as tiler
+
+    tile(*pair, tmp_path / "whole", SMALL)
+    written = 0
+
+    def dying(*arguments) -> None:
+        nonlocal written
+        written += 1
+        if written == 20:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    original = tiler.write_chip
+    monkeypatch.setattr(tiler, "write_chip", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tile(*pair, tmp_path / "chips", SMALL)
+    monkeypatch.undo()
+    with pytest.raises(ChipSetError, match="an interrupted run began 'image' from other files or settings"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=64, split="1:0:0"))
+    tile(*pair, tmp_path / "chips", SMALL)
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.tif"))
+    assert files == sorted(path.relative_to(tmp_path / "chips") for path in (tmp_path / "chips").rglob("*.tif"))
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "chips" / name).read_bytes()
+
+
+def test_float_sides_are_scaled_by_training_chips_only(tmp_path: Path) -> None:
+    where = grid(320, 320)
+    values = np.random.default_rng(0).normal(-12, 3, (2, 320, 320)).astype(np.float32)
+    source = write_raster(tmp_path / "sar.tif", values, where)
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 320, 320), np.uint8), where)
+    tile(source, target, tmp_path / "a", SMALL)
+    chipset = ChipSet.open(tmp_path / "a")
+    assert chipset.source.kind == "sar"
+    index = chipset.index()
+    for row in index[index["split"] != "train"].itertuples():
+        values[:, row.row_off : row.row_off + 32, row.col_off : row.col_off + 32] = -500
+    changed = write_raster(tmp_path / "sar2.tif", values, where)
+    tile(changed, target, tmp_path / "b", TileConfig(size=32, source_kind="sar"))
+    assert ChipSet.open(tmp_path / "b").source.bands == chipset.source.bands
+    assert chipset.source.bands[0].low == pytest.approx(-12 - 3.09 * 3, abs=0.3)
+
+
+def fails(pair: tuple[Path, Path], chips: Path, config: TileConfig, error: type[GeoP2PError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        tile(*pair, chips, config)
+    assert "\n" not in str(caught.value)
+    assert not (chips / "chipset.json").exists()
+
+
+def test_clear_refusals(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from affine import Affine
+
+    from geop2p.raster.grid import Grid
+
+    source, target = pair
+    chips = tmp_path / "chips"
+    fails((tmp_path / "no.tif", target), chips, SMALL, RasterError, r"no\.tif: no such file")
+    away = write_raster(tmp_path / "away.tif", class_map(64, 64), grid(64, 64, left=600_000.0))
+    fails((away, target), chips, SMALL, GridMismatchError, "no common ground.*x 500000 to 500840.*x 600000 to 600128")
+    bare = write_raster(tmp_path / "bare.tif", class_map(64, 64), Grid(None, Affine(2, 0, 5, 0, -2, 5), 64, 64))
+    fails((bare, target), chips, SMALL, RasterError, "has no CRS")
+    fails(pair, chips, TileConfig(size=1024), ChipSetError, "no window of 1024 pixels has 95% valid ground.*lower")
+    shutil.rmtree(chips)
+    fails(pair, chips, TileConfig(size=256, min_valid=0.2), ChipSetError, "no chip is left for .*try --size 128")
+    shutil.rmtree(chips)
+    fails(pair, chips, TileConfig(size=32, grid="EPSG:99999@2"), ConfigError, "unknown CRS")
+    fails(pair, chips, TileConfig(size=32, grid="2m"), ConfigError, "expected source, target or EPSG:CODE@RESOLUTION")
+    chips.mkdir(exist_ok=True)
+    (chips / "thesis.doc").write_text("mine")
+    with pytest.raises(ChipSetError, match="exists and is not a chip set"):
+        tile(*pair, chips, SMALL)
+    with pytest.raises(ChipSetError, match="leaves it alone"):
+        tile(*pair, chips, SMALL, overwrite=True)
+    assert (chips / "thesis.doc").read_text() == "mine"
+
+
+def test_bad_settings_are_refused_on_construction() -> None:
+    for bad in ({"size": 1}, {"min_valid": 0}, {"split": "8:1"}, {"split_by": "file"}, {"buffer": -1}, {"stride": 0}):
+        with pytest.raises(ConfigError):
+            TileConfig(**bad)
+
+
+def test_grid_by_resolution_snaps(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, grid="EPSG:32632@4"))
+    scene = ChipSet.open(tmp_path / "chips").scenes[0]
+    assert scene.grid.transform.a == 4 and scene.grid.transform.c % 4 == 0
