@@ -26,7 +26,7 @@ class ImageScores:
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        self._names = [band.name or f"band {number}" for number, band in enumerate(encoding.bands, start=1)]
+        self._names = encoding.band_names
         self._scale = np.array([abs(band.scale) for band in encoding.bands])
         self._range = encoding.data_range
         bands = len(encoding.bands)

@@ -20,7 +20,11 @@ from geop2p.raster.reading import gdal_env
 from geop2p.translator import Card, Translator
 
 UTM = CRS.from_epsg(32632)
-CLASSES = (MapClass(1, "water", (40, 90, 160)), MapClass(2, "meadow", (150, 190, 110)), MapClass(5, "road", (90, 90, 90)))
+CLASSES = (
+    MapClass(1, "water", (40, 90, 160)),
+    MapClass(2, "meadow", (150, 190, 110)),
+    MapClass(5, "road", (90, 90, 90)),
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,12 +38,18 @@ def grid(height: int, width: int, pixel: float = 2.0, left: float = 500_000.0, t
 
 
 def write_raster(
-    path: Path, values: np.ndarray, where: Grid, *, mask: np.ndarray | None = None, palette: dict | None = None, **profile: Any
+    path: Path,
+    values: np.ndarray,
+    where: Grid,
+    *,
+    mask: np.ndarray | None = None,
+    palette: dict | None = None,
+    **profile: Any,
 ) -> Path:
     """Write values (bands, rows, cols) as a GeoTIFF."""
     count, height, width = values.shape
-    profile = {"crs": where.crs, "transform": where.transform, "dtype": values.dtype} | profile
-    with gdal_env(), rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, **profile) as dataset:
+    profile |= {"crs": where.crs, "transform": where.transform, "count": count, "height": height, "width": width}
+    with gdal_env(), rasterio.open(path, "w", driver="GTiff", dtype=values.dtype, **profile) as dataset:
         dataset.write(values)
         if palette:
             dataset.write_colormap(1, palette)
@@ -131,6 +141,8 @@ def make_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return make
 
 
-def image_encoding(dtype: str = "uint8", bands: int = 3, low: float = 0, high: float = 255, kind: Kind = "image") -> Encoding:
+def image_encoding(
+    dtype: str = "uint8", bands: int = 3, low: float = 0, high: float = 255, kind: Kind = "image"
+) -> Encoding:
     """An encoding of continuous values over one interval."""
     return Encoding(kind, dtype, tuple(Band(low=low, high=high) for _ in range(bands)))

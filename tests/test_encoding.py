@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from conftest import CLASSES, image_encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from conftest import CLASSES, image_encoding
 from geop2p.errors import ConfigError
 from geop2p.raster.encoding import Band, Encoding, guess_kind
 from geop2p.raster.statistics import BandStatistics

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from conftest import UTM, grid, write_raster
 from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from conftest import UTM, grid, write_raster
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.grid import Grid, covering, local_crs, reflect_indices
 from geop2p.raster.reading import aligned_reader, describe_raster
@@ -137,13 +137,16 @@ def test_every_way_to_say_no_data_is_understood(tmp_path: Path, form: str, shift
 
 def test_damaged_pixels_are_named(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (1, 256, 256), dtype=np.uint8)
-    path = write_raster(tmp_path / "a.tif", values, grid(256, 256), tiled=True, blockxsize=128, blockysize=128, compress="deflate")
+    profile = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+    path = write_raster(tmp_path / "a.tif", values, grid(256, 256), **profile)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 4000] = b"\0" * 4000
     path.write_bytes(data)
-    with pytest.raises(RasterError, match=r"a\.tif: pixels cannot be read in rows .*damaged") as caught:
-        with aligned_reader(path, grid(256, 256), "image") as reader:
-            reader.read(Window(0, 0, 256, 256))
+    with (
+        aligned_reader(path, grid(256, 256), "image") as reader,
+        pytest.raises(RasterError, match=r"a\.tif: pixels cannot be read in rows .*damaged") as caught,
+    ):
+        reader.read(Window(0, 0, 256, 256))
     assert "\n" not in str(caught.value)
 
 

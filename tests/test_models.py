@@ -33,7 +33,9 @@ def test_parameter_counts(network, parameters: int) -> None:
     assert count(network()) == parameters
 
 
-@pytest.mark.parametrize(("layers", "patches", "field"), [(1, 126, 16), (2, 62, 34), (3, 30, 70), (4, 14, 142), (5, 6, 286)])
+@pytest.mark.parametrize(
+    ("layers", "patches", "field"), [(1, 126, 16), (2, 62, 34), (3, 30, 70), (4, 14, 142), (5, 6, 286)]
+)
 def test_patch_sizes(layers: int, patches: int, field: int) -> None:
     discriminator = PatchGAN(2, layers=layers, width=1)
     assert discriminator(torch.zeros(1, 2, 256, 256)).shape == (1, 1, patches, patches)

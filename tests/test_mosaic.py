@@ -9,13 +9,13 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from conftest import CLASSES, UTM, Constant, Identity, TileMean, grid, image_encoding, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
-from conftest import CLASSES, Constant, Identity, TileMean, UTM, grid, image_encoding, write_raster
 from geop2p import PredictConfig, predict
 from geop2p.errors import CheckpointError, ConfigError, RasterError
 from geop2p.mosaic.blend import Blend, ramp
@@ -103,7 +103,8 @@ def test_floats_return_within_1e5_of_the_range(tmp_path: Path, make_model: Calla
 
 
 def test_a_constant_stays_that_constant(tmp_path: Path, make_model: Callable[..., Path]) -> None:
-    path = write_raster(tmp_path / "in.tif", np.random.default_rng(0).integers(0, 255, (3, 200, 190), dtype=np.uint8), grid(200, 190))
+    values = np.random.default_rng(0).integers(0, 255, (3, 200, 190), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(200, 190))
     model = make_model(Constant, image_encoding())
     for overlap in (0, 0.3, 0.5):
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=48, overlap=overlap), overwrite=True)
@@ -129,7 +130,9 @@ def test_classes_return_with_names_colours_and_style(tmp_path: Path, make_model:
 
 
 @pytest.mark.parametrize("side", [512, 1024])
-def test_parts_meet_exactly(tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+def test_parts_meet_exactly(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
     """The same pixels whatever the parts, even for a generator that knows its tile."""
     import geop2p.mosaic.mosaic as mosaic
 
@@ -244,7 +247,8 @@ def test_seam_index_counts_each_line_once() -> None:
 def test_the_mosaic_is_a_valid_cog_with_its_figures(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     values = np.random.default_rng(0).integers(0, 255, (3, 1100, 600), dtype=np.uint8)
     path = write_raster(tmp_path / "in.tif", values, grid(1100, 600))
-    encoding = Encoding("image", "uint8", tuple(Band(name) for name in ("red", "green", "blue")), color_interp=("red", "green", "blue"))
+    names = ("red", "green", "blue")
+    encoding = Encoding("image", "uint8", tuple(Band(name) for name in names), color_interp=names)
     result = predict(make_model(Identity, encoding), path, tmp_path / "out.tif", SMALL)
     assert cog_validate(tmp_path / "out.tif", strict=True) == (True, [], [])
     with rasterio.open(tmp_path / "out.tif") as dataset:
@@ -275,7 +279,9 @@ def test_pixels_of_the_training_size_stay_on_the_grid_of_the_input(make_model: C
     assert there.crs == CRS.from_epsg(3857) and there.pixel_size == pytest.approx((2.0, 2.0), rel=0.01)
 
 
-def test_a_coarser_input_in_degrees_is_read_at_the_training_pixel_size(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+def test_a_coarser_input_in_degrees_is_read_at_the_training_pixel_size(
+    tmp_path: Path, make_model: Callable[..., Path]
+) -> None:
     where = Grid(CRS.from_epsg(4326), Affine(6e-5, 0, 9.3, 0, -4e-5, 48.2), 60, 70)
     values = np.full((2, 60, 70), -12, np.float32)
     path = write_raster(tmp_path / "sar.tif", values, where, nodata=np.nan)
@@ -298,7 +304,8 @@ def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None
 
     one = write_raster(tmp_path / "one.tif", np.zeros((1, 80, 80), np.uint8), grid(80, 80))
     fails(RasterError, "has 1 bands, the model expects 3", model, one, output)
-    bare = write_raster(tmp_path / "bare.tif", np.zeros((3, 8, 8), np.uint8), Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8))
+    nowhere = Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8)
+    bare = write_raster(tmp_path / "bare.tif", np.zeros((3, 8, 8), np.uint8), nowhere)
     fails(RasterError, "has no CRS", model, bare, output)
     fails(RasterError, "no such file", model, tmp_path / "none.tif", output)
     fails(CheckpointError, "no such model; train one first", tmp_path / "none", rgb, output)
@@ -344,4 +351,5 @@ def test_pictures_show_no_data_in_grey() -> None:
     values = np.full((3, 2, 2), 255, np.uint8)
     valid = np.array([[True, False], [True, True]])
     picture = render(values, valid, image_encoding())
-    assert picture.shape == (2, 2, 3) and picture[0, 1].tolist() == [225, 225, 225] and picture[0, 0].tolist() == [255] * 3
+    assert picture.shape == (2, 2, 3)
+    assert picture[0, 1].tolist() == [225, 225, 225] and picture[0, 0].tolist() == [255, 255, 255]

@@ -9,11 +9,11 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from conftest import UTM, class_map, grid, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box
 
-from conftest import UTM, class_map, grid, write_raster
 from geop2p import TileConfig, tile
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, RasterError
 from geop2p.tiling.chips import ChipSet
@@ -89,7 +89,8 @@ def test_two_grids_and_two_crs_meet_on_the_ground(tmp_path: Path) -> None:
 
     target = grid(200, 240, pixel=3.0, left=500_100.7)
     source = covering(target.bounds_in(CRS.from_epsg(4326)), CRS.from_epsg(4326), 2.5e-5)
-    pair = (write_raster(tmp_path / f"{name}.tif", field(where), where) for name, where in (("s", source), ("t", target)))
+    sides = {"source": source, "target": target}
+    pair = (write_raster(tmp_path / f"{name}.tif", field(where), where) for name, where in sides.items())
     tile(*pair, tmp_path / "chips", TileConfig(size=32, split="1:0:0"))
     chipset = ChipSet.open(tmp_path / "chips")
     index = chipset.index()
@@ -128,7 +129,9 @@ def test_overlapping_scenes_do_not_leak_into_each_other(tmp_path: Path) -> None:
 
 
 @given(
-    areas=st.dictionaries(st.tuples(st.integers(0, 30), st.integers(0, 30)), st.floats(0.1, 64), min_size=40, max_size=200),
+    areas=st.dictionaries(
+        st.tuples(st.integers(0, 30), st.integers(0, 30)), st.floats(0.1, 64), min_size=40, max_size=200
+    ),
     key=st.text(max_size=5),
 )
 @settings(max_examples=50, deadline=None)
@@ -275,7 +278,7 @@ def test_clear_refusals(pair: tuple[Path, Path], tmp_path: Path) -> None:
 
     from geop2p.raster.grid import Grid
 
-    source, target = pair
+    _, target = pair
     chips = tmp_path / "chips"
     fails((tmp_path / "no.tif", target), chips, SMALL, RasterError, r"no\.tif: no such file")
     away = write_raster(tmp_path / "away.tif", class_map(64, 64), grid(64, 64, left=600_000.0))

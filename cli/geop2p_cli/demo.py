@@ -1,5 +1,7 @@
 """`geop2p demo`: tile, train, predict and evaluate on the sample data, ending in a page with pictures."""
 
+import os
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
 def sample_data() -> Path:
     """The folder of the sample data: inside the installed package, or in the working tree."""
     installed = Path(str(resources.files("geop2p_cli"))) / "sample_data"
-    working = Path(__file__).parents[2] / "sample_data"
+    working = Path(os.path.relpath(Path(__file__).parents[2] / "sample_data"))
     for folder in (installed, working):
         if (folder / "landcover.tif").is_file():
             return folder
@@ -56,10 +58,13 @@ def _commands(landcover: str, image: str, folder: Path) -> list[str]:
     def flags(config: Any, *names: str) -> str:
         return " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names)
 
-    chips, run, mosaic = folder / "chips", folder / "run", folder / "prediction.tif"
+    chips, run, mosaic, report = (
+        shlex.quote(str(folder / name)) for name in ("chips", "run", "prediction.tif", "report.html")
+    )
+    source, target = shlex.quote(landcover), shlex.quote(image)
     return [
-        f"geop2p tile {landcover} {image} {chips} {flags(TILE, 'size', 'stride')}",
+        f"geop2p tile {source} {target} {chips} {flags(TILE, 'size', 'stride')}",
         f"geop2p train {chips} {run} {flags(TRAIN, 'epochs', 'batch_size', 'width', 'downs', 'lr')}",
-        f"geop2p predict {run} {landcover} {mosaic}",
-        f"geop2p evaluate {run} {chips} {folder / 'report.html'} --mosaic {mosaic}",
+        f"geop2p predict {run} {source} {mosaic}",
+        f"geop2p evaluate {run} {chips} {report} --mosaic {mosaic}",
     ]

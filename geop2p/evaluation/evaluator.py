@@ -21,7 +21,7 @@ from geop2p.mosaic.seams import survey
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, needs_statistics, open_layer, with_statistics
-from geop2p.raster.reading import aligned_reader, opened
+from geop2p.raster.reading import aligned_reader, describe_raster, opened
 from geop2p.raster.render import render
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
@@ -59,7 +59,8 @@ def evaluate(
 
     Returns:
         path, split, chips, the scores in physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
-        bands or classes, baseline (the same scores), corner_ratio with its 95 % interval corner_ratio_interval.
+        bands or classes, baseline (the same scores), corner_ratio with its 95 % interval corner_ratio_interval,
+        and seam_index if a mosaic of geop2p was given.
 
     Raises:
         CheckpointError: The model is missing or damaged.
@@ -124,7 +125,7 @@ def evaluate(
     if config.mosaic is not None:
         page.mosaic = mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
-        result["mosaic"] = page.mosaic_figures
+        result["seam_index"] = _seam_index(config.mosaic, target)
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result
@@ -162,7 +163,6 @@ def evaluate_mosaic(
     grid = layer.grid
     assert grid is not None
     encoding = _common_encoding(layer, truth)
-    lattice = mosaic_lattice(prediction)
     with ExitStack() as stack:
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
@@ -176,9 +176,9 @@ def evaluate_mosaic(
         result: dict[str, Any] = {"path": str(report), **scores.result()}
         if not result["pixels"]:
             raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
-        result["seam_index"] = survey(made, encoding, lattice)[1] if lattice else None
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
         page.strips = _place_strips(made, real, grid, encoding)
+    result["seam_index"] = _seam_index(Path(prediction), encoding)
     page.mosaic, page.mosaic_figures = mosaic_picture(prediction, encoding), mosaic_tags(prediction)
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)
@@ -202,6 +202,15 @@ def mosaic_tags(path: str | Path) -> dict[str, str]:
         tags = dataset.tags()
     prefix = "GEOP2P_"
     return {key[len(prefix) :].lower(): value for key, value in tags.items() if key.startswith(prefix)}
+
+
+def _seam_index(mosaic: Path, encoding: Encoding) -> float | None:
+    """The seam index of a mosaic of geop2p, measured on the file; None for other rasters."""
+    lattice, grid = mosaic_lattice(mosaic), describe_raster(mosaic).grid
+    if lattice is None:
+        return None
+    with aligned_reader(mosaic, grid, encoding.kind) as reader:
+        return survey(reader, encoding, lattice)[1]
 
 
 def _refuse_existing(report: Path, overwrite: bool) -> None:

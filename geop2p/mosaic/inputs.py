@@ -4,10 +4,10 @@ import logging
 import math
 
 import numpy as np
-from rasterio.windows import Window
+from affine import Affine
 
 from geop2p.errors import RasterError
-from geop2p.raster.grid import Grid, covering, local_crs
+from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.reading import RasterInfo
 from geop2p.translator import Card
 
@@ -36,7 +36,8 @@ def check_input(info: RasterInfo, card: Card) -> None:
 def output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     """The grid of the mosaic: the input's where its pixels have the training's size within 5 %, else a new one.
 
-    The new grid is north-up, in the input's CRS or, if that is geographic, in the UTM zone of the input's centre.
+    The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
+    zone of the input's centre.
     """
     trained, found = card.pixel_size, grid.pixel_size
     if trained is None or found is None or no_resample:
@@ -44,13 +45,12 @@ def output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     if all(abs(here / there - 1) <= SAME_PIXEL for here, there in zip(found, trained, strict=True)):
         return grid
     crs = local_crs(grid)
-    bounds = grid.bounds_in(crs)
-    nominal = Grid(crs, covering(bounds, crs, 1.0).transform, 1, 1)
-    centre = nominal.window(Window((bounds[2] - bounds[0]) // 2, (bounds[3] - bounds[1]) // 2, 1, 1))
-    metres = centre.pixel_size
+    left, bottom, right, top = grid.bounds_in(crs)
+    metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
     assert metres is not None
     resolution = float(f"{math.sqrt(math.prod(trained) / math.prod(metres)):.6g}")
-    result = covering(bounds, crs, resolution)
+    height, width = (max(1, round(side / resolution)) for side in (top - bottom, right - left))
+    result = Grid(crs, Affine(resolution, 0, left, 0, -resolution, top), height, width)
     log.info(
         "pixels of %.4g m, the model was trained on %.4g m: reading through a warp onto %s",
         math.sqrt(math.prod(found)), math.sqrt(math.prod(trained)), result.describe(),

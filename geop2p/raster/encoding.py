@@ -83,6 +83,13 @@ class Encoding:
         return len(self.classes) or len(self.bands)
 
     @property
+    def band_names(self) -> list[str]:
+        """A name for every band: its own, else its role (red, green, blue), else its number."""
+        roles = self.color_interp if len(set(self.color_interp)) == len(self.bands) > 1 else ("",) * len(self.bands)
+        columns = enumerate(zip(self.bands, roles, strict=True), start=1)
+        return [band.name or role or f"band {number}" for number, (band, role) in columns]
+
+    @property
     def is_classes(self) -> bool:
         """Whether the layer is a map of classes."""
         return self.kind == "classes"

@@ -1,0 +1,108 @@
+"""The command line: options are the config fields, errors are one line, output goes where it belongs."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from geop2p_cli.main import main
+
+from geop2p import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+
+CONFIGS = {"tile": TileConfig, "train": TrainConfig, "predict": PredictConfig, "evaluate": EvaluateConfig}
+
+
+def invoke(*arguments: object) -> "click.testing.Result":
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(("name", "config"), CONFIGS.items())
+def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
+    options = {
+        parameter.name: parameter for parameter in main.commands[name].params if isinstance(parameter, click.Option)
+    }
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    assert set(options) == set(fields) | {"overwrite", "as_json"}
+    for field in fields.values():
+        assert options[field.name].default == field.default or options[field.name].is_flag
+        assert options[field.name].help == field.metadata["help"]
+
+
+@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "info", "demo"])
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = invoke(name, "--help")
+    assert result.exit_code == 0 and f"geop2p {name} " in result.stdout.split("Example")[1]
+
+
+def test_help_imports_neither_torch_nor_rasterio() -> None:
+    code = (
+        "import sys; from geop2p_cli.main import main\n"
+        "try: main(['tile', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'rasterio', 'geopandas', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    chips, run, mosaic, report = (tmp_path / name for name in ("chips", "run", "out.tif", "report.html"))
+    tiled = invoke("tile", *pair, chips, "--size", 32, "--json")
+    assert tiled.exit_code == 0, tiled.output
+    keys = {"path", "scenes", "chips", "train", "val", "test", "dropped", "seconds"}
+    assert set(json.loads(tiled.stdout)) == keys
+    trained = invoke("train", chips, run, "--epochs", 1, "--batch-size", 8, "--width", 4, "--json")
+    assert set(json.loads(trained.stdout)) == {"path", "steps", "seconds", "images_per_s", "best"}
+    predicted = invoke("predict", run, pair[0], mosaic, "--json")
+    assert set(json.loads(predicted.stdout)) == {
+        "path", "width", "height", "seconds", "mpx_per_s", "seam_index", "tile_mismatch", "tile_mismatch_percent",
+        "mode", "norm_stats", "tile_size", "network_px_per_px", "peak_rss_mb",
+    }  # fmt: skip
+    scored = invoke("evaluate", run, chips, report, "--json")
+    assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(json.loads(scored.stdout))
+    compared = invoke("evaluate", mosaic, pair[1], tmp_path / "mosaic.html")
+    assert compared.stdout.splitlines()[-1] == str(tmp_path / "mosaic.html")
+    shown = invoke("info", mosaic)
+    assert "synthetic: True" in shown.stdout and json.loads(invoke("info", run, "--json").stdout)["type"] == "model"
+
+
+def test_errors_are_one_line_and_exit_with_one(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    result = invoke("tile", tmp_path / "none.tif", pair[1], tmp_path / "chips")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr == f"Error: {tmp_path / 'none.tif'}: no such file\n"
+    result = invoke("tile", *pair, tmp_path / "chips", "--size", 4)
+    assert result.exit_code == 1 and result.stderr == "Error: size is 4, expected at least 16\n"
+
+
+def test_usage_errors_exit_with_two(tmp_path: Path) -> None:
+    assert invoke("tile").exit_code == 2
+    assert invoke("predict", "a", "b", "c", "--device", "toaster").exit_code == 2
+    assert invoke("nonsense").exit_code == 2
+
+
+def test_the_wheel_holds_the_command(tmp_path: Path) -> None:
+    """Built, installed without dependencies, run from elsewhere: only files of the wheel are used."""
+    root = Path(__file__).parents[1]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(root)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
+    assert sorted(path.name for path in site.iterdir() if path.suffix == "" and path.name != "bin") == [
+        "geop2p", "geop2p_cli",
+    ]  # fmt: skip
+    assert (site / "geop2p_cli" / "sample_data" / "image.tif").is_file()
+    assert (site / "geop2p" / "evaluation" / "report.html.j2").is_file()
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    script = "import geop2p, sys; print(geop2p.__file__); from geop2p_cli.main import main; main(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(site)) and "tile" in done.stdout

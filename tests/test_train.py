@@ -1,0 +1,263 @@
+"""Rules 5 and 8, and a training that learns."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import class_map, grid, write_raster
+from safetensors.torch import load_file
+
+from geop2p import TileConfig, TrainConfig, predict, tile, train
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
+from geop2p.models.patchgan import PatchGAN
+from geop2p.tiling.chips import ChipSet
+from geop2p.training import trainer
+from geop2p.training.checkpoint import read_metrics
+from geop2p.training.data import Batch, ChipArrays, augment, encode_batch, epoch_order
+from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
+from geop2p.training.schedule import decay
+from geop2p.translator import Translator, read_card
+
+TINY = TrainConfig(epochs=2, batch_size=4, width=4, downs=5)
+
+
+@pytest.fixture
+def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    return tmp_path / "chips"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def test_a_run_leaves_a_model_with_its_card(chips: Path, tmp_path: Path) -> None:
+    result = train(chips, tmp_path / "run", TINY)
+    chipset = ChipSet.open(chips)
+    assert result.steps == 2 * -(-chipset.counts["train"] // 4)
+    card = read_card(tmp_path / "run")
+    assert (card.source, card.target) == (chipset.source, chipset.target)
+    assert card.arguments["in_channels"] == 3 and card.arguments["out_channels"] == 3
+    assert (card.stride, card.field, card.statistics, card.chip_size) == (32, 93, "tile", 32)
+    assert card.pixel_size == pytest.approx((2.0, 2.0), rel=1e-3)
+    history = read_metrics(tmp_path / "run")
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert history[-1]["val"]["psnr"] > 0 and set(history[-1]["losses"]) == {"gan", "l1", "d"}
+    assert result.best is not None and result.best["value"] == min(entry["val"]["l1"] for entry in history)
+    assert (tmp_path / "run" / "samples" / "epoch_0002.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_resuming_equals_not_stopping(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(epochs=4, batch_size=4, width=4, downs=5)
+    train(chips, tmp_path / "whole", config)
+    calls = 0
+    original = trainer._Training._train_epoch
+
+    def dying(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            original(self, *arguments)  # an epoch of work that the kill throws away
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(chips, tmp_path / "run", config)
+    monkeypatch.undo()
+    train(chips, tmp_path / "run", config)
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "run")[name]), name
+    first, second = (read_metrics(tmp_path / name) for name in ("whole", "run"))
+    assert [e["losses"] for e in first] == [e["losses"] for e in second]
+    finished = train(chips, tmp_path / "run", config)
+    assert finished.images_per_s is None and finished.steps == first[-1]["step"]
+
+
+def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Chips that differ only in target values under their mask train the same weights, bit by bit."""
+    config = TileConfig(size=32, min_valid=0.3)
+    tile(*pair, tmp_path / "a", config)
+    chipset = ChipSet.open(tmp_path / "a")
+    arrays = ChipArrays.load(chipset, "train")
+    assert not arrays.valid.all()
+    junk = np.where(arrays.valid[:, None], arrays.target, 255 - arrays.target)
+    other = ChipArrays(arrays.ids, arrays.source, junk, arrays.valid)
+    rows = np.flatnonzero(~arrays.valid.all(axis=(1, 2)))[:4]
+    losses = []
+    for chips in (arrays, other):
+        torch.manual_seed(0)
+        discriminator = PatchGAN(6, layers=2, width=4)
+        batch = encode_batch(chips, rows, chipset.source, chipset.target)
+        batch = augment(batch, rows, 0, 0, 286 / 256, True, (True, False))
+        fake = fill((batch.source * 0.3).requires_grad_(), batch.valid)
+        real_logits = discriminator(torch.cat([batch.source, batch.target], 1))
+        loss = masked_l1(fake, batch.target, batch.valid) + adversarial(real_logits, True, batch.valid)
+        loss.backward()
+        losses.append((loss.detach(), [p.grad for p in discriminator.parameters()]))
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert all(torch.equal(one, two) for one, two in zip(losses[0][1], losses[1][1], strict=True))
+
+
+def test_masked_losses_are_means_over_valid_pixels() -> None:
+    fake, real = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    real[..., 0, 0] = 100
+    valid = torch.tensor([[[[0.0, 1.0], [1.0, 1.0]]]])
+    assert float(masked_l1(fake, real, valid)) == 1
+    logits = torch.tensor([[[[30.0, -30.0]]]])
+    share = torch.tensor([[[[1.0, 0.0]]]])
+    assert float(adversarial(logits, True, share)) == pytest.approx(0, abs=1e-6)
+    one_hot = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])  # the second pixel has no known class
+    scores = torch.tensor([[[[20.0, -20.0]], [[0.0, 0.0]]]])
+    assert float(masked_cross_entropy(scores, one_hot, torch.ones(1, 1, 1, 2))) == pytest.approx(0, abs=1e-6)
+
+
+def jittered(seed: int = 0, row: int = 0, holes: torch.Tensor | None = None) -> Batch:
+    ramp = torch.arange(64.0).expand(1, 1, 64, 64) / 63
+    codes = torch.nn.functional.one_hot((torch.arange(64) // 8 % 3).expand(1, 64, 64), 3).permute(0, 3, 1, 2).float()
+    valid = torch.ones(1, 1, 64, 64) if holes is None else 1 - holes
+    return augment(Batch(codes, ramp, valid), np.array([row]), seed, 0, 286 / 256, True, (True, False))
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_row() -> None:
+    assert torch.equal(jittered().target, jittered().target)
+    assert any(not torch.equal(jittered().target, jittered(row=row).target) for row in range(1, 5))
+    assert any(not torch.equal(jittered().target, jittered(seed=seed).target) for seed in range(1, 5))
+
+
+def test_jitter_keeps_classes_pure_and_pairs_aligned() -> None:
+    for row in range(8):
+        batch = jittered(row=row)
+        assert set(batch.source.unique().tolist()) <= {0.0, 1.0}
+        columns = batch.target[0, 0] * 63  # what column of the chip a pixel shows
+        shown = batch.source[0].argmax(0)
+        expected = (columns + 0.5).floor().clamp(0, 63).long() // 8 % 3
+        assert (shown == expected).float().mean() > 0.9
+
+
+def test_jittered_pixels_are_valid_only_if_all_they_are_made_of_was() -> None:
+    holes = torch.zeros(1, 1, 64, 64)
+    holes[..., 20:30, 20:30] = 1
+    batch = jittered(holes=holes)
+    large = torch.nn.functional.interpolate(holes, (72, 72), mode="bilinear") > 0
+    assert int((batch.valid == 0).sum()) == int(large.sum())
+    assert not (batch.target * (1 - batch.valid)).any()
+
+
+def test_order_visits_every_chip_once_and_depends_on_the_epoch() -> None:
+    first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert not np.array_equal(first, second) and np.array_equal(first, epoch_order(0, 0, 50))
+
+
+def test_learning_rate_is_constant_then_falls_to_zero() -> None:
+    factors = [decay(step, 100) for step in range(101)]
+    assert factors[:51] == [1.0] * 51
+    assert factors[75] == pytest.approx(0.5) and factors[100] == 0
+    assert np.allclose(np.diff(factors[50:]), -0.02)
+
+
+def test_training_learns_the_colours_of_classes(chips: Path, tmp_path: Path) -> None:
+    config = TrainConfig(epochs=8, batch_size=2, width=8, downs=5, lr=2e-3)
+    train(chips, tmp_path / "run", config)
+    history = read_metrics(tmp_path / "run")
+    assert history[-1]["val"]["l1"] < history[0]["val"]["l1"]
+    assert history[-1]["val"]["l1"] < 11  # the noise alone is 10; one colour for all is 40
+
+
+def test_a_map_as_target_is_trained_by_cross_entropy_and_predicted(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import rasterio
+
+    source, target = pair
+    tile(target, source, tmp_path / "chips", TileConfig(size=32))
+    result = train(tmp_path / "chips", tmp_path / "run", TrainConfig(epochs=6, batch_size=2, width=8, downs=5, lr=2e-3))
+    history = read_metrics(tmp_path / "run")
+    assert set(history[0]["losses"]) == {"cross_entropy"}
+    assert result.best is not None and result.best["metric"] == "miou" and result.best["value"] > 0.6
+    predict(tmp_path / "run", target, tmp_path / "made.tif")
+    with rasterio.open(tmp_path / "made.tif") as made, rasterio.open(source) as truth:
+        codes, real, valid = made.read(1), truth.read(1), made.dataset_mask() > 0
+    assert set(np.unique(codes[valid])) <= {1, 2, 5}
+    assert (codes == real)[valid & (real > 0)].mean() > 0.8
+
+
+def test_sar_to_image_predicts_at_the_training_pixel_size(tmp_path: Path) -> None:
+    """A source in degrees, coarser than the target: prediction is on the target's pixel size, in metres."""
+    import rasterio
+    from rasterio.crs import CRS
+
+    from geop2p.raster.grid import covering
+
+    where = grid(160, 160)
+    image = np.random.default_rng(0).integers(0, 255, (3, 160, 160), dtype=np.uint8)
+    target = write_raster(tmp_path / "image.tif", image, where)
+    degrees = covering(where.bounds_in(CRS.from_epsg(4326)), CRS.from_epsg(4326), 5e-5)
+    decibel = np.random.default_rng(1).normal(-12, 3, (2, degrees.height, degrees.width)).astype(np.float32)
+    source = write_raster(tmp_path / "sar.tif", decibel, degrees, nodata=np.nan)
+    tile(source, target, tmp_path / "chips", TileConfig(size=32))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=2, width=4, downs=5))
+    predict(tmp_path / "run", source, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.crs.to_epsg() == 32632 and dataset.res == pytest.approx((2.0, 2.0), rel=1e-3)
+        assert dataset.count == 3 and dataset.dtypes[0] == "uint8"
+        assert (dataset.dataset_mask() > 0).mean() > 0.8
+
+
+def test_other_settings_and_foreign_folders_are_refused(chips: Path, tmp_path: Path) -> None:
+    train(chips, tmp_path / "run", TINY)
+    with pytest.raises(ConfigError, match="width is 8, there it is 4"):
+        train(chips, tmp_path / "run", TrainConfig(epochs=2, batch_size=4, width=8, downs=5))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is not a run"):
+        train(chips, tmp_path / "thesis", TINY)
+    with pytest.raises(ConfigError, match="cannot be halved 6 times; use --downs 5"):
+        train(chips, tmp_path / "deep", TrainConfig(downs=6))
+    with pytest.raises(ChipSetError, match="not a chip set"):
+        train(tmp_path / "nothing", tmp_path / "new", TINY)
+    with pytest.raises(ConfigError, match="device 'mps' is not available"):
+        train(chips, tmp_path / "new", TrainConfig(device="mps"))
+
+
+def test_a_malicious_checkpoint_is_not_executed(chips: Path, tmp_path: Path) -> None:
+    train(chips, tmp_path / "run", TINY)
+
+    class Malice:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "owned",))
+
+    (tmp_path / "run" / "last.pt").write_bytes(pickle.dumps({"step": Malice()}, protocol=2))
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
+        train(chips, tmp_path / "run", TINY)
+    torch.save({"step": Malice()}, tmp_path / "run" / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
+        train(chips, tmp_path / "run", TINY)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_losses_that_are_not_finite_stop_the_training(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "masked_l1", lambda fake, *_: fake.sum() * torch.nan)
+    with pytest.raises(GeoP2PError, match=r"loss gan and l1 and d is not finite at step .* lower --lr"):
+        train(chips, tmp_path / "run", TINY)
+
+
+def test_a_chip_set_of_a_newer_format_is_refused(chips: Path, tmp_path: Path) -> None:
+    file = chips / "chipset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(ChipSetError, match="format 99, this geop2p reads up to 1"):
+        train(chips, tmp_path / "run", TINY)
+
+
+def test_the_card_survives_saving(tmp_path: Path, chips: Path) -> None:
+    train(chips, tmp_path / "run", TINY)
+    translator = Translator.load(tmp_path / "run")
+    translator.save(tmp_path / "copy.safetensors")
+    again = Translator.load(tmp_path / "copy.safetensors")
+    assert again.card == translator.card
+    codes = class_map(64, 64)
+    assert np.array_equal(translator(codes), again(codes))
