@@ -28,6 +28,9 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     Example:
       geop2p demo demo
     """
+    from geop2p.evaluation.report import write_overview
+    from geop2p.raster.reading import describe_raster
+
     data, show = sample_data(), not as_json
     landcover, image = str(data / "landcover.tif"), str(data / "image.tif")
     chips, run, mosaic, report = folder / "chips", folder / "run", folder / "prediction.tif", folder / "report.html"
@@ -38,6 +41,7 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     config = EvaluateConfig(mosaic=mosaic)
     commands = _commands(landcover, image, folder)
     scores = geop2p.evaluate(run, chips, report, config, commands=commands, overwrite=True, progress=show)
+    write_overview(folder / "overview.png", [landcover, mosaic, image], describe_raster(mosaic).grid)
     click.echo(f"\nOpen {report} in a browser, {mosaic} in QGIS.", err=True)
     print_result(scores, as_json)
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from rasterio.enums import Resampling
+from rasterio.windows import Window
 
-from geop2p.raster.atomic import write_text
+from geop2p.raster.atomic import replacing, write_text
 from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.layers import complete_encoding, open_layer
 from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.render import render
 
@@ -128,6 +132,28 @@ def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
     colors[counts == 0] = 128
     picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
     return np.asarray(picture)
+
+
+def write_overview(path: Path, rasters: Sequence[str | Path], grid: Grid, side: int = 420) -> None:
+    """Save the same ground of several rasters side by side as a PNG.
+
+    Args:
+        path: File to write or replace.
+        rasters: In order from left to right.
+        grid: Where to show them; its middle is shown.
+        side: Pixels of each picture.
+    """
+    rows, cols = min(side, grid.height), min(side, grid.width)
+    window = Window((grid.width - cols) // 2, (grid.height - rows) // 2, cols, rows)
+    pictures: list[Picture] = []
+    for raster in rasters:
+        layer = open_layer(raster)
+        with layer.reader(grid) as reader:
+            values, valid = reader.read(window)
+        picture = render(values, valid, complete_encoding(layer, values, valid))
+        pictures += [picture, np.full((rows, 8, 3), 255, np.uint8)]
+    with replacing(path) as temporary:
+        Image.fromarray(np.concatenate(pictures[:-1], axis=1)).save(temporary, optimize=True)
 
 
 def mosaic_picture(path: str | Path, encoding: Encoding, side: int = MOSAIC_SIDE) -> Picture:

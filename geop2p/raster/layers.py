@@ -11,7 +11,7 @@ import numpy as np
 
 from geop2p.config import Kind, KindChoice
 from geop2p.errors import ConfigError, RasterError
-from geop2p.raster.encoding import Band, Encoding, MapClass, class_color, guess_kind
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, guess_kind
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import RasterInfo, Reader, aligned_reader, describe_raster, read_sample
 from geop2p.raster.statistics import BandStatistics
@@ -109,6 +109,27 @@ def open_layer(
     if info.grid.crs is None:
         raise RasterError(f"{path}: has no CRS, so its place on the ground is unknown; assign one (gdal_edit -a_srs)")
     return Layer(str(path), concluded, reason, raster=info)
+
+
+def complete_encoding(layer: Layer, values: Array, valid: Mask) -> Encoding:
+    """The layer's encoding with what a piece of it shows: its classes, or the interval of its values.
+
+    Args:
+        layer: Where the values come from.
+        values: (bands, rows, cols).
+        valid: (rows, cols).
+    """
+    draft = layer.draft_encoding()
+    if draft.is_classes:
+        known = {entry.value for entry in draft.classes}
+        new = [layer.map_class(int(value)) for value in np.unique(values[0][valid]) if int(value) not in known]
+        return dataclasses.replace(draft, classes=(*draft.classes, *new))
+    if not needs_statistics(draft):
+        return draft
+    statistics = [BandStatistics() for _ in draft.bands]
+    for band, plane in zip(statistics, values, strict=True):
+        band.add(plane[valid])
+    return with_statistics(draft, statistics)
 
 
 def needs_statistics(encoding: Encoding) -> bool:
