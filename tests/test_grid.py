@@ -11,8 +11,9 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.grid import Grid, covering, local_crs, reflect_indices
-from geop2p.raster.reading import aligned_reader, describe_raster
+from geop2p.raster.reading import describe_raster
 
 
 def test_window_and_offset_are_inverse() -> None:

@@ -216,6 +216,7 @@ def test_other_settings_and_foreign_folders_are_refused(chips: Path, tmp_path: P
         train(chips, tmp_path / "thesis", TINY)
     with pytest.raises(ConfigError, match="cannot be halved 6 times; use --downs 5"):
         train(chips, tmp_path / "deep", TrainConfig(downs=6))
+    assert not (tmp_path / "deep").exists()
     with pytest.raises(ChipSetError, match="not a chip set"):
         train(tmp_path / "nothing", tmp_path / "new", TINY)
     with pytest.raises(ConfigError, match="device 'mps' is not available"):

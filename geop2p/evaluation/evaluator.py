@@ -18,16 +18,17 @@ from geop2p.evaluation.report import Page, Strip, curve_data, heat_picture, mosa
 from geop2p.metrics import scores_for
 from geop2p.mosaic.assembly import mosaic_lattice
 from geop2p.mosaic.seams import survey
+from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, needs_statistics, open_layer, with_statistics
-from geop2p.raster.reading import aligned_reader, describe_raster, opened
+from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.render import render
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import read_metrics
 from geop2p.training.data import ChipArrays
-from geop2p.training.trainer import predict_chips
+from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 
 PLACES = 6  # chips or windows that the page shows

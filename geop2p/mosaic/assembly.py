@@ -15,8 +15,9 @@ from tqdm import tqdm
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice, parts
 from geop2p.mosaic.seams import mismatch, survey
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_json, write_text
-from geop2p.raster.reading import Reader, aligned_reader, opened
+from geop2p.raster.reading import opened
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import fill_value, write_categories, write_cog, write_part

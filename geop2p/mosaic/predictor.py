@@ -13,7 +13,8 @@ from geop2p.errors import RasterError
 from geop2p.mosaic.assembly import assemble, make_parts
 from geop2p.mosaic.inputs import check_input, output_grid
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.raster.reading import aligned_reader, describe_raster, fingerprint
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.reading import describe_raster, fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from geop2p.mosaic.plan import Lattice
+from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.reading import Reader
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vrt import BandSummary
 

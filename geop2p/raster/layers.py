@@ -11,9 +11,10 @@ import numpy as np
 
 from geop2p.config import Kind, KindChoice
 from geop2p.errors import ConfigError, RasterError
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, guess_kind
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import RasterInfo, Reader, aligned_reader, describe_raster, read_sample
+from geop2p.raster.reading import RasterInfo, describe_raster, read_sample
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector
 

@@ -11,15 +11,17 @@ from rasterio.windows import Window
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
+from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import replacing, write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import aligned_reader, describe_raster
+from geop2p.raster.reading import describe_raster
 
 FORMAT = 1
 DESCRIPTION = "chipset.json"
 INDEX = "index.gpkg"
 LAYER = "chips"
+SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ class ChipSet:
         valid (share), source_<code> or target_<code> (share of each class), geometry (footprint in the scenes'
         common CRS, else EPSG:4326).
         """
-        return geopandas.read_file(self.folder / INDEX, layer=LAYER)
+        table = geopandas.read_file(self.folder / INDEX, layer=LAYER)
+        known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
+        return table[table["scene"].isin(known)].reset_index(drop=True)
 
     def path(self, side: str, split: Split, chip: str) -> Path:
         """File of one side of a chip."""
@@ -149,7 +153,7 @@ class ChipSet:
             RasterError: A file of it is missing or damaged.
         """
         sides = []
-        for side, encoding in (("source", self.source), ("target", self.target)):
+        for side, encoding in zip(SIDES, (self.source, self.target), strict=True):
             path = self.path(side, split, chip)
             info = describe_raster(path)
             found = (info.count, info.grid.height, info.grid.width, info.dtype)

@@ -12,7 +12,7 @@ from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.raster.grid import Grid, covering
 from geop2p.raster.layers import Layer
-from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.chips import SIDES, ChipSet
 
 
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
@@ -53,7 +53,7 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
 
 
 def _parse_grid(text: str) -> tuple[CRS | None, float]:
-    if text in ("source", "target"):
+    if text in SIDES:
         return None, 0.0
     match = re.fullmatch(r"(.+)@(\d+(?:\.\d+)?(?:e-?\d+)?)", text)
     try:

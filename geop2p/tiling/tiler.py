@@ -1,38 +1,28 @@
 """`tile`: cut two layers covering the same ground into paired chips."""
 
 import dataclasses
-import json
 import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas
-import numpy as np
 import pandas as pd
-from rasterio.windows import Window
-from tqdm import tqdm
 
 from geop2p.config import SPLITS, Split, TileConfig
-from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import write_json
-from geop2p.raster.encoding import Array, Encoding
-from geop2p.raster.grid import Grid
+from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint
-from geop2p.raster.writing import write_categories, write_chip
-from geop2p.tiling.chips import DESCRIPTION, INDEX, ChipSet, Scene, count_splits
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, ChipSet, Scene, count_splits
 from geop2p.tiling.scenes import lattice, scene_grid, scene_name, unused
-from geop2p.tiling.sides import class_shares, merged_encoding, scaled_encoding, share_columns, with_observed_classes
+from geop2p.tiling.sides import merged_encoding, scaled_encoding, share_columns, with_observed_classes
 from geop2p.tiling.splits import assign_blocks, block_side, find_leaks, read_split_file
+from geop2p.tiling.staging import claim_staging, move_chips, stage
 
 STAGING = ".staging"
-SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -123,11 +113,30 @@ def tile(
 def _add_scene(
     folder: Path, scene: Scene, layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None, progress: bool
 ) -> None:
-    """Stage the scene's chips, split them, move them to their places, and write index and description."""
+    """Stage the scene's chips, then finish them; what cannot be finished leaves nothing behind."""
     staging = folder / STAGING / scene.id
-    _claim_staging(staging, scene, config)
+    claim_staging(staging, scene, config)
+    try:
+        _cut_and_place(staging, scene, layers, config, earlier, progress)
+    except GeoP2PError:
+        shutil.rmtree(folder / STAGING)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    shutil.rmtree(folder / STAGING)
+
+
+def _cut_and_place(
+    staging: Path,
+    scene: Scene,
+    layers: tuple[Layer, Layer],
+    config: TileConfig,
+    earlier: ChipSet | None,
+    progress: bool,
+) -> None:
+    """Cut the chips, split them, move them to their places, and write index and description."""
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
-    table = _stage(staging, scene, layers, drafts, config, progress)
+    table = stage(staging, scene, layers, drafts, config, progress)
     windows = len(lattice(scene.grid, config))
     fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
     table, near = _split(table, scene, fixed, config)
@@ -140,7 +149,7 @@ def _add_scene(
         for side, draft, layer in zip(SIDES, drafts, layers, strict=True)
     )
     chipset = ChipSet(
-        folder=folder,
+        folder=staging.parents[1],
         size=config.size,
         stride=config.step,
         settings=_settings(config),
@@ -149,14 +158,13 @@ def _add_scene(
         target=encodings[1],
         counts=count_splits(index),
     )
-    _move_chips(staging, chipset, table)
+    move_chips(staging, chipset, table)
     chipset = dataclasses.replace(
         chipset,
         source=scaled_encoding(chipset, index, "source", progress),
         target=scaled_encoding(chipset, index, "target", progress),
     )
     chipset.save(index)
-    shutil.rmtree(folder / STAGING)
 
 
 def _open_pair(
@@ -166,67 +174,6 @@ def _open_pair(
     named = tuple(entry for entry in known if entry.name != "background")
     first = open_layer(source, config.source_kind, config.source_field, named)
     return first, open_layer(target, config.target_kind)
-
-
-def _stage(
-    staging: Path,
-    scene: Scene,
-    layers: tuple[Layer, Layer],
-    drafts: tuple[Encoding, ...],
-    config: TileConfig,
-    progress: bool,
-) -> geopandas.GeoDataFrame:
-    """Write the chips with enough valid ground to the staging folder; a row of the index for each."""
-    palettes = [_palette(layer) for layer in layers]
-    rows = []
-    for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
-        share = float(valid.mean())
-        if share < config.min_valid:
-            continue
-        window = Window(col, row, config.size, config.size)
-        name = f"{scene.id}_r{row:06d}_c{col:06d}"
-        entry: dict[str, Any] = {"id": name, "scene": scene.id, "row_off": row, "col_off": col, "valid": share}
-        for side, draft, palette, values in zip(SIDES, drafts, palettes, sides, strict=True):
-            file = staging / side / f"{name}.tif"
-            if not file.exists():
-                write_chip(file, values, valid, scene.grid.window(window), palette)
-            if draft.is_classes:
-                entry |= class_shares(side, values[0][valid])
-        entry["geometry"] = scene.grid.window(window).footprint
-        rows.append(entry)
-    if not rows:
-        raise ChipSetError(
-            f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
-            f"{scene.grid.describe()}; lower --min-valid or --size"
-        )
-    table = geopandas.GeoDataFrame(rows, geometry="geometry", crs=scene.grid.crs)
-    return table.fillna(dict.fromkeys(share_columns(table), 0.0))
-
-
-def _windows(
-    grid: Grid, layers: tuple[Layer, Layer], config: TileConfig, progress: bool
-) -> Iterator[tuple[int, int, list[Array], Array]]:
-    """(row_off, col_off, values of both sides, jointly valid pixels) of every window, a strip of rows at a time."""
-    places = lattice(grid, config)
-    columns = sorted({col for _, col in places})
-    width = columns[-1] + config.size
-    with ExitStack() as stack, tqdm(total=len(places), unit="chip", desc="tile", disable=not progress) as bar:
-        readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
-        for row in sorted({row for row, _ in places}):
-            strips = [reader.read(Window(0, row, width, config.size)) for reader in readers]
-            inside = np.zeros((config.size, width), bool)
-            inside[: max(0, grid.height - row), : grid.width] = True
-            joint = strips[0][1] & strips[1][1] & inside
-            for col in columns:
-                at = (slice(None), slice(col, col + config.size))
-                yield row, col, [values[:, :, at[1]] for values, _ in strips], joint[at]
-                bar.update()
-
-
-def _palette(layer: Layer) -> dict[int, tuple[int, int, int]]:
-    if layer.vector is not None:
-        return {entry.value: entry.color for entry in layer.vector.classes}
-    return layer.raster.palette if layer.raster is not None and layer.kind == "classes" else {}
 
 
 def _split(
@@ -277,17 +224,6 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
         )
 
 
-def _move_chips(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame) -> None:
-    for name, split in zip(table["id"], table["split"], strict=True):
-        for side in SIDES:
-            file = chipset.path(side, split, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            (staging / side / f"{name}.tif").replace(file)
-            encoding: Encoding = getattr(chipset, side)
-            if encoding.is_classes:
-                write_categories(file, encoding)
-
-
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
     names = ("min_valid", "split", "split_by", "buffer", "seed", "grid")
@@ -303,22 +239,6 @@ def _check_settings(earlier: ChipSet, config: TileConfig, settings: dict[str, An
             f"{earlier.folder}: made with other settings ({'; '.join(differences)}); use those, another folder, "
             "or --overwrite to replace the chip set"
         )
-
-
-def _claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
-    """Begin a scene, or go on with one that was begun from the same files with the same settings."""
-    claim = {
-        "fingerprint": scene.fingerprint,
-        "grid": scene.grid.to_dict(),
-        "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
-    }
-    file = staging / "scene.json"
-    if file.exists() and json.loads(file.read_text()) != claim:
-        raise ChipSetError(
-            f"{staging.parent.parent}: an interrupted run began '{scene.id}' from other files or settings; repeat "
-            "that one, or use --overwrite to replace the chip set"
-        )
-    write_json(file, claim)
 
 
 def _remove(folder: Path) -> None:

@@ -125,3 +125,8 @@ def _enlarge(image: Tensor, side: int, nearest: bool) -> Tensor:
     if nearest:
         return functional.interpolate(image, (side, side), mode="nearest-exact")
     return functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+
+
+def batches(order: Indices, size: int) -> list[Indices]:
+    """An order cut into pieces of a size; the last may be smaller."""
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import logging
 import math
 import shutil
@@ -12,20 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from geop2p.config import TrainConfig
-from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
-from geop2p.metrics import scores_for
-from geop2p.models import DISCRIMINATORS, GENERATORS
-from geop2p.models.field import one_sided_field
-from geop2p.models.layers import init_weights
-from geop2p.raster.atomic import replacing
-from geop2p.raster.render import render
+from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import (
     CONFIG,
@@ -36,15 +27,16 @@ from geop2p.training.checkpoint import (
     rewind_metrics,
     save_state,
 )
-from geop2p.training.data import Batch, ChipArrays, Indices, augment, encode_batch, epoch_order
+from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
+from geop2p.training.networks import Networks, build_networks
 from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
-from geop2p.training.recipes import RECIPES, Recipe
+from geop2p.training.recipes import RECIPES
 from geop2p.training.schedule import decay
-from geop2p.translator import FILE_NAME, Card, Translator, resolve_device
+from geop2p.training.validation import validate, write_samples
+from geop2p.translator import FILE_NAME, Card, Translator
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 6  # chips shown in a sample picture
 SAMPLE_TIMES = 40  # sample pictures a training leaves at most
 
 
@@ -94,60 +86,34 @@ def train(
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
+    networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
     if overwrite and (run / CONFIG).exists():
         shutil.rmtree(run)
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
-    return _Training(chipset, run, config, progress).run()
+    return _Training(chipset, networks, run, config, progress).run()
 
 
 class _Training:
     """Networks, optimisers and chips of one run."""
 
-    def __init__(self, chipset: ChipSet, run: Path, config: TrainConfig, progress: bool) -> None:
+    def __init__(self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool) -> None:
         self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
-        self.recipe: Recipe = RECIPES[config.recipe]
-        self.device = resolve_device(config.device)
+        self.recipe, self.device = RECIPES[config.recipe], networks.device
+        self.generator, self.discriminator, self.card = networks.generator, networks.discriminator, networks.card
+        self.optimizer_g = self._optimizer(networks.generator)
+        if networks.discriminator is not None:
+            self.optimizer_d = self._optimizer(networks.discriminator)
         self.chips = ChipArrays.load(chipset, "train", progress)
         self.validation = ChipArrays.load(chipset, "val", progress)
         self.steps_per_epoch = math.ceil(len(self.chips) / config.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
-        self.step, self.seconds = 0, 0.0
-        self._build()
+        self.step, self.images, self.seconds = 0, 0, 0.0
         self._restore()
 
-    def _build(self) -> None:
-        """Make networks and optimisers; the seed decides the weights."""
-        config, recipe, chipset = self.config, self.recipe, self.chipset
-        self.arguments = generator_arguments(chipset, config, recipe)
-        torch.manual_seed(config.seed)
-        generator = GENERATORS[recipe.generator](**self.arguments)
-        init_weights(generator)
-        self.generator = generator.to(self.device)
+    def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
         fused = self.device.type in ("cpu", "cuda")
-        self.optimizer_g = torch.optim.Adam(generator.parameters(), config.lr, recipe.betas, fused=fused)
-        self.discriminator: nn.Module | None = None
-        if not chipset.target.is_classes:
-            both = chipset.source.channels + chipset.target.channels
-            discriminator = DISCRIMINATORS[recipe.discriminator](
-                in_channels=both, layers=recipe.layers, width=config.width, norm=recipe.norm
-            )
-            init_weights(discriminator)
-            self.discriminator = discriminator.to(self.device)
-            self.optimizer_d = torch.optim.Adam(discriminator.parameters(), config.lr, recipe.betas, fused=fused)
-        self.card = Card(
-            generator=recipe.generator,
-            arguments=self.arguments,
-            source=chipset.source,
-            target=chipset.target,
-            pixel_size=chipset.pixel_size,
-            chip_size=chipset.size,
-            stride=generator.stride,
-            field=_field(recipe, self.arguments, generator.stride),
-            statistics="tile" if recipe.norm == "instance" else "none",
-            recipe=config.recipe,
-            provenance={},
-        )
+        return torch.optim.Adam(network.parameters(), self.config.lr, self.recipe.betas, fused=fused)
 
     def _restore(self) -> None:
         state = load_state(self.folder, self.device)
@@ -167,7 +133,7 @@ class _Training:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
         if not len(self.validation):
             log.warning("no validation chips: nothing tells whether the training helps")
-        busy, first_step = 0.0, self.step
+        busy = 0.0
         with tqdm(
             total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
         ) as bar:
@@ -177,13 +143,12 @@ class _Training:
                 losses = self._train_epoch(epoch, bar)
                 busy += time.monotonic() - start
                 self._finish_epoch(epoch, losses, start)
-        images = min(self.total - first_step, self.total) * self.config.batch_size
         history = [entry for entry in read_metrics(self.folder) if entry["val"] is not None]
         return TrainResult(
             path=str(self.folder),
             steps=self.step,
             seconds=round(self.seconds, 1),
-            images_per_s=round(images / busy, 2) if busy else None,
+            images_per_s=round(self.images / busy, 2) if busy else None,
             best=_best(history),
         )
 
@@ -193,11 +158,11 @@ class _Training:
         order = epoch_order(self.config.seed, epoch, len(self.chips))
         sums: dict[str, Tensor] = {}
         count = 0
-        for rows in _batches(order, self.config.batch_size):
+        for rows in batches(order, self.config.batch_size):
             losses = self._train_step(self._batch(rows, epoch), self.step)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
-            self.step, count = self.step + 1, count + 1
+            self.step, self.images, count = self.step + 1, self.images + len(rows), count + 1
             bar.update()
             if count % 25 == 0 or self.step == self.total or count == self.steps_per_epoch:
                 means = {name: float(value) / count for name, value in sums.items()}
@@ -266,7 +231,8 @@ class _Training:
         epochs = math.ceil(self.total / self.steps_per_epoch)
         every = math.ceil(epochs / SAMPLE_TIMES)
         if (epoch + 1) % every == 0 or self.step == self.total:
-            self._draw(translator, self.folder / "samples" / f"epoch_{epoch + 1:04d}.png")
+            chips = self.validation if len(self.validation) else self.chips
+            write_samples(self.folder / "samples" / f"epoch_{epoch + 1:04d}.png", translator, chips)
         self.seconds += time.monotonic() - start
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         append_metrics(self.folder, entry | {"losses": losses, "val": scores, "seconds": round(self.seconds, 2)})
@@ -278,84 +244,8 @@ class _Training:
         save_state(self.folder, state)
 
     def _card_now(self) -> Card:
-        provenance = {
-            "geop2p": importlib.metadata.version("geop2p"),
-            "torch": torch.__version__,
-            "chips": self.chipset.folder.name,
-            "scenes": [scene.id for scene in self.chipset.scenes],
-            "train_chips": len(self.chips),
-            "steps": self.step,
-            "of_steps": self.total,
-            "seed": self.config.seed,
-        }
-        return dataclasses.replace(self.card, provenance=provenance)
-
-    def _draw(self, translator: Translator, path: Path) -> None:
-        """Save source, prediction and truth of some validation chips side by side."""
-        chips = self.validation if len(self.validation) else self.chips
-        shown = np.unique(np.linspace(0, len(chips) - 1, SAMPLES).astype(np.int64))
-        predicted = predict_chips(translator, chips, shown)
-        rows = []
-        for place, row in enumerate(shown):
-            valid = chips.valid[row]
-            pictures = [
-                render(chips.source[row], valid, self.card.source),
-                render(predicted[place], valid, self.card.target),
-                render(chips.target[row], valid, self.card.target),
-            ]
-            rows.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in pictures], 1))
-        with replacing(path) as temporary:
-            Image.fromarray(np.concatenate(rows)).save(temporary)
-
-
-def generator_arguments(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
-    """What the generator is built with for these chips.
-
-    Raises:
-        ConfigError: The chip size cannot be halved as often as asked.
-    """
-    halvings = (chipset.size & -chipset.size).bit_length() - 1
-    downs = min(8, halvings) if config.downs is None else config.downs
-    if chipset.size % 2**downs or downs < 2:
-        raise ConfigError(
-            f"{chipset.folder}: chips of {chipset.size} pixels cannot be halved {downs} times; use --downs "
-            f"{min(8, halvings)} or less, or tile with a --size that is a power of 2"
-        )
-    return {
-        "in_channels": chipset.source.channels,
-        "out_channels": chipset.target.channels,
-        "downs": downs,
-        "width": config.width,
-        "norm": recipe.norm,
-        "dropout": recipe.dropout,
-        "head": "logits" if chipset.target.is_classes else "tanh",
-    }
-
-
-def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> dict[str, Any]:
-    """Scores of a translator on chips, in the target's units."""
-    scores = scores_for(translator.card.target)
-    for rows in _batches(np.arange(len(chips)), batch_size):
-        for row, predicted in zip(rows, predict_chips(translator, chips, rows), strict=True):
-            scores.add(predicted, chips.target[row], chips.valid[row])
-    return scores.result()
-
-
-def predict_chips(translator: Translator, chips: ChipArrays, rows: Indices) -> list[Any]:
-    """Stored target values (bands, rows, cols) that a translator predicts for some chips."""
-    batch = encode_batch(chips, rows, translator.card.source, translator.card.target)
-    output = translator.translate(batch.source).cpu().numpy()
-    return [translator.card.target.decode(one) for one in output]
-
-
-def _field(recipe: Recipe, arguments: dict[str, Any], stride: int) -> int | None:
-    """The one-sided field of the generator, measured on a twin of width 1: width does not change it."""
-    twin = GENERATORS[recipe.generator](**arguments | {"width": 1})
-    return one_sided_field(twin, arguments["in_channels"], stride)
-
-
-def _batches(order: Indices, size: int) -> list[Indices]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
+        counts = {"train_chips": len(self.chips), "steps": self.step, "of_steps": self.total}
+        return dataclasses.replace(self.card, provenance=self.card.provenance | counts)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -1,0 +1,46 @@
+"""A translator on chips: predictions, scores and sample pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from geop2p.metrics import scores_for
+from geop2p.raster.atomic import replacing
+from geop2p.raster.encoding import Array
+from geop2p.raster.render import render
+from geop2p.training.data import ChipArrays, Indices, batches, encode_batch
+from geop2p.translator import Translator
+
+SAMPLES = 6  # chips shown in a sample picture
+
+
+def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> dict[str, Any]:
+    """Scores of a translator on chips, in the target's units."""
+    scores = scores_for(translator.card.target)
+    for rows in batches(np.arange(len(chips)), batch_size):
+        for row, predicted in zip(rows, predict_chips(translator, chips, rows), strict=True):
+            scores.add(predicted, chips.target[row], chips.valid[row])
+    return scores.result()
+
+
+def predict_chips(translator: Translator, chips: ChipArrays, rows: Indices) -> list[Array]:
+    """Stored target values (bands, rows, cols) that a translator predicts for some chips."""
+    batch = encode_batch(chips, rows, translator.card.source, translator.card.target)
+    output = translator.translate(batch.source).cpu().numpy()
+    return [translator.card.target.decode(one) for one in output]
+
+
+def write_samples(path: Path, translator: Translator, chips: ChipArrays) -> None:
+    """Save source, prediction and truth of some chips side by side as a PNG."""
+    shown = np.unique(np.linspace(0, len(chips) - 1, SAMPLES).astype(np.int64))
+    source, target = translator.card.source, translator.card.target
+    rows = []
+    for row, predicted in zip(shown, predict_chips(translator, chips, shown), strict=True):
+        sides = ((chips.source[row], source), (predicted, target), (chips.target[row], target))
+        pictures = [render(values, chips.valid[row], encoding) for values, encoding in sides]
+        framed = [np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255) for picture in pictures]
+        rows.append(np.concatenate(framed, axis=1))
+    with replacing(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary)
