@@ -1,8 +1,11 @@
 """Small synthetic rasters: not square, not a multiple of any chip size, with holes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as the command line does
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
-from conftest import UTM, grid, write_raster
+from conftest import UTM, class_map, grid, write_raster
 from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
@@ -55,11 +55,12 @@ def test_coinciding_pixels_are_read_as_they_are(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (3, 40, 50), dtype=np.uint8)
     where = grid(40, 50)
     path = write_raster(tmp_path / "a.tif", values, where)
-    with aligned_reader(path, where.window(Window(5, 3, 20, 30)), "image") as reader:
+    with aligned_reader(path, where.window(Window(5, 3, 20, 50)), "image") as reader:
         found, valid = reader.read(Window(-2, 25, 10, 20))
-    assert np.array_equal(found[:, :12, :], values[:, 28:40, 3:13])
-    assert valid[:12].all() and not valid[12:].any()
-    assert not found[:, 12:].any()
+    assert np.array_equal(found[:, :12, 2:], values[:, 28:40, 5:13])
+    assert valid[:12, 2:].all()
+    assert not valid[12:].any() and not valid[:, :2].any()  # beyond the raster, beyond the grid
+    assert not found[:, ~valid].any()
 
 
 @pytest.mark.parametrize("crs", [4326, 3857, 32633])
@@ -92,6 +93,33 @@ def test_a_ramp_of_coordinates_stays_where_it_is(tmp_path: Path, crs: int, kind:
         assert np.abs(found[0, rows, cols] + 0.2 * distance)[smooth].max() < 0.02  # a tenth of a pixel
     else:
         assert np.abs(found[0, rows, cols] - eastings)[inside].max() < 0.05  # a hundredth of a pixel
+
+
+@pytest.mark.parametrize("kind", ["image", "classes", "sar"])
+@pytest.mark.parametrize("pixel", [1.3, 2.0, 7.0])
+def test_windows_read_what_the_whole_reads(tmp_path: Path, kind: str, pixel: float) -> None:
+    values = np.random.default_rng(0).normal(-12, 3, (1, 150, 170)).astype(np.float32)
+    if kind == "classes":
+        values = class_map(150, 170)
+    path = write_raster(tmp_path / "a.tif", values, grid(150, 170))
+    target = grid(int(300 / pixel), int(340 / pixel), pixel=pixel, left=500_000.9)
+    with aligned_reader(path, target, kind) as reader:
+        whole, valid = reader.read(Window(0, 0, target.width, target.height))
+        for window in (
+            Window(-5, -9, 40, 30),
+            Window(17, 11, 23, 19),
+            Window(target.width - 8, target.height - 9, 20, 20),
+        ):
+            found, there = reader.read(window)
+            rows = np.arange(window.row_off, window.row_off + window.height)
+            cols = np.arange(window.col_off, window.col_off + window.width)
+            inside = np.ix_((rows >= 0) & (rows < target.height), (cols >= 0) & (cols < target.width))
+            outside = there.copy()
+            outside[inside] = False
+            assert not outside.any()
+            at = np.ix_(rows[(rows >= 0) & (rows < target.height)], cols[(cols >= 0) & (cols < target.width)])
+            assert np.array_equal(there[inside], valid[at])
+            assert np.allclose(found[0][inside][valid[at]], whole[0][at][valid[at]], atol=2e-2 if kind == "sar" else 0)
 
 
 def test_classes_are_never_interpolated(tmp_path: Path) -> None:

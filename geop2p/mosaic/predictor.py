@@ -1,7 +1,6 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
 import logging
-import resource
 import shutil
 import sys
 import time
@@ -38,7 +37,7 @@ class PredictResult:
         norm_stats: Where the network's norm statistics come from: `tile`, or `none` if it uses none of its input.
         tile_size: Side of a tile in pixels.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
-        peak_rss_mb: Most memory that the process held at any time.
+        peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
 
     path: str
@@ -53,7 +52,7 @@ class PredictResult:
     norm_stats: str
     tile_size: int
     network_px_per_px: float
-    peak_rss_mb: int
+    peak_rss_mb: int | None
 
 
 def predict(
@@ -111,7 +110,11 @@ def predict(
     )
 
 
-def _peak_rss_mb() -> int:
-    """Peak resident memory of this process in MB."""
+def _peak_rss_mb() -> int | None:
+    """Peak resident memory of this process in MB; None on systems that do not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

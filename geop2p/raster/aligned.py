@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,30 @@ class Reader(Protocol):
     grid: Grid
 
     def read(self, window: Window) -> tuple[Array, Mask]:
-        """Values (bands, rows, cols) and valid pixels (rows, cols); ground outside the layer is not valid."""
+        """Values (bands, rows, cols) and valid pixels (rows, cols).
+
+        Ground outside the grid or the layer is 0 and not valid.
+        """
+
+
+class AlignedReader:
+    """Windows of a raster on a grid.
+
+    Args:
+        grid: Where to read.
+        bands: How many bands a window has.
+        dtype: numpy name of their type.
+        read_inside: Reads a window that lies inside the grid.
+    """
+
+    def __init__(self, grid: Grid, bands: int, dtype: str, read_inside: Callable[[Window], tuple[Array, Mask]]) -> None:
+        self.grid = grid
+        self._bands, self._dtype, self._read_inside = bands, dtype, read_inside
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols); see `Reader`."""
+        size = (self.grid.height, self.grid.width)
+        return _padded(window, size, self._bands, self._dtype, self._read_inside)
 
 
 @contextmanager
@@ -51,86 +75,59 @@ def aligned_reader(path: str | Path, grid: Grid, kind: Kind) -> Iterator[Reader]
         RasterError: The raster cannot be opened or read.
     """
     with gdal_env(), opened(path) as dataset, ExitStack() as stack:
-        own = grid_of(dataset)
+        own, bands = grid_of(dataset), data_bands(dataset)
+        dtype = dataset.dtypes[bands[0] - 1]
         offset = grid.offset_in(own)
         if offset is not None:
-            yield _NativeReader(dataset, grid, offset)
-            return
-        if own.crs is None or grid.crs is None:
+            inside = partial(_read_shifted, dataset, bands, offset, path)
+        elif own.crs is None or grid.crs is None:
             raise GridMismatchError(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
                 "assign one (gdal_edit -a_srs)"
             )
-        resampling = _resampling(own, grid, kind)
-        if kind == "sar":
-            yield _PowerReader(dataset, own, grid, resampling)
+        elif kind == "sar":
+            inside = partial(_read_power, dataset, bands, own, grid, path)
         else:
-            yield _WarpedReader(stack.enter_context(_warped(dataset, grid, resampling)), grid, path)
+            vrt = stack.enter_context(_warped(dataset, grid, _resampling(own, grid, kind)))
+            inside = partial(_read_pixels, vrt, data_bands(vrt), path)
+        yield AlignedReader(grid, len(bands), dtype, inside)
 
 
-class _NativeReader:
-    """Windows of a raster whose pixels coincide with the grid's."""
-
-    def __init__(self, dataset: Any, grid: Grid, offset: tuple[int, int]) -> None:
-        self.grid = grid
-        self._dataset = dataset
-        self._offset = offset
-        self._bands = data_bands(dataset)
-
-    def read(self, window: Window) -> tuple[Array, Mask]:
-        row, col = self._offset
-        there = Window(window.col_off + col, window.row_off + row, window.width, window.height)
-        return _read_padded(self._dataset, self._bands, there)
+def _read_shifted(
+    dataset: Any, bands: list[int], offset: tuple[int, int], path: str | Path, window: Window
+) -> tuple[Array, Mask]:
+    """A window of a grid whose pixels coincide with the dataset's, `offset` (row, column) into it."""
+    there = Window(window.col_off + offset[1], window.row_off + offset[0], window.width, window.height)
+    dtype = dataset.dtypes[bands[0] - 1]
+    return _padded(there, dataset.shape, len(bands), dtype, partial(_read_pixels, dataset, bands, path))
 
 
-class _WarpedReader:
-    """Windows of a raster warped to the grid."""
-
-    def __init__(self, vrt: Any, grid: Grid, path: str | Path) -> None:
-        self.grid = grid
-        self._vrt = vrt
-        self._bands = data_bands(vrt)
-        self._path = path
-
-    def read(self, window: Window) -> tuple[Array, Mask]:
-        return _read_padded(self._vrt, self._bands, window, self._path)
-
-
-class _PowerReader:
-    """Windows of a raster in dB, averaged and interpolated as linear power."""
-
-    def __init__(self, dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> None:
-        self.grid = grid
-        self._dataset = dataset
-        self._own = own
-        self._resampling = resampling
-        self._bands = data_bands(dataset)
-
-    def read(self, window: Window) -> tuple[Array, Mask]:
-        wanted = self.grid.window(window)
-        source = _window_around(wanted, self._own)
-        shape = (len(self._bands), wanted.height, wanted.width)
-        if source is None:
-            return np.zeros(shape, self._dataset.dtypes[0]), np.zeros(shape[1:], bool)
-        decibel, valid = _read_padded(self._dataset, self._bands, source)
-        power = np.where(valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan)
-        here = self._own.window(source)
-        result = np.full(shape, np.nan)
-        reproject(
-            power,
-            result,
-            src_transform=here.transform,
-            src_crs=here.crs,
-            src_nodata=np.nan,
-            dst_transform=wanted.transform,
-            dst_crs=wanted.crs,
-            dst_nodata=np.nan,
-            resampling=self._resampling,
-            tolerance=WARP_TOLERANCE,
-        )
-        found = np.isfinite(result).all(axis=0) & (result > 0).all(axis=0)
-        values = 10 * np.log10(np.where(found, result, 1))
-        return values.astype(self._dataset.dtypes[0]), found
+def _read_power(
+    dataset: Any, bands: list[int], own: Grid, grid: Grid, path: str | Path, window: Window
+) -> tuple[Array, Mask]:
+    """A window of a grid from a dataset in dB, averaged or interpolated as linear power."""
+    wanted, dtype = grid.window(window), dataset.dtypes[bands[0] - 1]
+    shape = (len(bands), wanted.height, wanted.width)
+    source = _window_around(wanted, own)
+    if source is None:
+        return np.zeros(shape, dtype), np.zeros(shape[1:], bool)
+    decibel, valid = _read_pixels(dataset, bands, path, source)
+    power = np.where(valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan)
+    here, result = own.window(source), np.full(shape, np.nan)
+    reproject(
+        power,
+        result,
+        src_transform=here.transform,
+        src_crs=here.crs,
+        src_nodata=np.nan,
+        dst_transform=wanted.transform,
+        dst_crs=wanted.crs,
+        dst_nodata=np.nan,
+        resampling=_resampling(own, grid, "sar"),
+        tolerance=WARP_TOLERANCE,
+    )
+    found: Mask = np.all(np.isfinite(result) & (result > 0), axis=0)
+    return (10 * np.log10(np.where(found, result, 1))).astype(dtype), found
 
 
 def _warped(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
@@ -195,28 +192,35 @@ def _outline(grid: Grid, points: int = 21) -> tuple[list[float], list[float]]:
     return xs, ys
 
 
-def _read_padded(dataset: Any, bands: list[int], window: Window, path: str | Path | None = None) -> tuple[Array, Mask]:
-    """A window of a dataset; pixels outside are 0 and not valid."""
+def _padded(
+    window: Window, size: tuple[int, int], bands: int, dtype: str, read: Callable[[Window], tuple[Array, Mask]]
+) -> tuple[Array, Mask]:
+    """A window that may reach beyond rows and columns of `size`: read inside, 0 and not valid outside."""
     rows, cols = int(window.height), int(window.width)
-    values = np.zeros((len(bands), rows, cols), dataset.dtypes[bands[0] - 1])
-    valid = np.zeros((rows, cols), bool)
-    top, left = max(0, int(window.row_off)), max(0, int(window.col_off))
-    bottom = min(dataset.height, int(window.row_off) + rows)
-    right = min(dataset.width, int(window.col_off) + cols)
-    if top >= bottom or left >= right:
-        return values, valid
-    inside = Window(left, top, right - left, bottom - top)
-    try:
-        found = dataset.read(bands, window=inside)
-        masks = read_masks(dataset, bands, inside)
-    except RasterioIOError as error:
-        where = f"rows {top} to {bottom - 1}, columns {left} to {right - 1}"
-        raise RasterError(
-            f"{path or dataset.name}: pixels cannot be read in {where} ({one_line(error.__cause__ or error)}); "
-            "the file is damaged: fetch or make it again"
-        ) from error
-    at_rows = slice(top - int(window.row_off), bottom - int(window.row_off))
-    at_cols = slice(left - int(window.col_off), right - int(window.col_off))
-    values[:, at_rows, at_cols] = found
-    valid[at_rows, at_cols] = valid_pixels(found, masks)
+    values, valid = np.zeros((bands, rows, cols), dtype), np.zeros((rows, cols), bool)
+    row, col = int(window.row_off), int(window.col_off)
+    top, left = max(0, row), max(0, col)
+    bottom, right = min(size[0], row + rows), min(size[1], col + cols)
+    if top < bottom and left < right:
+        found, there = read(Window(left, top, right - left, bottom - top))
+        at_rows, at_cols = slice(top - row, bottom - row), slice(left - col, right - col)
+        values[:, at_rows, at_cols], valid[at_rows, at_cols] = found, there
     return values, valid
+
+
+def _read_pixels(dataset: Any, bands: list[int], path: str | Path, window: Window) -> tuple[Array, Mask]:
+    """A window that lies inside a dataset.
+
+    Raises:
+        RasterError: A block of it cannot be read.
+    """
+    try:
+        values = dataset.read(bands, window=window)
+        masks = read_masks(dataset, bands, window)
+    except RasterioIOError as error:
+        bottom, right = window.row_off + window.height - 1, window.col_off + window.width - 1
+        raise RasterError(
+            f"{path}: pixels cannot be read in rows {window.row_off} to {bottom}, columns {window.col_off} to {right} "
+            f"({one_line(error.__cause__ or error)}); the file is damaged: fetch or make it again"
+        ) from error
+    return values, valid_pixels(values, masks)
