@@ -18,7 +18,8 @@ from geop2p.errors import GeoP2PError
 
 if TYPE_CHECKING:
     from geop2p.evaluation.describe import describe
-    from geop2p.evaluation.evaluator import evaluate, evaluate_mosaic
+    from geop2p.evaluation.evaluator import evaluate
+    from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.mosaic.predictor import predict
     from geop2p.tiling.tiler import tile
     from geop2p.training.trainer import train
@@ -31,7 +32,7 @@ _HOMES = {
     "train": "geop2p.training.trainer",
     "predict": "geop2p.mosaic.predictor",
     "evaluate": "geop2p.evaluation.evaluator",
-    "evaluate_mosaic": "geop2p.evaluation.evaluator",
+    "evaluate_mosaic": "geop2p.evaluation.mosaics",
     "describe": "geop2p.evaluation.describe",
     "Translator": "geop2p.translator",
 }

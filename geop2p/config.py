@@ -54,6 +54,7 @@ class TileConfig:
         if self.stride is not None:
             _at_least("stride", self.stride, 1)
         _at_least("buffer", self.buffer, 0)
+        _check_seed(self.seed)
         if not 0 < self.min_valid <= 1:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
         if (self.split_by == "file") != (self.split_file is not None):
@@ -104,6 +105,7 @@ class TrainConfig:
             _at_least("steps", self.steps, 1)
         if self.downs is not None:
             _at_least("downs", self.downs, 2)
+        _check_seed(self.seed)
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, expected above 0")
 
@@ -156,6 +158,11 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 1)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed is {seed}, expected 0 to {2**31 - 1}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -27,7 +27,7 @@ class ImageScores:
 
     def __init__(self, encoding: Encoding) -> None:
         self._names = encoding.band_names
-        self._scale = np.array([abs(band.scale) for band in encoding.bands])
+        self._scale = encoding.scale
         self._range = encoding.data_range
         bands = len(encoding.bands)
         self._absolute, self._squared, self._similarity = np.zeros(bands), np.zeros(bands), np.zeros(bands)

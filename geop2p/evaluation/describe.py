@@ -36,7 +36,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     if is_vector(place):
         layer = open_layer(place)
         assert layer.vector is not None
-        crs = layer.vector.features.crs
+        crs = str(layer.vector.features.crs)
         return {
             "type": "vector layer",
             "path": str(path),

@@ -5,9 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.encoding import Array, Encoding, Mask
 
 BOOTSTRAPS = 1000
+
+
+def pixel_error(predicted: Array, real: Array, encoding: Encoding) -> Array:
+    """Error of each pixel (rows, cols): wrong or right for classes, else the mean over bands in physical units."""
+    if encoding.is_classes:
+        wrong: Array = (predicted[0] != real[0]).astype(np.float64)
+        return wrong
+    scale = encoding.scale.reshape(-1, 1, 1)
+    error: Array = (np.abs(predicted.astype(np.float64) - real.astype(np.float64)) * scale).mean(axis=0)
+    return np.asarray(np.nan_to_num(error))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from geop2p.raster.atomic import replacing, write_text
+from geop2p.errors import ConfigError
+from geop2p.raster.atomic import make_folder, replacing, write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import complete_encoding, open_layer
@@ -24,6 +25,8 @@ from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.render import render
 
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
+
+PLACES = 6  # chips or windows that a page shows
 
 Picture = npt.NDArray[np.uint8]
 
@@ -67,6 +70,19 @@ class Page:
     mosaic_figures: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
+
+
+def check_report(report: Path, overwrite: bool) -> None:
+    """Refuse a report that would destroy something, before anything is scored.
+
+    Raises:
+        ConfigError: It exists, or is not called a page.
+    """
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{report}: the report is a page; give a name that ends in .html")
+    if report.exists() and not overwrite:
+        raise ConfigError(f"{report}: exists; give another name or --overwrite")
+    make_folder(report.parent)
 
 
 def write_page(path: Path, page: Page) -> None:

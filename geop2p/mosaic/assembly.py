@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import logging
 import shutil
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,63 +28,77 @@ MISMATCH_SIDE = 512
 MANIFEST = "parts.json"
 
 
-def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, claim: dict[str, Any], progress: bool) -> list[Part]:
-    """Write every part that is not there yet; the parts with valid ground."""
+def make_parts(
+    mosaic: Mosaic, reader: Reader, folder: Path, claim: dict[str, Any], progress: bool
+) -> tuple[list[Part], int]:
+    """Write every part that is not there yet; a JSON file beside a part says that it is finished.
+
+    Returns:
+        The parts with valid ground, and the pixels that went through the network for all of them.
+    """
     manifest = folder / MANIFEST
     if manifest.exists() and json.loads(manifest.read_text()) != claim:
         log.warning("%s: left by a run with another model, input or settings; beginning again", folder)
         shutil.rmtree(folder)
     write_json(manifest, claim)
     windows = parts(mosaic.grid.height, mosaic.grid.width, mosaic.part_side)
-    nodata = fill_value(mosaic.translator.card.target)
     total = sum(len(mosaic.lattice.tiles(window)) for window in windows)
-    done = []
+    made, network_pixels = [], 0
     with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
         for window in windows:
             name = f"part_r{window.row_off:07d}_c{window.col_off:07d}"
-            empty = folder / f"{name}.empty"
-            if empty.exists() or (folder / f"{name}.tif").exists():
+            finished = folder / f"{name}.json"
+            if finished.exists():
                 bar.update(len(mosaic.lattice.tiles(window)))
             else:
-                values, valid = mosaic.window(reader, window, bar=bar)
-                if valid.any():
-                    write_part(folder / f"{name}.tif", values, valid, mosaic.grid.window(window), nodata)
-                else:
-                    write_text(empty, "")
-            if not empty.exists():
-                done.append(Part(f"{name}.tif", window))
-    return done
+                write_json(finished, _make_part(mosaic, reader, folder / f"{name}.tif", window, bar))
+            entry = json.loads(finished.read_text())
+            network_pixels += entry["network_pixels"]
+            if not entry["empty"]:
+                made.append(Part(f"{name}.tif", window))
+    return made, network_pixels
+
+
+def _make_part(mosaic: Mosaic, reader: Reader, path: Path, window: Window, bar: Any) -> dict[str, Any]:
+    """Predict a part and write it, unless none of its ground is valid."""
+    before = mosaic.network_pixels
+    values, valid = mosaic.window(reader, window, bar=bar)
+    if valid.any():
+        nodata = fill_value(mosaic.translator.card.target)
+        write_part(path, values, valid, mosaic.grid.window(window), nodata)
+    return {"empty": not valid.any(), "network_pixels": mosaic.network_pixels - before}
 
 
 def assemble(
-    mosaic: Mosaic, reader: Reader, folder: Path, done: list[Part], output: Path, tags: dict[str, str]
+    mosaic: Mosaic, reader: Reader, folder: Path, made: list[Part], output: Path, tags: dict[str, str]
 ) -> dict[str, Any]:
-    """Make the COG and its style from the parts; the seam figures."""
+    """Make the COG of the parts, its style and its class names; the seam figures.
+
+    The output takes its name last, so that a run killed here is continued like any other.
+    """
     target, grid = mosaic.translator.card.target, mosaic.grid
-    vrt = folder / "mosaic.vrt"
+    vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
     blank = [BandSummary(None, None, None, None, 0.0)] * len(target.bands)
-    write_text(vrt, vrt_xml(grid, target, done, blank, {}))
-    with ExitStack() as stack:
-        finished = stack.enter_context(aligned_reader(vrt, grid, target.kind))
+    write_text(vrt, vrt_xml(grid, target, made, blank, {}))
+    with aligned_reader(vrt, grid, target.kind) as finished:
         summaries, seam_index = survey(finished, target, mosaic.lattice)
-        difference = _tile_mismatch(mosaic, reader, finished)
-    span = 1.0 if target.is_classes else float(target.data_range.mean())
-    figures = {
-        "seam_index": seam_index,
-        "tile_mismatch": difference,
-        "tile_mismatch_percent": None if difference is None else 100 * difference / span,
-    }
+        figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished)
     described = tags | _tags(mosaic) | {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items()}
-    write_text(vrt, vrt_xml(grid, target, done, summaries, described))
-    write_cog(vrt, output, target)
+    write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    write_cog(vrt, cog, target)
     write_style(output, target, summaries)
+    for suffix in (".aux.xml", ".msk", ".ovr"):
+        Path(f"{output}{suffix}").unlink(missing_ok=True)  # of a raster that is replaced
     if target.is_classes:
         write_categories(output, target)
+    cog.replace(output)
     return figures
 
 
-def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> float | None:
+def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> dict[str, float | None]:
     """Mean difference between the mosaic and predictions on a shifted lattice, in seeded windows.
+
+    In the target's units, and in percent of its encoded range; for classes the share that differs.
 
     The shift is half the distance between tiles, rounded down to the network's stride where that leaves any; half a
     tile would be the lattice itself at an overlap of a half.
@@ -96,7 +109,7 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> float | 
     height, width = min(MISMATCH_SIDE, grid.height), min(MISMATCH_SIDE, grid.width)
     count = int(np.clip(grid.height * grid.width // (8 * MISMATCH_SIDE**2), 1, MISMATCH_WINDOWS))
     generator = np.random.default_rng(0)
-    total, values = 0.0, 0
+    sums, pixels = np.zeros(len(target.bands)), 0
     for _ in range(count):
         row = int(generator.integers(0, grid.height - height + 1))
         col = int(generator.integers(0, grid.width - width + 1))
@@ -104,9 +117,13 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> float | 
         first, valid = finished.read(window)
         if valid.any():
             second, _ = mosaic.window(reader, window, shift)
-            differences = mismatch(first, second, valid, target.is_classes)
-            total, values = total + float(differences.sum()), values + differences.size
-    return total / values if values else None
+            sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)
+            pixels += int(valid.sum())
+    if not pixels:
+        return {"tile_mismatch": None, "tile_mismatch_percent": None}
+    scale, span = (np.ones(1), np.ones(1)) if target.is_classes else (target.scale, target.data_range)
+    means = sums / pixels
+    return {"tile_mismatch": float((means * scale).mean()), "tile_mismatch_percent": float(100 * (means / span).mean())}
 
 
 def _tags(mosaic: Mosaic) -> dict[str, str]:

@@ -2,17 +2,21 @@
 
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 from affine import Affine
 
 from geop2p.errors import RasterError
+from geop2p.raster.atomic import make_folder
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
-from geop2p.raster.reading import RasterInfo
+from geop2p.raster.reading import RasterInfo, read_sample
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
+CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
 SAME_PIXEL = 0.05  # relative difference of pixel sizes that still counts as the training's
 
 
@@ -33,6 +37,42 @@ def check_input(info: RasterInfo, card: Card) -> None:
         raise RasterError(f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs)")
 
 
+def check_values(path: str | Path, source: Encoding) -> None:
+    """Look at a sample of the input for values that the model never saw.
+
+    Raises:
+        RasterError: It is a map with none of the model's classes.
+    """
+    values, valid = read_sample(path)
+    if source.is_classes:
+        found, known = set(np.unique(values[0][valid]).tolist()), {entry.value for entry in source.classes}
+        unknown = ", ".join(str(code) for code in sorted(found - known))
+        if found and not found & known:
+            expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
+            raise RasterError(f"{path}: has the classes {unknown}, the model knows {expected}; recode the map")
+        if unknown:
+            log.warning("%s: the model never saw the classes %s; their ground is a guess", path, unknown)
+    elif (share := source.clipped_share(values, valid)) > CLIPPED_TOO_MUCH:
+        log.warning(
+            "%s: %.0f %% of the values lie outside those of the training; is it in other units?", path, 100 * share
+        )
+
+
+def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
+    """Refuse an output that would destroy something or could not be read as what it is called.
+
+    Raises:
+        RasterError: It exists, is the input, or is not called a GeoTIFF.
+    """
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise RasterError(f"{output}: the mosaic is a GeoTIFF; give a name that ends in .tif")
+    if output.exists() and Path(input).exists() and output.samefile(input):
+        raise RasterError(f"{output}: is the input; give another name")
+    if output.exists() and not overwrite:
+        raise RasterError(f"{output}: exists; give another name or --overwrite")
+    make_folder(output.parent)
+
+
 def output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     """The grid of the mosaic: the input's where its pixels have the training's size within 5 %, else a new one.
 
@@ -48,9 +88,9 @@ def output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     left, bottom, right, top = grid.bounds_in(crs)
     metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
     assert metres is not None
-    resolution = float(f"{math.sqrt(math.prod(trained) / math.prod(metres)):.6g}")
-    height, width = (max(1, round(side / resolution)) for side in (top - bottom, right - left))
-    result = Grid(crs, Affine(resolution, 0, left, 0, -resolution, top), height, width)
+    down, along = (float(f"{size / metre:.6g}") for size, metre in zip(trained, metres, strict=True))
+    height, width = max(1, round((top - bottom) / down)), max(1, round((right - left) / along))
+    result = Grid(crs, Affine(along, 0, left, 0, -down, top), height, width)
     log.info(
         "pixels of %.4g m, the model was trained on %.4g m: reading through a warp onto %s",
         math.sqrt(math.prod(found)), math.sqrt(math.prod(trained)), result.describe(),

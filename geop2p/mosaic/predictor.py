@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geop2p.config import PredictConfig
-from geop2p.errors import RasterError
 from geop2p.mosaic.assembly import assemble, make_parts
-from geop2p.mosaic.inputs import check_input, output_grid
+from geop2p.mosaic.inputs import check_input, check_output, check_values, output_grid
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster, fingerprint
@@ -28,7 +27,7 @@ class PredictResult:
         width: Columns.
         height: Rows.
         seconds: Time it took.
-        mpx_per_s: Million pixels a second.
+        mpx_per_s: Million pixels a second of this call.
         seam_index: Steps across tile lines over steps elsewhere; 1 is no seam; None where no line is inside.
         tile_mismatch: Mean absolute difference to a prediction on a shifted lattice, in the target's units, or the
             share of pixels of another class.
@@ -81,18 +80,18 @@ def predict(
     """
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
-    if output.exists() and not overwrite:
-        raise RasterError(f"{output}: exists; give another name or --overwrite")
+    check_output(input, output, overwrite)
     translator = Translator.load(model, config.device)
     info = describe_raster(input)
     check_input(info, translator.card)
+    check_values(input, translator.card.source)
     grid = output_grid(info.grid, translator.card, config.no_resample)
     mosaic = Mosaic(translator, grid, config)
     with aligned_reader(input, grid, translator.card.source.kind) as reader:
         folder = output.with_name(f"{output.name}.parts")
         claim = mosaic.claim(translator.digest, fingerprint(input))
-        done = make_parts(mosaic, reader, folder, claim, progress)
-        figures = assemble(mosaic, reader, folder, done, output, {"GEOP2P_INPUT": Path(str(input)).name})
+        made, network_pixels = make_parts(mosaic, reader, folder, claim, progress)
+        figures = assemble(mosaic, reader, folder, made, output, {"GEOP2P_INPUT": Path(str(input)).name})
     shutil.rmtree(folder)
     seconds = time.monotonic() - start
     return PredictResult(
@@ -105,7 +104,7 @@ def predict(
         mode="blend",
         norm_stats=translator.card.statistics,
         tile_size=mosaic.lattice.size,
-        network_px_per_px=round(mosaic.network_pixels / (grid.width * grid.height), 3),
+        network_px_per_px=round(network_pixels / (grid.width * grid.height), 3),
         peak_rss_mb=_peak_rss_mb(),
     )
 

@@ -131,7 +131,12 @@ def _read_power(
 
 
 def _warped(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
-    """A warped view on the grid with an alpha band that says what is valid, unless the data has its own."""
+    """A warped view on the grid that knows what is valid.
+
+    Where a value means no data every band keeps it, so that a pixel is valid only if all its bands are, as without
+    a warp; otherwise an alpha band is added, unless the data has its own.
+    """
+    by_value = dataset.nodata is not None
     has_alpha = ColorInterp.alpha in dataset.colorinterp
     return WarpedVRT(
         dataset,
@@ -140,8 +145,9 @@ def _warped(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
         width=grid.width,
         height=grid.height,
         resampling=resampling,
-        add_alpha=not has_alpha,
+        add_alpha=not (by_value or has_alpha),
         tolerance=WARP_TOLERANCE,
+        UNIFIED_SRC_NODATA="NO",
     )
 
 

@@ -83,6 +83,11 @@ class Encoding:
         return len(self.classes) or len(self.bands)
 
     @property
+    def scale(self) -> Array:
+        """What a step of one stored unit is in physical units, float64 (bands,)."""
+        return np.array([abs(band.scale) for band in self.bands])
+
+    @property
     def band_names(self) -> list[str]:
         """A name for every band: its own, else its role (red, green, blue), else its number."""
         roles = self.color_interp if len(set(self.color_interp)) == len(self.bands) > 1 else ("",) * len(self.bands)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -88,7 +89,13 @@ class Grid:
         centre = (self.width / 2, self.height / 2)
         down = (centre[0], centre[1] + 1)
         along = (centre[0] + 1, centre[1])
-        to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+        try:
+            to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+        except ProjError as error:
+            name = self.crs.to_string()
+            raise RasterError(
+                f"the CRS {name} has no relation to the earth; assign a real one (gdal_edit -a_srs)"
+            ) from error
         here, below, beside = (to_degrees.transform(*(self.transform @ at)) for at in (centre, down, along))
         if not all(map(math.isfinite, (*here, *below, *beside))):
             raise RasterError(f"the grid's centre has no position on the earth in {self.crs.to_string()}")

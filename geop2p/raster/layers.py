@@ -44,12 +44,26 @@ class Layer:
         """Where its pixels lie; None for a vector layer."""
         return None if self.raster is None else self.raster.grid
 
+    @property
+    def crs(self) -> Any:
+        """Its CRS."""
+        return self.vector.features.crs if self.vector is not None else self._info.grid.crs
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in its own CRS."""
+        return self.bounds_in(self.crs)
+
+    @property
+    def _info(self) -> RasterInfo:
+        assert self.raster is not None
+        return self.raster
+
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of its ground in a CRS."""
         if self.vector is not None:
             return self.vector.bounds_in(crs)
-        assert self.raster is not None
-        return self.raster.grid.bounds_in(crs)
+        return self._info.grid.bounds_in(crs)
 
     @contextmanager
     def reader(self, grid: Grid) -> Iterator[Reader]:
@@ -64,8 +78,7 @@ class Layer:
         """Its encoding as far as the file alone tells it: classes with names, 8-bit imagery by its range."""
         if self.vector is not None:
             return Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=self.vector.classes)
-        info = self.raster
-        assert info is not None
+        info = self._info
         columns = zip(info.names, info.units, info.scales, info.offsets, strict=True)
         bands = tuple(Band(name, unit, scale, offset) for name, unit, scale, offset in columns)
         named = [value for value in info.categories if value != info.nodata] if self.kind == "classes" else []
@@ -74,8 +87,7 @@ class Layer:
 
     def map_class(self, value: int) -> MapClass:
         """Name and colour of a stored value, from the file or made up."""
-        info = self.raster
-        assert info is not None
+        info = self._info
         name = info.categories.get(value, f"class {value}")
         return MapClass(value, name, info.palette.get(value, class_color(value)))
 

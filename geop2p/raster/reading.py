@@ -4,6 +4,7 @@ This is the only module that opens rasters for reading.
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
@@ -61,11 +62,10 @@ class RasterInfo:
 
 
 def gdal_env() -> AbstractContextManager[Any]:
-    """GDAL's settings for all work of geop2p: bounded cache, masks inside files, no directory listings."""
+    """GDAL's settings for all work of geop2p: a bounded cache, masks inside files, all cores."""
     env: AbstractContextManager[Any] = rasterio.Env(
         GDAL_CACHEMAX=BLOCK_CACHE,
         GDAL_TIFF_INTERNAL_MASK=True,
-        GDAL_DISABLE_READDIR_ON_OPEN="FALSE",
         GDAL_NUM_THREADS="ALL_CPUS",
     )
     return env
@@ -82,7 +82,10 @@ def opened(path: str | Path) -> Iterator[Any]:
     if "://" not in name and not name.startswith("/vsi") and ":" not in Path(name).name and not Path(name).exists():
         raise RasterError(f"{name}: no such file")
     try:
-        with rasterio.open(name) as dataset:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
+            dataset = rasterio.open(name)
+        with dataset:
             yield dataset
     except RasterioError as error:
         cause = error.__cause__ or error
@@ -100,7 +103,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
         if not data:
             raise RasterError(f"{path}: has no band of data, only alpha")
         kinds = {dataset.dtypes[band - 1] for band in data}
-        if len(kinds) > 1 or np.dtype(dataset.dtypes[0]).kind not in "iuf":
+        if len(kinds) > 1 or "complex" in dataset.dtypes[data[0] - 1]:
             raise RasterError(f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type")
         interp = [dataset.colorinterp[band - 1] for band in data]
         has_palette = interp[0] == ColorInterp.palette
@@ -146,20 +149,19 @@ def read_categories(path: str | Path) -> dict[int, str]:
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:
-    """Size, modification time and hash of the first and last MiB of a file: whether an input has changed.
+    """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
 
     Names that are no local file (URLs, `/vsi…`) have only their name.
     """
     file = Path(path)
     if not file.is_file():
         return {"name": str(path)}
-    status = file.stat()
-    digest = hashlib.sha256()
+    size, digest = file.stat().st_size, hashlib.sha256()
     with file.open("rb") as stream:
         digest.update(stream.read(2**20))
-        stream.seek(max(0, status.st_size - 2**20))
+        stream.seek(max(0, size - 2**20))
         digest.update(stream.read())
-    return {"size": status.st_size, "mtime": int(status.st_mtime), "sha256_ends": digest.hexdigest()}
+    return {"size": size, "sha256_ends": digest.hexdigest()}
 
 
 def read_sample(path: str | Path) -> tuple[Array, Mask]:

@@ -11,8 +11,9 @@ _SHIFT = 14  # of the 32 bits of a float32: 18 are kept, so a bin is at most 2**
 class BandStatistics:
     """Minimum, maximum, mean and standard deviation (float64, exact) and percentiles of a stream of values.
 
-    Percentiles come from a histogram whose bins are the leading 18 bits of the values as float32, in the order
-    of the values: any range in one pass, and every result within 2**-9 (0.2 %) of the true value's magnitude.
+    Percentiles come from a histogram whose bins are the leading 18 bits, as float32, of the values' distances from
+    an anchor, the median of the first array: any range in one pass, and every result within 2**-9 (0.2 %) of its
+    distance from that median.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,7 @@ class BandStatistics:
         self.maximum = -np.inf
         self._mean = 0.0
         self._squares = 0.0
+        self._anchor: float | None = None
         self._histogram: npt.NDArray[np.int64] = np.zeros(1 << (32 - _SHIFT), np.int64)
 
     def add(self, values: npt.NDArray[Any]) -> None:
@@ -36,7 +38,9 @@ class BandStatistics:
         self.count = total
         self.minimum = min(self.minimum, float(flat.min()))
         self.maximum = max(self.maximum, float(flat.max()))
-        self._histogram += np.bincount(_bins(flat), minlength=self._histogram.size)
+        if self._anchor is None:
+            self._anchor = float(np.median(flat))
+        self._histogram += np.bincount(_bins(flat - self._anchor), minlength=self._histogram.size)
 
     @property
     def mean(self) -> float:
@@ -49,10 +53,10 @@ class BandStatistics:
         return float(np.sqrt(self._squares / max(self.count, 1)))
 
     def percentile(self, percent: float) -> float:
-        """The value below which `percent` of the values lie, within 0.2 % of its magnitude."""
+        """The value below which `percent` of the values lie."""
         cumulative = np.cumsum(self._histogram)
         position = int(np.searchsorted(cumulative, percent / 100 * self.count))
-        return float(np.clip(_centre(position), self.minimum, self.maximum))
+        return float(np.clip(_centre(position) + (self._anchor or 0.0), self.minimum, self.maximum))
 
 
 def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Vector layers as maps of classes."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from geop2p.raster.grid import Grid
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
 BACKGROUND = 1  # class of the ground that no feature covers; 0 is left for no data
+BACKGROUND_NAME = "background"
+
+log = logging.getLogger(__name__)
 
 
 def is_vector(path: str | Path) -> bool:
@@ -60,6 +64,8 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
         features = geopandas.read_file(path)
     except pyogrio.errors.DataSourceError as error:
         raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
+    if not isinstance(features, geopandas.GeoDataFrame):
+        raise RasterError(f"{path}: is a table without geometry")
     features = features[~(features.geometry.is_empty | features.geometry.isna())]
     if features.empty:
         raise RasterError(f"{path}: has no features with a geometry")
@@ -68,19 +74,21 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     if field is not None and field not in features.columns:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
         raise RasterError(f"{path}: has no field '{field}'; it has {names}")
+    if field is not None and features[field].isna().any():
+        log.warning("%s: %d features without a value in '%s' are left out", path, features[field].isna().sum(), field)
+        features = features[features[field].notna()]
     labels = ["feature"] * len(features) if field is None else features[field].astype(str).tolist()
-    codes = {entry.name: entry.value for entry in known}
+    codes = {BACKGROUND_NAME: BACKGROUND} | {entry.name: entry.value for entry in known}
     if len(set(labels) | set(codes)) > 254:
         raise RasterError(f"{path}: field '{field}' has {len(set(labels))} values, expected at most 254 classes")
     for name in sorted(set(labels) - set(codes)):
-        codes[name] = max([BACKGROUND, *codes.values()]) + 1
-    classes = [MapClass(BACKGROUND, "background", (240, 240, 235))]
-    classes += [
-        MapClass(codes[name], name, class_color(codes[name]))
-        for name in sorted(set(labels), key=lambda name: codes[name])
-    ]
-    kept = geopandas.GeoDataFrame({"code": [codes[label] for label in labels]}, geometry=features.geometry.array)
-    return VectorLayer(str(path), kept.set_crs(features.crs), tuple(classes))
+        codes[name] = max(codes.values()) + 1
+    named = sorted(set(labels) - {BACKGROUND_NAME}, key=lambda name: codes[name])
+    classes = [MapClass(BACKGROUND, BACKGROUND_NAME, (240, 240, 235))]
+    classes += [MapClass(codes[name], name, class_color(codes[name])) for name in named]
+    burnt = {"code": [codes[label] for label in labels]}
+    kept = geopandas.GeoDataFrame(burnt, geometry=features.geometry.array, crs=features.crs)
+    return VectorLayer(str(path), kept, tuple(classes))
 
 
 class VectorReader:

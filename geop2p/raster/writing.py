@@ -71,18 +71,17 @@ def write_part(path: Path, values: Array, valid: Mask, grid: Grid, nodata: float
 def _tiff(path: Path, values: Array, grid: Grid, profile: dict[str, Any]) -> Iterator[Any]:
     bands, rows, cols = values.shape
     profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": values.dtype}
+    if bands not in (1, 3):
+        profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
     if grid.crs is not None:
         profile |= {"crs": grid.crs, "transform": grid.transform}
-    try:
-        with (
-            replacing(path) as temporary,
-            gdal_env(),
-            _pixel_positions_allowed(grid),
-            rasterio.open(temporary, "w", **profile) as dataset,
-        ):
-            yield dataset
-    except (RasterioError, OSError) as error:
-        raise RasterError(f"{path}: cannot be written ({error}); is the disk full or the folder read-only?") from error
+    with (
+        replacing(path) as temporary,
+        gdal_env(),
+        _pixel_positions_allowed(grid),
+        rasterio.open(temporary, "w", **profile) as dataset,
+    ):
+        yield dataset
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import geopandas
+import pyogrio
 from rasterio.windows import Window
 
 from geop2p.config import SPLITS, Split
@@ -33,7 +34,8 @@ class Scene:
         grid: Grid of its chips.
         source: Path of the source layer.
         target: Path of the target layer.
-        fingerprint: Of both files, to notice that they have changed.
+        fingerprint: Size and hash of both files, to know them again.
+        options: What decided how they were read: kinds, and the field of a vector source.
         dropped: Windows that gave no chip, by reason.
     """
 
@@ -42,6 +44,7 @@ class Scene:
     source: str
     target: str
     fingerprint: dict[str, Any]
+    options: dict[str, Any]
     dropped: dict[str, int]
 
 
@@ -94,11 +97,20 @@ class ChipSet:
             data = json.loads(file.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ChipSetError(f"{file}: not valid JSON ({error}); tile again with --overwrite") from error
-        if data["format"] > FORMAT:
+        if data.get("format", 0) > FORMAT:
             raise ChipSetError(f"{file}: format {data['format']}, this geop2p reads up to {FORMAT}; upgrade geop2p")
+        try:
+            return cls._from_dict(Path(folder), data)
+        except (KeyError, TypeError) as error:
+            raise ChipSetError(
+                f"{file}: is damaged, {error} is missing or wrong; tile again with --overwrite"
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, folder: Path, data: dict[str, Any]) -> Self:
         scenes = tuple(Scene(**scene | {"grid": Grid.from_dict(scene["grid"])}) for scene in data["scenes"])
         return cls(
-            folder=Path(folder),
+            folder=folder,
             size=data["size"],
             stride=data["stride"],
             settings=data["settings"],
@@ -137,7 +149,10 @@ class ChipSet:
         valid (share), source_<code> or target_<code> (share of each class), geometry (footprint in the scenes'
         common CRS, else EPSG:4326).
         """
-        table = geopandas.read_file(self.folder / INDEX, layer=LAYER)
+        try:
+            table = geopandas.read_file(self.folder / INDEX, layer=LAYER)
+        except pyogrio.errors.DataSourceError as error:
+            raise ChipSetError(f"{self.folder / INDEX}: missing or damaged; tile again with --overwrite") from error
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
         return table[table["scene"].isin(known)].reset_index(drop=True)
 

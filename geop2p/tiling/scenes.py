@@ -4,8 +4,10 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import TileConfig
@@ -13,6 +15,8 @@ from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.raster.grid import Grid, covering
 from geop2p.raster.layers import Layer
 from geop2p.tiling.chips import SIDES, ChipSet
+
+LOOKUPS = 65  # positions a side of a grid that are looked up in the other layer
 
 
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
@@ -40,16 +44,12 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
     source, target = layers
     crs, resolution = _parse_grid(config.grid)
     if crs is not None:
-        common = _intersection(source, target, crs)
-        return covering(common, crs, resolution)
-    base = {"source": source, "target": target}[config.grid]
+        smaller, other = sorted(layers, key=lambda layer: _area(layer.bounds_in(CRS.from_epsg(4326))))
+        return _common(covering(smaller.bounds_in(crs), crs, resolution), smaller, other)
+    base, other = (source, target) if config.grid == "source" else (target, source)
     if base.grid is None:
         raise ConfigError(f"{base.path}: a vector layer has no grid; choose the other side's with --grid")
-    other = target if base is source else source
-    bounds = _intersection(base, other, base.grid.crs)
-    if other.vector is not None:
-        return base.grid
-    return _cropped(base.grid, bounds)
+    return _common(base.grid, base, other)
 
 
 def _parse_grid(text: str) -> tuple[CRS | None, float]:
@@ -64,32 +64,61 @@ def _parse_grid(text: str) -> tuple[CRS | None, float]:
         raise ConfigError(f"grid '{text}' names an unknown CRS") from error
 
 
-def _intersection(base: Layer, other: Layer, crs: CRS) -> tuple[float, float, float, float]:
-    first, second = base.bounds_in(crs), other.bounds_in(crs)
-    left, bottom = max(first[0], second[0]), max(first[1], second[1])
-    right, top = min(first[2], second[2]), min(first[3], second[3])
-    if not (left < right and bottom < top):
-        name = crs.to_string()
+def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
+    """The part of the grid of `base` that `other` may cover; all of it for a vector layer, which ends nowhere.
+
+    Positions of the grid are looked up in the other layer's CRS, since a layer that spans the world has no bounds
+    in most projections. A layer smaller than the steps between these positions is projected itself.
+    """
+    if grid.crs != other.crs:
+        rows, cols = (np.linspace(0, side, LOOKUPS) for side in (grid.height, grid.width))
+        at_cols, at_rows = (axis.ravel() for axis in np.meshgrid(cols, rows))
+        affine = grid.transform
+        here = (
+            affine.a * at_cols + affine.b * at_rows + affine.c,
+            affine.d * at_cols + affine.e * at_rows + affine.f,
+        )
+        xs, ys = transform_points(grid.crs, other.crs, *here)
+        left, bottom, right, top = other.bounds
+        inside = (np.array(xs) >= left) & (np.array(xs) <= right) & (np.array(ys) >= bottom) & (np.array(ys) <= top)
+        if inside.any():
+            if other.vector is not None:
+                return grid
+            down, along = grid.height / (LOOKUPS - 1), grid.width / (LOOKUPS - 1)
+            found_rows, found_cols = at_rows[inside], at_cols[inside]
+            return _clipped(
+                grid,
+                (float(found_rows.min() - down), float(found_rows.max() + down)),
+                (float(found_cols.min() - along), float(found_cols.max() + along)),
+            )
+    left, bottom, right, top = bounds = other.bounds_in(grid.crs)
+    ours = grid.bounds
+    if not (max(ours[0], left) < min(ours[2], right) and max(ours[1], bottom) < min(ours[3], top)):
+        name = grid.crs.to_string() if grid.crs else "pixels"
         raise GridMismatchError(
-            f"no common ground in {name}: {base.path} covers {_extent(first)}, {other.path} covers {_extent(second)}; "
+            f"no common ground in {name}: {base.path} covers {_extent(ours)}, {other.path} covers {_extent(bounds)}; "
             "check the CRS of both"
         )
-    return left, bottom, right, top
+    if other.vector is not None:
+        return grid
+    corners = [~grid.transform @ corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    across, down_to = zip(*corners, strict=True)
+    return _clipped(grid, (min(down_to), max(down_to)), (min(across), max(across)))
+
+
+def _clipped(grid: Grid, rows: tuple[float, float], cols: tuple[float, float]) -> Grid:
+    """The whole pixels of a grid that lie in, or partly in, rows and columns given as (first, end)."""
+    top, bottom = max(0, math.floor(rows[0] + 1e-3)), min(grid.height, math.ceil(rows[1] - 1e-3))
+    left, right = max(0, math.floor(cols[0] + 1e-3)), min(grid.width, math.ceil(cols[1] - 1e-3))
+    return grid.window(Window(left, top, right - left, bottom - top))
+
+
+def _area(bounds: tuple[float, float, float, float]) -> float:
+    return (bounds[2] - bounds[0]) * (bounds[3] - bounds[1])
 
 
 def _extent(bounds: tuple[float, float, float, float]) -> str:
     return f"x {bounds[0]:.10g} to {bounds[2]:.10g}, y {bounds[1]:.10g} to {bounds[3]:.10g}"
-
-
-def _cropped(grid: Grid, bounds: tuple[float, float, float, float]) -> Grid:
-    """The part of a grid that covers bounds in its CRS."""
-    left, bottom, right, top = bounds
-    corners = [~grid.transform @ corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
-    cols, rows = zip(*corners, strict=True)
-    first_col, first_row = max(0, math.floor(min(cols) + 1e-3)), max(0, math.floor(min(rows) + 1e-3))
-    last_col = min(grid.width, math.ceil(max(cols) - 1e-3))
-    last_row = min(grid.height, math.ceil(max(rows) - 1e-3))
-    return grid.window(Window(first_col, first_row, last_col - first_col, last_row - first_row))
 
 
 def lattice(grid: Grid, config: TileConfig) -> list[tuple[int, int]]:

@@ -64,17 +64,19 @@ def read_split_file(path: Path) -> dict[str, Split]:
     """
     if not path.is_file():
         raise ChipSetError(f"{path}: no such split file")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except UnicodeDecodeError as error:
+        raise ChipSetError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     if not rows or not {"scene", "split"} <= set(rows[0]):
         raise ChipSetError(f"{path}: expected a CSV with the columns scene, split and optionally group")
     result: dict[str, Split] = {}
     groups: dict[str, Split] = {}
     for number, row in enumerate(rows, start=2):
-        split = next((name for name in SPLITS if name == row["split"].strip()), None)
+        split = next((name for name in SPLITS if name == (row["split"] or "").strip()), None)
         if split is None:
             raise ChipSetError(f"{path}: line {number} has split '{row['split']}', expected {', '.join(SPLITS)}")
-        scene, group = row["scene"].strip(), (row.get("group") or "").strip()
+        scene, group = (row["scene"] or "").strip(), (row.get("group") or "").strip()
         if result.setdefault(scene, split) != split:
             raise ChipSetError(f"{path}: scene '{scene}' is in {result[scene]} and in {split}")
         if group and groups.setdefault(group, split) != split:

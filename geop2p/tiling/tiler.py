@@ -85,19 +85,15 @@ def tile(
     if overwrite:
         _remove(folder)
     earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
-    if earlier is None and folder.exists() and any(entry.name != STAGING for entry in folder.iterdir()):
+    begun = (folder / STAGING).is_dir()
+    if earlier is None and not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
     settings = _settings(config)
     layers = _open_pair(source, target, config, earlier)
-    name = scene_name(layers, config)
-    prints = {side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)}
-    done = earlier is not None and any(scene.fingerprint == prints for scene in earlier.scenes)
     if earlier is not None:
         _check_settings(earlier, config, settings)
-        if not done:
-            name = unused(name, earlier)
-    if earlier is None or not done:
-        scene = Scene(name, scene_grid(layers, config), layers[0].path, layers[1].path, prints, {})
+    scene = _scene(layers, config, earlier)
+    if earlier is None or not _is_done(scene, earlier):
         _add_scene(folder, scene, layers, config, earlier, progress)
     result = ChipSet.open(folder)
     return TileResult(
@@ -108,6 +104,39 @@ def tile(
         dropped=sum(sum(scene.dropped.values()) for scene in result.scenes),
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None) -> Scene:
+    """The scene that two layers make, under a name that the chip set has not given yet."""
+    name = scene_name(layers, config)
+    return Scene(
+        id=name if earlier is None else unused(name, earlier),
+        grid=scene_grid(layers, config),
+        source=layers[0].path,
+        target=layers[1].path,
+        fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
+        options={"source_kind": layers[0].kind, "target_kind": layers[1].kind, "source_field": config.source_field},
+        dropped={},
+    )
+
+
+def _is_done(scene: Scene, earlier: ChipSet) -> bool:
+    """Whether the chip set holds the scene already.
+
+    Raises:
+        ChipSetError: It holds an older state of the same files, or the same files read in another way.
+    """
+    for known in earlier.scenes:
+        same_files = scene.fingerprint == known.fingerprint
+        if same_files and scene.options == known.options:
+            return True
+        if same_files or (scene.source, scene.target) == (known.source, known.target):
+            what = "was cut with other options" if same_files else "has changed since it was cut"
+            raise ChipSetError(
+                f"{earlier.folder}: scene '{known.id}' ({known.source}, {known.target}) {what}; tile into another "
+                "folder, or --overwrite to replace the whole chip set"
+            )
+    return False
 
 
 def _add_scene(
@@ -170,10 +199,13 @@ def _cut_and_place(
 def _open_pair(
     source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
 ) -> tuple[Layer, Layer]:
-    known = earlier.source.classes if earlier is not None else ()
-    named = tuple(entry for entry in known if entry.name != "background")
-    first = open_layer(source, config.source_kind, config.source_field, named)
-    return first, open_layer(target, config.target_kind)
+    """Look at both sides; `auto` means what the chip set holds already, if there is one."""
+    kinds = {"source": config.source_kind, "target": config.target_kind}
+    if earlier is not None:
+        known = {"source": earlier.source.kind, "target": earlier.target.kind}
+        kinds = {side: known[side] if kind == "auto" else kind for side, kind in kinds.items()}
+    classes = earlier.source.classes if earlier is not None else ()
+    return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
 
 
 def _split(

@@ -24,11 +24,14 @@ def claim_run(run: Path, settings: dict[str, Any]) -> None:
     """
     file = run / CONFIG
     if not file.exists():
-        if run.exists() and any(run.iterdir()):
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise CheckpointError(f"{run}: exists and is not a run; give a new folder")
         write_json(file, settings)
         return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error}); begin again with --overwrite") from error
     names = sorted(set(earlier) | set(settings))
     differences = [
         f"{name} is {settings.get(name)}, there it is {earlier.get(name)}"

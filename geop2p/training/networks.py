@@ -82,9 +82,10 @@ def _generator_arguments(chipset: ChipSet, config: TrainConfig, recipe: Recipe) 
     halvings = (chipset.size & -chipset.size).bit_length() - 1
     downs = min(8, halvings) if config.downs is None else config.downs
     if chipset.size % 2**downs or downs < 2:
+        hint = f"use --downs {min(8, halvings)} or less, or " if halvings >= 2 else ""
         raise ConfigError(
-            f"{chipset.folder}: chips of {chipset.size} pixels cannot be halved {downs} times; use --downs "
-            f"{min(8, halvings)} or less, or tile with a --size that is a power of 2"
+            f"{chipset.folder}: chips of {chipset.size} pixels cannot be halved {max(downs, 2)} times; {hint}tile with "
+            "a --size that is a power of 2"
         )
     return {
         "in_channels": chipset.source.channels,

@@ -1,7 +1,7 @@
 """Losses that do not see ground without data.
 
-Every loss takes `valid`, (batch, 1, rows, cols) of 0 and 1, and is a mean over valid pixels only. Networks see
-0 where a pixel is not valid, in real and fake alike.
+Every loss takes `valid`, (batch, 1, rows, cols) of 0 and 1, and is a mean over valid pixels only, 0 without any.
+Networks see 0 where a pixel is not valid, in real and fake alike.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 def masked_l1(fake: Tensor, real: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute difference over valid pixels and all channels."""
     difference = torch.where(valid > 0, fake - real, 0).abs()
-    return difference.sum() / (valid.sum() * fake.shape[1])
+    return difference.sum() / (valid.sum().clamp(min=1) * fake.shape[1])
 
 
 def masked_cross_entropy(logits: Tensor, one_hot: Tensor, valid: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def adversarial(logits: Tensor, is_real: bool, valid: Tensor) -> Tensor:
     weights = functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))
     answer = torch.full_like(logits, float(is_real))
     losses = functional.binary_cross_entropy_with_logits(logits, answer, reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
 def fill(image: Tensor, valid: Tensor) -> Tensor:

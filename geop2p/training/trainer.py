@@ -180,7 +180,7 @@ class _Training:
 
     def _train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One update of discriminator and generator (arXiv 1611.07004, section 3), or of the generator alone."""
-        torch.manual_seed((self.config.seed << 40) + step)  # dropout: a function of seed and step, so runs resume
+        torch.manual_seed((self.config.seed << 32) + step)  # dropout: a function of seed and step, so runs resume
         for optimizer in [self.optimizer_g] + ([self.optimizer_d] if self.discriminator is not None else []):
             for group in optimizer.param_groups:
                 group["lr"] = self.config.lr * decay(step, self.total)
