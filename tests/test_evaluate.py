@@ -1,10 +1,12 @@
 """Scores of a run and of a mosaic, and the page."""
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 from conftest import Identity, grid, image_encoding, write_raster
@@ -91,3 +93,33 @@ def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> Non
     assert (chips["type"], chips["size"], chips["target"]["kind"]) == ("chip set", 32, "image")
     with pytest.raises(RasterError, match="neither a chip set nor a finished run"):
         describe(run)
+
+
+def test_class_rasters_without_names_are_scored(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).choice([3, 4, 9], (1, 80, 90)).astype(np.uint8)
+    first = write_raster(tmp_path / "a.tif", codes, grid(80, 90))
+    changed = codes.copy()
+    changed[0, :40] = 4
+    second = write_raster(tmp_path / "b.tif", changed, grid(80, 90))
+    assert evaluate_mosaic(first, first, tmp_path / "same.html")["accuracy"] == 1
+    result = evaluate_mosaic(second, first, tmp_path / "other.html")
+    assert result["accuracy"] == pytest.approx((codes == changed).mean())
+    assert result["pixels"] == codes.size and set(result["classes"]) == {"class 3", "class 4", "class 9"}
+
+
+def test_a_mosaic_that_cannot_be_the_models_is_refused_first(run: Path, pair: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="has 1 bands, the model makes 3"):
+        evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(mosaic=pair[0]))
+    with pytest.raises(RasterError, match="no such file"):
+        evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(mosaic=run / "none.tif"))
+    with pytest.raises(ConfigError, match=r"give a name that ends in \.html"):
+        evaluate(run / "run", run / "chips", run / "out.tif", overwrite=True)
+
+
+def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
+    from shapely.geometry import box
+
+    layer = geopandas.GeoDataFrame({"use": ["barn"]}, geometry=[box(0, 0, 1, 1)], crs=32632)
+    layer.to_file(tmp_path / "a.gpkg")
+    found = json.loads(json.dumps(describe(tmp_path / "a.gpkg")))
+    assert (found["type"], found["crs"], found["features"]) == ("vector layer", "EPSG:32632", 1)

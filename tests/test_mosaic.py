@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from conftest import CLASSES, UTM, Constant, Identity, TileMean, grid, image_encoding, write_raster
+from conftest import CLASSES, UTM, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -353,3 +353,94 @@ def test_pictures_show_no_data_in_grey() -> None:
     picture = render(values, valid, image_encoding())
     assert picture.shape == (2, 2, 3)
     assert picture[0, 1].tolist() == [225, 225, 225] and picture[0, 0].tolist() == [255, 255, 255]
+
+
+def test_four_8_bit_bands_come_out_as_four(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 90, 90), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(90, 90), photometric="minisblack", alpha="no")
+    predict(make_model(Identity, image_encoding(bands=4)), path, tmp_path / "out.tif", SMALL)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(), values)
+        assert "alpha" not in [entry.name for entry in dataset.colorinterp]
+
+
+def test_classes_the_model_never_saw(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
+    model, codes = make_model(Identity, encoding), class_map(80, 80)
+    strange = write_raster(tmp_path / "strange.tif", codes + 100, grid(80, 80))
+    with pytest.raises(RasterError, match="has the classes 101, 102, 105, the model knows 1 water, 2 meadow, 5 road"):
+        predict(model, strange, tmp_path / "out.tif", SMALL)
+    codes[0, :9, :9] = 77
+    some = write_raster(tmp_path / "some.tif", codes, grid(80, 80))
+    predict(model, some, tmp_path / "out.tif", SMALL)
+    assert "the model never saw the classes 77" in caplog.text
+
+
+def test_values_in_other_units_are_noticed(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((1, 70, 70), 9000, np.uint16), grid(70, 70))
+    predict(make_model(Identity, image_encoding("uint16", 1, 0, 255)), path, tmp_path / "out.tif", SMALL)
+    assert "100 % of the values lie outside those of the training" in caplog.text
+
+
+def test_a_run_killed_while_the_cog_is_made_is_continued(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.mosaic.assembly as assembly
+
+    values = np.random.default_rng(0).integers(0, 255, (3, 100, 100), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(100, 100))
+    model = make_model(TileMean, image_encoding())
+    whole = predict(model, path, tmp_path / "whole.tif", SMALL)
+
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(assembly, "write_style", dying)
+        predict(model, path, tmp_path / "out.tif", SMALL)
+    assert not (tmp_path / "out.tif").exists()
+    result = predict(model, path, tmp_path / "out.tif", SMALL)
+    assert result.network_px_per_px == whole.network_px_per_px
+    assert (tmp_path / "out.qml").exists() and not (tmp_path / "out.tif.parts").exists()
+    assert {entry.name for entry in tmp_path.glob(".*")} == set()
+
+
+def test_nothing_of_a_replaced_raster_stays(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((3, 70, 70), 9, np.uint8), grid(70, 70))
+    (tmp_path / "out.tif").write_bytes(path.read_bytes())
+    (tmp_path / "out.tif.aux.xml").write_text("<PAMDataset/>")
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif", SMALL, overwrite=True)
+    assert not (tmp_path / "out.tif.aux.xml").exists()
+
+
+def test_the_input_is_never_the_output(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((3, 70, 70), 9, np.uint8), grid(70, 70))
+    model, before = make_model(Identity, image_encoding()), path.read_bytes()
+    with pytest.raises(RasterError, match="is the input"):
+        predict(model, path, path, SMALL, overwrite=True)
+    with pytest.raises(RasterError, match=r"give a name that ends in \.tif"):
+        predict(model, path, tmp_path / "out.png", SMALL)
+    assert path.read_bytes() == before
+
+
+def test_mismatch_is_in_physical_units(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values = np.random.default_rng(0).uniform(0, 255, (1, 150, 150)).astype(np.float32)
+    values += np.arange(150)
+    path = write_raster(tmp_path / "in.tif", values, grid(150, 150))
+    results = []
+    for scale in (1.0, 1e-4):
+        encoding = Encoding("image", "float32", (Band(scale=scale, low=0, high=400),))
+        results.append(predict(make_model(TileMean, encoding), path, tmp_path / f"{scale}.tif", SMALL))
+    one, other = results
+    assert one.tile_mismatch is not None and other.tile_mismatch == pytest.approx(one.tile_mismatch * 1e-4)
+    assert other.tile_mismatch_percent == pytest.approx(one.tile_mismatch_percent)
+
+
+def test_both_sides_of_a_training_pixel_are_kept(make_model: Callable[..., Path]) -> None:
+    card = read_card(make_model(Identity, image_encoding(), pixel_size=(8.0, 11.0)))
+    made = output_grid(grid(200, 300, pixel=20.0), card, no_resample=False)
+    assert made.pixel_size == pytest.approx((8.0, 11.0), rel=1e-3)

@@ -1,20 +1,27 @@
 """Chips that can be trusted: aligned, masked, split without leaks."""
 
 import csv
+import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 from conftest import UTM, class_map, grid, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.windows import Window
 from shapely.geometry import box
 
 from geop2p import TileConfig, tile
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.encoding import MapClass
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.scenes import lattice
 from geop2p.tiling.splits import assign_blocks, block_side
@@ -307,3 +314,143 @@ def test_grid_by_resolution_snaps(pair: tuple[Path, Path], tmp_path: Path) -> No
     tile(*pair, tmp_path / "chips", TileConfig(size=32, grid="EPSG:32632@4"))
     scene = ChipSet.open(tmp_path / "chips").scenes[0]
     assert scene.grid.transform.a == 4 and scene.grid.transform.c % 4 == 0
+
+
+@pytest.mark.parametrize("bands", [2, 4, 5])
+def test_any_number_of_8_bit_bands_survives(tmp_path: Path, bands: int) -> None:
+    """GDAL takes the fourth of four 8-bit bands for alpha unless told otherwise."""
+    where = grid(96, 96)
+    values = np.random.default_rng(0).integers(0, 256, (bands, 96, 96), dtype=np.uint8)
+    profile = {} if bands < 4 else {"photometric": "minisblack", "alpha": "no"}
+    target = write_raster(tmp_path / "image.tif", values, where, **profile)
+    source = write_raster(tmp_path / "map.tif", class_map(96, 96), where)
+    tile(source, target, tmp_path / "chips", TileConfig(size=32, split="1:0:0"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    row = chipset.index().iloc[0]
+    at = np.s_[:, row.row_off : row.row_off + 32, row.col_off : row.col_off + 32]
+    assert np.array_equal(chipset.read(row.split, row.id).target, values[at])
+
+
+def test_a_narrow_range_far_from_zero_keeps_its_interval(tmp_path: Path) -> None:
+    where = grid(128, 128)
+    heights = np.random.default_rng(0).uniform(2000.0, 2001.9, (1, 128, 128)).astype(np.float32)
+    source = write_raster(tmp_path / "dem.tif", heights, where)
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 128, 128), np.uint8), where)
+    tile(source, target, tmp_path / "chips", TileConfig(size=32, source_kind="elevation", split="1:0:0"))
+    band = ChipSet.open(tmp_path / "chips").source.bands[0]
+    assert (band.low, band.high) == (pytest.approx(2000.0, abs=0.01), pytest.approx(2001.9, abs=0.01))
+
+
+def test_a_layer_of_the_whole_world_crops_nothing(tmp_path: Path) -> None:
+    from affine import Affine
+    from rasterio.crs import CRS
+
+    from geop2p.raster.grid import Grid
+
+    world = Grid(CRS.from_epsg(4326), Affine(1, 0, -180, 0, -1, 90), 180, 360)
+    source = write_raster(tmp_path / "world.tif", class_map(180, 360), world)
+    where = grid(128, 128, pixel=2000.0, left=400_000.0)
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 128, 128), np.uint8), where)
+    for number, config in enumerate((TileConfig(size=32), TileConfig(size=32, grid="EPSG:32632@2000"))):
+        result = tile(source, target, tmp_path / f"chips{number}", dataclasses.replace(config, split="1:0:0"))
+        assert result.chips == 16 and result.dropped == 0
+
+
+def test_all_bands_must_be_data_with_and_without_a_warp(tmp_path: Path) -> None:
+    where = grid(64, 64)
+    values = np.full((3, 64, 64), 90, np.uint8)
+    values[0, 20:30, 20:30] = 0
+    path = write_raster(tmp_path / "image.tif", values, where, nodata=0)
+    for shift in (0.0, 0.6):
+        target = grid(60, 60, left=500_000.0 + shift)
+        with aligned_reader(path, target, "image") as reader:
+            found, valid = reader.read(Window(0, 0, 60, 60))
+        assert not valid[21:29, 21:29].any() and valid[:, 32:].all()
+        assert (found[:, valid] == 90).all()
+
+
+def test_killed_between_index_and_description_no_chip_stands_twice(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.tiling.chips as chips_module
+
+    tile(*pair, tmp_path / "whole", SMALL)
+
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chips_module, "write_json", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tile(*pair, tmp_path / "chips", SMALL)
+    monkeypatch.undo()
+    again = tile(*pair, tmp_path / "chips", SMALL)
+    index = ChipSet.open(tmp_path / "chips").index()
+    assert index["id"].is_unique and len(index) == again.chips
+    assert index[["id", "split"]].equals(ChipSet.open(tmp_path / "whole").index()[["id", "split"]])
+
+
+def test_a_changed_or_differently_read_pair_is_refused_and_a_copy_is_known(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = tile(*pair, tmp_path / "chips", SMALL)
+    copies = [Path(shutil.copy(path, tmp_path / f"copy_{path.name}")) for path in pair]
+    assert tile(*copies, tmp_path / "chips", SMALL).chips == first.chips
+    with pytest.raises(ChipSetError, match="was cut with other options"):
+        tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, source_field="name"))
+    with rasterio.open(pair[1], "r+") as dataset:
+        dataset.write(np.full((3, 8, 8), 77, np.uint8), window=Window(0, 0, 8, 8))
+    with pytest.raises(ChipSetError, match="scene 'image' .* has changed since it was cut"):
+        tile(*pair, tmp_path / "chips", SMALL)
+
+
+def test_vector_layers_with_gaps_are_understood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from geop2p.raster.vectors import read_vector
+
+    shapes = [box(0, 0, 1, 1), box(1, 0, 2, 1), box(2, 0, 3, 1)]
+    uses = ["barn", None, "background"]
+    geopandas.GeoDataFrame({"use": uses}, geometry=shapes, crs=UTM).to_file(tmp_path / "a.gpkg")
+    layer = read_vector(tmp_path / "a.gpkg", "use")
+    assert [(entry.value, entry.name) for entry in layer.classes] == [(1, "background"), (2, "barn")]
+    assert layer.features["code"].tolist() == [2, 1] and "1 features without a value in 'use'" in caplog.text
+    again = read_vector(
+        tmp_path / "a.gpkg", "use", (MapClass(1, "background", (0, 0, 0)), MapClass(7, "barn", (0, 0, 0)))
+    )
+    assert again.features["code"].tolist() == [7, 1]
+    with pytest.raises(RasterError, match="has no field 'roof'; it has use"):
+        read_vector(tmp_path / "a.gpkg", "roof")
+    pyogrio.write_dataframe(pd.DataFrame({"use": uses}), tmp_path / "table.gpkg")
+    with pytest.raises(RasterError, match="is a table without geometry"):
+        read_vector(tmp_path / "table.gpkg", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scene,split\na\n", "line 2 has split ''"),
+        ("scene;split\na;train\n", "expected a CSV with the columns"),
+        ("scene,split\na,train\na,val\n", "scene 'a' is in train and in val"),
+        (b"scene,split\n\xe4,train\n", "is not UTF-8 text"),
+    ],
+)
+def test_bad_split_files_are_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    from geop2p.tiling.splits import read_split_file
+
+    file = tmp_path / "split.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ChipSetError, match=message):
+        read_split_file(file)
+
+
+def test_outputs_through_a_file_and_damaged_sets_are_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ChipSetError, match="exists and is not a chip set"):
+        tile(*pair, tmp_path / "file", SMALL)
+    with pytest.raises(GeoP2PError, match="cannot be made a folder"):
+        tile(*pair, tmp_path / "file" / "chips", SMALL)
+    tile(*pair, tmp_path / "chips", SMALL)
+    (tmp_path / "chips" / "index.gpkg").unlink()
+    with pytest.raises(ChipSetError, match=r"index\.gpkg: missing or damaged"):
+        ChipSet.open(tmp_path / "chips").index()
+    (tmp_path / "chips" / "chipset.json").write_text("{}")
+    with pytest.raises(ChipSetError, match="is damaged, 'scenes' is missing or wrong"):
+        ChipSet.open(tmp_path / "chips")

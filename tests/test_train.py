@@ -262,3 +262,30 @@ def test_the_card_survives_saving(tmp_path: Path, chips: Path) -> None:
     assert again.card == translator.card
     codes = class_map(64, 64)
     assert np.array_equal(translator(codes), again(codes))
+
+
+def test_a_batch_without_valid_ground_costs_nothing() -> None:
+    nothing = torch.zeros(1, 1, 8, 8)
+    fake = torch.ones(1, 3, 8, 8, requires_grad=True)
+    assert float(masked_l1(fake, torch.zeros(1, 3, 8, 8), nothing).detach()) == 0
+    assert float(adversarial(torch.ones(1, 1, 2, 2), True, nothing)) == 0
+
+
+def test_seeds_are_checked_and_large_ones_work(chips: Path, tmp_path: Path) -> None:
+    for bad in (-1, 2**31):
+        with pytest.raises(ConfigError, match="seed is"):
+            TrainConfig(seed=bad)
+    result = train(chips, tmp_path / "run", TrainConfig(steps=1, width=4, downs=5, seed=2**31 - 1))
+    assert result.steps == 1
+
+
+def test_runs_through_a_file_and_damaged_configs_are_one_line(chips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is not a run"):
+        train(chips, tmp_path / "file", TINY)
+    with pytest.raises(GeoP2PError, match="cannot be made a folder"):
+        train(chips, tmp_path / "file" / "run", TINY)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON"):
+        train(chips, tmp_path / "run", TINY)
