@@ -399,7 +399,7 @@ def test_a_changed_or_differently_read_pair_is_refused_and_a_copy_is_known(
         tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, source_field="name"))
     with rasterio.open(pair[1], "r+") as dataset:
         dataset.write(np.full((3, 8, 8), 77, np.uint8), window=Window(0, 0, 8, 8))
-    with pytest.raises(ChipSetError, match="scene 'image' .* has changed since it was cut"):
+    with pytest.raises(ChipSetError, match=r"scene 'image' .* has changed since it was cut"):
         tile(*pair, tmp_path / "chips", SMALL)
 
 

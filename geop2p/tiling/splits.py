@@ -73,9 +73,10 @@ def read_split_file(path: Path) -> dict[str, Split]:
     result: dict[str, Split] = {}
     groups: dict[str, Split] = {}
     for number, row in enumerate(rows, start=2):
-        split = next((name for name in SPLITS if name == (row["split"] or "").strip()), None)
+        found = (row["split"] or "").strip()
+        split = next((name for name in SPLITS if name == found), None)
         if split is None:
-            raise ChipSetError(f"{path}: line {number} has split '{row['split']}', expected {', '.join(SPLITS)}")
+            raise ChipSetError(f"{path}: line {number} has split '{found}', expected {', '.join(SPLITS)}")
         scene, group = (row["scene"] or "").strip(), (row.get("group") or "").strip()
         if result.setdefault(scene, split) != split:
             raise ChipSetError(f"{path}: scene '{scene}' is in {result[scene]} and in {split}")
