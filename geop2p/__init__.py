@@ -17,7 +17,7 @@ from geop2p.config import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 from geop2p.errors import GeoP2PError
 
 if TYPE_CHECKING:
-    from geop2p.evaluation.describe import describe
+    from geop2p.evaluation.describe import check, describe
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.mosaic.predictor import predict
@@ -33,6 +33,7 @@ _HOMES = {
     "predict": "geop2p.mosaic.predictor",
     "evaluate": "geop2p.evaluation.evaluator",
     "evaluate_mosaic": "geop2p.evaluation.mosaics",
+    "check": "geop2p.evaluation.describe",
     "describe": "geop2p.evaluation.describe",
     "Translator": "geop2p.translator",
 }
@@ -45,6 +46,7 @@ __all__ = [
     "TrainConfig",
     "Translator",
     "__version__",
+    "check",
     "describe",
     "evaluate",
     "evaluate_mosaic",

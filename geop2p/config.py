@@ -15,7 +15,7 @@ from geop2p.errors import ConfigError
 Kind = Literal["image", "classes", "sar", "elevation"]
 KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
 Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "file"]
+SplitRule = Literal["block", "scene", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 RecipeName = Literal["pix2pix"]
@@ -42,9 +42,14 @@ class TileConfig:
     source_kind: KindChoice = option("auto", "What the source holds; auto decides from its type and values.")
     target_kind: KindChoice = option("auto", "What the target holds; auto decides from its type and values.")
     source_field: str | None = option(None, "Attribute of a vector SOURCE that gives the class; none: one class.")
+    aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
     min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
+    max_share: float = option(1.0, "Largest share of one class in a chip, 0 to 1; chips above it are dropped.")
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
-    split_by: SplitRule = option("block", "Rule of the split: blocks of chips, or the rows of --split-file.")
+    split_by: SplitRule = option(
+        "block",
+        "Rule of the split: blocks, whole scenes, single chips at random, or --split-file.",
+    )
     split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
     buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
     seed: int = option(0, "Seed of the split.")
@@ -57,6 +62,8 @@ class TileConfig:
         _check_seed(self.seed)
         if not 0 < self.min_valid <= 1:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
+        if not 0 < self.max_share <= 1:
+            raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
         if (self.split_by == "file") != (self.split_file is not None):
             raise ConfigError("split_by 'file' and split_file go together: give both or neither")
         _ = self.split_shares

@@ -16,7 +16,7 @@ from conftest import UTM, class_map, grid, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
-from shapely.geometry import box
+from shapely.geometry import LineString, box
 
 from geop2p import TileConfig, tile
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, RasterError
@@ -454,3 +454,95 @@ def test_outputs_through_a_file_and_damaged_sets_are_one_line(pair: tuple[Path, 
     (tmp_path / "chips" / "chipset.json").write_text("{}")
     with pytest.raises(ChipSetError, match="is damaged, 'scenes' is missing or wrong"):
         ChipSet.open(tmp_path / "chips")
+
+
+def test_a_preview_and_a_styled_index_come_with_the_chips(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    from PIL import Image
+
+    tile(*pair, tmp_path / "chips", SMALL)
+    picture = np.asarray(Image.open(tmp_path / "chips" / "preview.png"))
+    for color in ((31, 120, 180), (255, 127, 0), (227, 26, 28)):  # frames of train, val and test
+        assert (picture == color).all(axis=-1).any()
+    style = (tmp_path / "chips" / "index.qml").read_text()
+    categories = ElementTree.fromstring(style).findall("./renderer-v2[@attr='split']/categories/category")
+    assert [entry.get("value") for entry in categories] == ["train", "val", "test"]
+    assert len(geopandas.read_file(tmp_path / "chips" / "index.gpkg")) > 0  # quiet without a layer name
+
+
+def test_only_ground_inside_the_aoi_is_valid(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    where = grid(300, 420)
+    left, top = where.transform.c, where.transform.f
+    area = geopandas.GeoDataFrame(geometry=[box(left, top - 256, left + 320, top)], crs=UTM)
+    area.to_crs(4326).to_file(tmp_path / "aoi.gpkg")
+    config = dataclasses.replace(SMALL, aoi=tmp_path / "aoi.gpkg", min_valid=0.4, split="1:0:0")
+    tile(*pair, tmp_path / "chips", config)
+    index = ChipSet.open(tmp_path / "chips").index()
+    assert len(index) and index["row_off"].max() <= 96 + 32 and index["col_off"].max() <= 128 + 32
+    lines = geopandas.GeoDataFrame(geometry=[LineString([(0, 0), (1, 1)])], crs=UTM)
+    lines.to_file(tmp_path / "lines.gpkg")
+    with pytest.raises(RasterError, match="has no polygons"):
+        tile(*pair, tmp_path / "other", dataclasses.replace(SMALL, aoi=tmp_path / "lines.gpkg"))
+
+
+def test_nearly_uniform_chips_are_dropped_when_asked(tmp_path: Path) -> None:
+    where = grid(64, 128)
+    codes = class_map(64, 128)
+    codes[:, :, :64] = 2
+    source = write_raster(tmp_path / "map.tif", codes, where)
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 64, 128), np.uint8), where)
+    tile(source, target, tmp_path / "chips", TileConfig(size=32, max_share=0.95, split="1:0:0"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert chipset.index()["col_off"].min() == 64
+    assert chipset.scenes[0].dropped["nearly one class"] == 4
+
+
+def test_whole_scenes_fill_the_splits_in_turn(tmp_path: Path) -> None:
+    config = TileConfig(size=32, split_by="scene", split="2:1:1")
+    for number in range(4):
+        where = grid(64, 64, left=500_000 + 1000 * number)
+        source = write_raster(tmp_path / f"map{number}.tif", class_map(64, 64), where)
+        target = write_raster(tmp_path / f"image{number}.tif", np.full((3, 64, 64), number, np.uint8), where)
+        result = tile(source, target, tmp_path / "chips", config)
+    index = ChipSet.open(tmp_path / "chips").index()
+    assert index.groupby("scene")["split"].nunique().max() == 1
+    assert (result.train, result.val, result.test) == (8, 4, 4)
+
+
+def test_random_splits_warn_and_still_share_no_ground(
+    pair: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, split_by="random"))
+    assert "chips split at random" in caplog.text and result.val and result.test
+    assert leaks(ChipSet.open(tmp_path / "chips").index(), 0) == 0
+
+
+def test_classes_missing_from_training_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    where = grid(160, 160)
+    source = write_raster(tmp_path / "map.tif", class_map(160, 160), where)
+    names = "".join(f"<Category>{name}</Category>" for name in ("", "water", "meadow", "marsh", "", "road"))
+    Path(f"{source}.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 160, 160), np.uint8), where)
+    tile(source, target, tmp_path / "chips", SMALL)
+    assert "no training chip holds the source class marsh" in caplog.text
+
+
+def test_the_check_finds_leaks_and_broken_chips(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    from geop2p import check
+
+    tile(*pair, tmp_path / "chips", SMALL)
+    assert check(tmp_path / "chips") == []
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    row = index[index["split"] == "train"].iloc[0]
+    moved = index.copy()
+    held = index[index["split"] == "test"].iloc[0]
+    moved.loc[moved["id"] == row["id"], "geometry"] = held.geometry
+    chipset.save(moved)
+    problems = check(tmp_path / "chips")
+    assert f"{row['id']} (train) shares ground with test chips, or comes too near" in problems
+    chipset.path("target", row["split"], row["id"]).write_bytes(b"broken")
+    assert any("cannot be read as a raster" in problem for problem in check(tmp_path / "chips"))

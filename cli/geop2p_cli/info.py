@@ -10,19 +10,26 @@ import geop2p
 
 @click.command()
 @click.argument("path")
+@click.option("--check", is_flag=True, help="Prove a chip set sound: whole chips, and splits that share no ground.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def info(path: str, as_json: bool) -> None:
+def info(path: str, check: bool, as_json: bool) -> None:
     """Say what PATH is: a raster, vector layer, chip set, run or model.
 
     \b
     Example:
       geop2p info prediction.tif
+      geop2p info chips --check
     """
     result = geop2p.describe(path)
+    problems = geop2p.check(path, progress=not as_json) if check else []
+    if check:
+        result["problems"] = problems
     if as_json:
         click.echo(json.dumps(result))
     else:
         _print(result, "")
+    if problems:
+        raise geop2p.GeoP2PError(f"{path}: {len(problems)} problems, the first: {problems[0]}")
 
 
 def _print(data: dict[str, Any], indent: str) -> None:
@@ -30,6 +37,8 @@ def _print(data: dict[str, Any], indent: str) -> None:
         if isinstance(value, dict) and value:
             click.echo(f"{indent}{name}")
             _print(value, indent + "  ")
+        elif name == "problems":
+            click.echo("problems: none" if not value else "problems\n  " + "\n  ".join(value))
         elif value not in (None, {}, []):
             shown = ", ".join(str(entry) for entry in value) if isinstance(value, list | tuple) else value
             click.echo(f"{indent}{name.replace('_', ' ')}: {shown}")

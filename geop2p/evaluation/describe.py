@@ -8,6 +8,7 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.vectors import is_vector
+from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import read_metrics
 from geop2p.translator import FILE_NAME, read_card
@@ -44,6 +45,15 @@ def describe(path: str | Path) -> dict[str, Any]:
             "features": len(layer.vector.features),
         }
     return _raster(path)
+
+
+def check(path: str | Path, progress: bool = False) -> list[str]:
+    """What is wrong with a chip set, a line each; empty if it is sound.
+
+    Raises:
+        ChipSetError: It is no chip set.
+    """
+    return check_chips(ChipSet.open(path), progress)
 
 
 def _raster(path: str | Path) -> dict[str, Any]:

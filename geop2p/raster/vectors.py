@@ -58,19 +58,7 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     Raises:
         RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
     """
-    if not Path(path).exists():
-        raise RasterError(f"{path}: no such file")
-    try:
-        features = geopandas.read_file(path)
-    except pyogrio.errors.DataSourceError as error:
-        raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
-    if not isinstance(features, geopandas.GeoDataFrame):
-        raise RasterError(f"{path}: is a table without geometry")
-    features = features[~(features.geometry.is_empty | features.geometry.isna())]
-    if features.empty:
-        raise RasterError(f"{path}: has no features with a geometry")
-    if features.crs is None:
-        raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
+    features = _read_features(path)
     if field is not None and field not in features.columns:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
         raise RasterError(f"{path}: has no field '{field}'; it has {names}")
@@ -89,6 +77,53 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     burnt = {"code": [codes[label] for label in labels]}
     kept = geopandas.GeoDataFrame(burnt, geometry=features.geometry.array, crs=features.crs)
     return VectorLayer(str(path), kept, tuple(classes))
+
+
+def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
+    """All features of a layer that have a geometry."""
+    if not Path(path).exists():
+        raise RasterError(f"{path}: no such file")
+    try:
+        features = geopandas.read_file(path)
+    except pyogrio.errors.DataSourceError as error:
+        raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
+    if not isinstance(features, geopandas.GeoDataFrame):
+        raise RasterError(f"{path}: is a table without geometry")
+    features = features[~(features.geometry.is_empty | features.geometry.isna())]
+    if features.empty:
+        raise RasterError(f"{path}: has no features with a geometry")
+    if features.crs is None:
+        raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
+    return features
+
+
+class Area:
+    """Ground inside polygons, on a grid.
+
+    Args:
+        path: Vector layer of polygons in any CRS.
+        grid: Where to look.
+
+    Raises:
+        RasterError: It is missing, unreadable, empty or without CRS, or holds no polygons.
+    """
+
+    def __init__(self, path: str | Path, grid: Grid) -> None:
+        features = _read_features(path)
+        features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
+        if features.empty:
+            raise RasterError(f"{path}: has no polygons")
+        assert grid.crs is not None
+        self._grid, self._features = grid, features.to_crs(grid.crs)
+
+    def mask(self, window: Window) -> Mask:
+        """Pixels of a window of the grid whose centre is inside (rows, cols)."""
+        here = self._grid.window(window)
+        found = self._features.geometry.iloc[self._features.sindex.query(here.footprint)]
+        inside = np.zeros((here.height, here.width), np.uint8)
+        if len(found):
+            rasterize(found, out=inside, transform=here.transform)
+        return inside > 0
 
 
 class VectorReader:

@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import geopandas
-import pyogrio
 from rasterio.windows import Window
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.atomic import replacing, write_json
+from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
+from geop2p.tiling.index import INDEX, read_index, write_index
 
 FORMAT = 1
 DESCRIPTION = "chipset.json"
-INDEX = "index.gpkg"
-LAYER = "chips"
 SIDES = ("source", "target")
 
 
@@ -122,9 +120,7 @@ class ChipSet:
 
     def save(self, index: geopandas.GeoDataFrame) -> None:
         """Write the index, then the description, each atomically."""
-        with replacing(self.folder / INDEX) as temporary:
-            temporary.unlink()
-            index.to_file(temporary, layer=LAYER, driver="GPKG")
+        write_index(self.folder / INDEX, index)
         scenes = [
             {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
             | {"grid": scene.grid.to_dict()}
@@ -149,12 +145,13 @@ class ChipSet:
         valid (share), source_<code> or target_<code> (share of each class), geometry (footprint in the scenes'
         common CRS, else EPSG:4326).
         """
-        try:
-            table = geopandas.read_file(self.folder / INDEX, layer=LAYER)
-        except pyogrio.errors.DataSourceError as error:
-            raise ChipSetError(f"{self.folder / INDEX}: missing or damaged; tile again with --overwrite") from error
+        table = read_index(self.folder / INDEX)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
         return table[table["scene"].isin(known)].reset_index(drop=True)
+
+    def encoding(self, side: str) -> Encoding:
+        """Encoding of the source or the target."""
+        return {"source": self.source, "target": self.target}[side]
 
     def path(self, side: str, split: Split, chip: str) -> Path:
         """File of one side of a chip."""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -20,9 +22,9 @@ def class_shares(side: str, codes: Array) -> dict[str, float]:
     return {f"{side}_{value}": float(count / codes.size) for value, count in zip(values, counts, strict=True)}
 
 
-def share_columns(table: geopandas.GeoDataFrame) -> list[str]:
-    """The columns of an index that hold class shares."""
-    return [name for name in table.columns if re.fullmatch(r"(source|target)_-?\d+", name)]
+def share_columns(table: Iterable[Any]) -> list[str]:
+    """The columns of an index, or the names of an entry of it, that hold class shares."""
+    return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
 
 
 def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encoding:
@@ -57,7 +59,7 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDat
     if not draft.is_classes:
         return draft
     train = index[index["split"] == "train"]
-    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
+    columns = [name for name in share_columns(index.columns) if name.startswith(side) and (train[name] > 0).any()]
     known = {entry.value for entry in draft.classes}
     seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
     new = [layer.map_class(value) for value in seen]
@@ -66,7 +68,7 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDat
 
 def scaled_encoding(chipset: ChipSet, index: geopandas.GeoDataFrame, side: str, progress: bool) -> Encoding:
     """The side's encoding with intervals from the valid pixels of the training chips, where it needs them."""
-    encoding: Encoding = getattr(chipset, side)
+    encoding = chipset.encoding(side)
     train = index.loc[index["split"] == "train", "id"]
     if not needs_statistics(encoding) or train.empty:
         return encoding

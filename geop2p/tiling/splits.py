@@ -2,6 +2,9 @@
 
 import csv
 import hashlib
+import logging
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +13,16 @@ import numpy.typing as npt
 import shapely
 from geopandas import GeoDataFrame
 
-from geop2p.config import SPLITS, Split
+from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.tiling.chips import Scene
 
 MOST_CHIPS_A_BLOCK = 8  # a side
 LEAST_BLOCKS = 40
 
 Block = tuple[int, int]
+
+log = logging.getLogger(__name__)
 
 
 def block_side(positions: Sequence[tuple[int, int]]) -> int:
@@ -46,14 +52,18 @@ def assign_blocks(areas: Mapping[Block, float], shares: Mapping[Split, float], k
     def order(block: Block) -> bytes:
         return hashlib.sha256(f"{key}:{block[0]}:{block[1]}".encode()).digest()
 
-    wanted = {split: shares[split] * sum(areas.values()) for split in SPLITS if shares[split] > 0}
-    given = dict.fromkeys(wanted, 0.0)
+    given: dict[Split, float] = dict.fromkeys(SPLITS, 0.0)
     result: dict[Block, Split] = {}
     for block in sorted(areas, key=order):
-        split = max(wanted, key=lambda name: 1 - given[name] / wanted[name])
+        split = lacking(given, shares)
         result[block] = split
         given[split] += areas[block]
     return result
+
+
+def lacking(given: Mapping[Split, float], shares: Mapping[Split, float]) -> Split:
+    """The split that has least of what its share asks for, training first where they are equal."""
+    return min((split for split in SPLITS if shares[split] > 0), key=lambda split: given[split] / shares[split])
 
 
 def read_split_file(path: Path) -> dict[str, Split]:
@@ -130,3 +140,52 @@ def find_leaks(index: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: f
         others = index.loc[np.isin(split, stronger) & ~dropped]
         dropped[own] |= near(index.loc[own], others, buffer, pixel)
     return dropped
+
+
+def split_chips(table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> GeoDataFrame:
+    """Add the columns split and block, and leave out chips that come too near to another split.
+
+    Args:
+        table: The scene's chips in its CRS, with row_off, col_off (pixels) and valid (share).
+        scene: Where they lie.
+        fixed: Chips of earlier scenes.
+        config: Rule, shares, buffer and seed.
+
+    Raises:
+        ChipSetError: The split file is bad or lacks the scene.
+    """
+    positions = list(zip(table["row_off"] // config.step, table["col_off"] // config.step, strict=True))
+    side = block_side(positions)
+    blocks = [(int(row) // side, int(col) // side) for row, col in positions]
+    splits = _splits(blocks, table, scene, fixed, config)
+    named = table.assign(split=splits, block=[f"{row}_{col}" for row, col in blocks])
+    pixel = math.sqrt(abs(scene.grid.transform.determinant))
+    leaks = find_leaks(named, fixed, config.buffer * pixel, pixel)
+    return named[~leaks].reset_index(drop=True)
+
+
+def _splits(
+    blocks: list[tuple[int, int]],
+    table: GeoDataFrame,
+    scene: Scene,
+    fixed: GeoDataFrame,
+    config: TileConfig,
+) -> list[Split]:
+    """The split of every chip by the rule of the settings."""
+    key, shares = f"{config.seed}:{scene.id}", config.split_shares
+    if config.split_file is not None:
+        given = read_split_file(config.split_file)
+        if scene.id not in given:
+            raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
+        return [given[scene.id]] * len(blocks)
+    if config.split_by == "scene":
+        held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
+        return [lacking(held, shares)] * len(blocks)
+    places = list(enumerate([0] * len(blocks))) if config.split_by == "random" else blocks
+    if config.split_by == "random":
+        log.warning("chips split at random lie side by side with the training: scores will be better than the model")
+    areas: Counter[tuple[int, int]] = Counter()
+    for place, valid in zip(places, table["valid"], strict=True):
+        areas[place] += valid
+    assigned = assign_blocks(areas, shares, key)
+    return [assigned[place] for place in places]

@@ -18,6 +18,7 @@ from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
+from geop2p.raster.vectors import Area
 from geop2p.raster.writing import write_categories, write_chip
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.scenes import lattice
@@ -47,32 +48,42 @@ def stage(
     drafts: tuple[Encoding, ...],
     config: TileConfig,
     progress: bool,
-) -> geopandas.GeoDataFrame:
-    """Write the chips with enough valid ground to the staging folder; a row of the index for each."""
+) -> tuple[geopandas.GeoDataFrame, dict[str, int]]:
+    """Write the chips with enough valid ground to the staging folder.
+
+    Returns:
+        A row of the index for each, and how many windows gave no chip, by reason.
+    """
+    dropped = {"too little valid ground": 0, "nearly one class": 0}
     palettes = [_palette(layer) for layer in layers]
     rows = []
     for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
         share = float(valid.mean())
         if share < config.min_valid:
+            dropped["too little valid ground"] += 1
             continue
         window = Window(col, row, config.size, config.size)
         name = f"{scene.id}_r{row:06d}_c{col:06d}"
         entry: dict[str, Any] = {"id": name, "scene": scene.id, "row_off": row, "col_off": col, "valid": share}
-        for side, draft, palette, values in zip(SIDES, drafts, palettes, sides, strict=True):
+        for side, draft, values in zip(SIDES, drafts, sides, strict=True):
+            entry |= class_shares(side, values[0][valid]) if draft.is_classes else {}
+        if any(entry[column] > config.max_share for column in share_columns(entry)):
+            dropped["nearly one class"] += 1
+            continue
+        for side, palette, values in zip(SIDES, palettes, sides, strict=True):
             file = staging / side / f"{name}.tif"
             if not file.exists():
                 write_chip(file, values, valid, scene.grid.window(window), palette)
-            if draft.is_classes:
-                entry |= class_shares(side, values[0][valid])
         entry["geometry"] = scene.grid.window(window).footprint
         rows.append(entry)
     if not rows:
+        uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
         raise ChipSetError(
-            f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
-            f"{scene.grid.describe()}; lower --min-valid or --size"
+            f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground{uniform} on a grid "
+            f"of {scene.grid.describe()}; lower --min-valid or --size{', raise --max-share' if uniform else ''}"
         )
     table = geopandas.GeoDataFrame(rows, geometry="geometry", crs=scene.grid.crs)
-    return table.fillna(dict.fromkeys(share_columns(table), 0.0))
+    return table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped
 
 
 def _windows(
@@ -84,11 +95,14 @@ def _windows(
     width = columns[-1] + config.size
     with ExitStack() as stack, tqdm(total=len(places), unit="chip", desc="tile", disable=not progress) as bar:
         readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
+        area = None if config.aoi is None else Area(config.aoi, grid)
         for row in sorted({row for row, _ in places}):
             strips = [reader.read(Window(0, row, width, config.size)) for reader in readers]
             inside = np.zeros((config.size, width), bool)
             inside[: max(0, grid.height - row), : grid.width] = True
             joint = strips[0][1] & strips[1][1] & inside
+            if area is not None:
+                joint &= area.mask(Window(0, row, width, config.size))
             for col in columns:
                 at = (slice(None), slice(col, col + config.size))
                 yield row, col, [values[:, :, at[1]] for values, _ in strips], joint[at]
@@ -108,6 +122,6 @@ def move_chips(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame) -
             file = chipset.path(side, split, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             (staging / side / f"{name}.tif").replace(file)
-            encoding: Encoding = getattr(chipset, side)
+            encoding = chipset.encoding(side)
             if encoding.is_classes:
                 write_categories(file, encoding)

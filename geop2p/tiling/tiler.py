@@ -1,10 +1,9 @@
 """`tile`: cut two layers covering the same ground into paired chips."""
 
 import dataclasses
-import math
+import logging
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,21 @@ from typing import Any
 import geopandas
 import pandas as pd
 
-from geop2p.config import SPLITS, Split, TileConfig
+from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint
-from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, ChipSet, Scene, count_splits
-from geop2p.tiling.scenes import lattice, scene_grid, scene_name, unused
+from geop2p.tiling.chips import DESCRIPTION, SIDES, ChipSet, Scene, count_splits
+from geop2p.tiling.index import INDEX, INDEX_STYLE
+from geop2p.tiling.preview import PREVIEW, write_preview
+from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, scaled_encoding, share_columns, with_observed_classes
-from geop2p.tiling.splits import assign_blocks, block_side, find_leaks, read_split_file
+from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import claim_staging, move_chips, stage
 
 STAGING = ".staging"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def tile(
         raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
     settings = _settings(config)
     layers = _open_pair(source, target, config, earlier)
+    for side, layer in zip(SIDES, layers, strict=True):
+        log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     if earlier is not None:
         _check_settings(earlier, config, settings)
     scene = _scene(layers, config, earlier)
@@ -115,7 +120,12 @@ def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | N
         source=layers[0].path,
         target=layers[1].path,
         fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
-        options={"source_kind": layers[0].kind, "target_kind": layers[1].kind, "source_field": config.source_field},
+        options={
+            "source_kind": layers[0].kind,
+            "target_kind": layers[1].kind,
+            "source_field": config.source_field,
+            "aoi": None if config.aoi is None else fingerprint(config.aoi),
+        },
         dropped={},
     )
 
@@ -165,11 +175,11 @@ def _cut_and_place(
 ) -> None:
     """Cut the chips, split them, move them to their places, and write index and description."""
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
-    table = stage(staging, scene, layers, drafts, config, progress)
-    windows = len(lattice(scene.grid, config))
+    table, dropped = stage(staging, scene, layers, drafts, config, progress)
     fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
-    table, near = _split(table, scene, fixed, config)
-    dropped = {"valid": windows - len(table) - near, "near another split": near}
+    staged = len(table)
+    table = split_chips(table, scene, fixed, config)
+    dropped |= {"near another split": staged - len(table)}
     index = _joined(fixed, table)
     _check_splits(count_splits(index), scene, config)
 
@@ -194,6 +204,8 @@ def _cut_and_place(
         target=scaled_encoding(chipset, index, "target", progress),
     )
     chipset.save(index)
+    write_preview(chipset, index)
+    _warn_of_missing(chipset, index)
 
 
 def _open_pair(
@@ -208,28 +220,15 @@ def _open_pair(
     return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
 
 
-def _split(
-    table: geopandas.GeoDataFrame, scene: Scene, fixed: geopandas.GeoDataFrame, config: TileConfig
-) -> tuple[geopandas.GeoDataFrame, int]:
-    """Add the columns split and block, drop chips near other splits; the rest, and how many went."""
-    positions = list(zip(table["row_off"] // config.step, table["col_off"] // config.step, strict=True))
-    side = block_side(positions)
-    blocks = [(int(row) // side, int(col) // side) for row, col in positions]
-    if config.split_file is not None:
-        given = read_split_file(config.split_file)
-        if scene.id not in given:
-            raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
-        splits: list[Split] = [given[scene.id]] * len(blocks)
-    else:
-        areas: Counter[tuple[int, int]] = Counter()
-        for block, valid in zip(blocks, table["valid"], strict=True):
-            areas[block] += valid
-        assigned = assign_blocks(areas, config.split_shares, f"{config.seed}:{scene.id}")
-        splits = [assigned[block] for block in blocks]
-    named = table.assign(split=splits, block=[f"{row}_{col}" for row, col in blocks])
-    pixel = math.sqrt(abs(scene.grid.transform.determinant))
-    leaks = find_leaks(named, fixed, config.buffer * pixel, pixel)
-    return named[~leaks].reset_index(drop=True), int(leaks.sum())
+def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
+    """Name the classes that no training chip holds: the model cannot learn them."""
+    train = index[index["split"] == "train"]
+    for side in SIDES:
+        encoding = chipset.encoding(side)
+        columns = {entry.name: f"{side}_{entry.value}" for entry in encoding.classes}
+        missing = [name for name, column in columns.items() if column not in train or not (train[column] > 0).any()]
+        if missing:
+            log.warning("no training chip holds the %s class %s", side, ", ".join(missing))
 
 
 def _joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -237,14 +236,14 @@ def _joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geo
     if len(fixed) and fixed.crs != table.crs:
         fixed, table = fixed.to_crs(4326), table.to_crs(4326)
     joined = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
-    shares = sorted(share_columns(joined), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
+    shares = sorted(share_columns(joined.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
     first = ["id", "scene", "split", "block", "row_off", "col_off", "valid"]
     return joined.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
 
 
 def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
     """Refuse a block split that leaves a split without chips."""
-    if config.split_file is not None:
+    if config.split_by in ("file", "scene"):  # filled scene by scene
         return
     empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
     if empty:
@@ -258,7 +257,7 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = ("min_valid", "split", "split_by", "buffer", "seed", "grid")
+    names = ("min_valid", "max_share", "split", "split_by", "buffer", "seed", "grid")
     return {name: getattr(config, name) for name in names}
 
 
@@ -281,5 +280,5 @@ def _remove(folder: Path) -> None:
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
     for name in (*SIDES, STAGING):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (DESCRIPTION, INDEX):
+    for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW):
         (folder / name).unlink(missing_ok=True)

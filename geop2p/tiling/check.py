@@ -1,0 +1,41 @@
+"""Proof that a chip set is sound: its chips are whole, and no split sees the ground of another."""
+
+import itertools
+
+from tqdm import tqdm
+
+from geop2p.config import SPLITS
+from geop2p.errors import GeoP2PError
+from geop2p.raster.grid import local_crs
+from geop2p.tiling.chips import ChipSet, count_splits
+from geop2p.tiling.splits import near
+
+
+def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
+    """What is wrong with a chip set, a line each; empty if it is sound.
+
+    Every chip is read: both sides must have the size, bands and type that the description promises. No chip of a
+    split may share ground with, or come nearer than the buffer to, a chip of another, measured in the projected CRS
+    of each scene.
+    """
+    index = chipset.index()
+    problems = []
+    if count_splits(index) != chipset.counts:
+        problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
+    rows = list(zip(index["split"], index["id"], strict=True))
+    for split, name in tqdm(rows, desc="check", unit="chip", disable=not progress):
+        try:
+            chipset.read(split, name)
+        except GeoP2PError as error:
+            problems.append(str(error))
+    for scene in chipset.scenes:
+        crs = local_crs(scene.grid)
+        own = index[index["scene"] == scene.id].to_crs(crs)
+        pixel = min(scene.grid.pixel_size or (1.0, 1.0))
+        distance = chipset.settings["buffer"] * pixel
+        for split, other in itertools.permutations(SPLITS, 2):
+            mine = own[own["split"] == split]
+            close = near(mine, index[index["split"] == other], distance, pixel)
+            names = mine["id"].to_numpy()[close]
+            problems += [f"{name} ({split}) shares ground with {other} chips, or comes too near" for name in names]
+    return problems

@@ -1,0 +1,65 @@
+"""The index of a chip set: a GeoPackage that opens in QGIS coloured by split."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import geopandas
+import pyogrio
+
+from geop2p.config import Split
+from geop2p.errors import ChipSetError
+from geop2p.raster.atomic import replacing, write_text
+
+INDEX = "index.gpkg"
+INDEX_STYLE = "index.qml"
+LAYER = "chips"
+SPLIT_COLORS: dict[Split, tuple[int, int, int]] = {"train": (31, 120, 180), "val": (255, 127, 0), "test": (227, 26, 28)}
+
+
+def write_index(file: Path, index: geopandas.GeoDataFrame) -> None:
+    """Write the index, atomically, and beside it the style that QGIS opens it with.
+
+    The style is a file and not a table of the GeoPackage: readers that are not told a layer's name stay quiet.
+    """
+    with replacing(file) as temporary:
+        temporary.unlink()
+        index.to_file(temporary, layer=LAYER, driver="GPKG")
+    write_text(file.with_name(INDEX_STYLE), _index_style())
+
+
+def read_index(file: Path) -> geopandas.GeoDataFrame:
+    """Read an index.
+
+    Raises:
+        ChipSetError: It is missing or damaged.
+    """
+    try:
+        return geopandas.read_file(file, layer=LAYER)
+    except pyogrio.errors.DataSourceError as error:
+        raise ChipSetError(f"{file}: missing or damaged; tile again with --overwrite") from error
+
+
+def _index_style() -> str:
+    """QML: one fill symbol with a coloured outline for each split."""
+    root = ElementTree.Element("qgis", version="3.22", styleCategories="Symbology")
+    renderer = ElementTree.SubElement(root, "renderer-v2", type="categorizedSymbol", attr="split", enableorderby="0")
+    categories = ElementTree.SubElement(renderer, "categories")
+    symbols = ElementTree.SubElement(renderer, "symbols")
+    for number, (split, (red, green, blue)) in enumerate(SPLIT_COLORS.items()):
+        ElementTree.SubElement(categories, "category", value=split, label=split, symbol=str(number), render="true")
+        symbol = ElementTree.SubElement(symbols, "symbol", type="fill", name=str(number), alpha="1")
+        layer = ElementTree.SubElement(
+            symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"}
+        )
+        options = ElementTree.SubElement(layer, "Option", type="Map")
+        values = {
+            "color": f"{red},{green},{blue},60",
+            "outline_color": f"{red},{green},{blue},255",
+            "outline_width": "0.3",
+            "style": "solid",
+        }
+        for name, value in values.items():
+            ElementTree.SubElement(options, "Option", name=name, value=value, type="QString")
+            ElementTree.SubElement(layer, "prop", k=name, v=value)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
