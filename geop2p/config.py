@@ -44,6 +44,9 @@ class TileConfig:
     source_field: str | None = option(None, "Attribute of a vector SOURCE that gives the class; none: one class.")
     aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
     min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
+    max_shift: float | None = option(
+        None, "Largest shift in pixels of the target against the source; chips that show more are dropped. None: any."
+    )
     max_share: float = option(1.0, "Largest share of one class in a chip, 0 to 1; chips above it are dropped.")
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
     split_by: SplitRule = option(
@@ -62,6 +65,8 @@ class TileConfig:
         _check_seed(self.seed)
         if not 0 < self.min_valid <= 1:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
+        if self.max_shift is not None and self.max_shift < 0:
+            raise ConfigError(f"max_shift is {self.max_shift}, expected at least 0")
         if not 0 < self.max_share <= 1:
             raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
         if (self.split_by == "file") != (self.split_file is not None):

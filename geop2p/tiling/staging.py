@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +22,14 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.vectors import Area
 from geop2p.raster.writing import write_categories, write_chip
+from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift, report
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.scenes import lattice
 from geop2p.tiling.sides import class_shares, share_columns
+
+SHIFTS_MEASURED = 64  # about so many chips of a scene, unless --max-shift asks for all
+
+log = logging.getLogger(__name__)
 
 
 def claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
@@ -54,7 +61,11 @@ def stage(
     Returns:
         A row of the index for each, and how many windows gave no chip, by reason.
     """
-    dropped = {"too little valid ground": 0, "nearly one class": 0}
+    dropped = {"too little valid ground": 0, "nearly one class": 0, "shifted": 0}
+    classes = (drafts[0].is_classes, drafts[1].is_classes)
+    every = 1 if config.max_shift is not None else math.ceil(len(lattice(scene.grid, config)) / SHIFTS_MEASURED)
+    shifts: list[Shift] = []
+    kept = 0
     palettes = [_palette(layer) for layer in layers]
     rows = []
     for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
@@ -70,12 +81,22 @@ def stage(
         if any(entry[column] > config.max_share for column in share_columns(entry)):
             dropped["nearly one class"] += 1
             continue
+        kept += 1
+        shift = measure_shift(sides[0], sides[1], valid, classes) if kept % every == 0 else None
+        shifts += [] if shift is None else [shift]
+        if shift is not None and config.max_shift is not None and _is_shifted(shift, config.max_shift):
+            dropped["shifted"] += 1
+            continue
+        entry |= {"shift_rows": math.nan, "shift_cols": math.nan, "shift_confidence": math.nan}
+        if shift is not None:
+            entry |= {"shift_rows": shift.rows, "shift_cols": shift.cols, "shift_confidence": shift.confidence}
         for side, palette, values in zip(SIDES, palettes, sides, strict=True):
             file = staging / side / f"{name}.tif"
             if not file.exists():
                 write_chip(file, values, valid, scene.grid.window(window), palette)
         entry["geometry"] = scene.grid.window(window).footprint
         rows.append(entry)
+    log.info("%s", report(scene.id, shifts))
     if not rows:
         uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
         raise ChipSetError(
@@ -84,6 +105,10 @@ def stage(
         )
     table = geopandas.GeoDataFrame(rows, geometry="geometry", crs=scene.grid.crs)
     return table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped
+
+
+def _is_shifted(shift: Shift, most: float) -> bool:
+    return shift.confidence >= TRUSTED and max(abs(shift.rows), abs(shift.cols)) > most
 
 
 def _windows(

@@ -237,7 +237,8 @@ def _joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geo
         fixed, table = fixed.to_crs(4326), table.to_crs(4326)
     joined = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
     shares = sorted(share_columns(joined.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
-    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid"]
+    shift = ["shift_rows", "shift_cols", "shift_confidence"]
+    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid", *shift]
     return joined.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
 
 
@@ -257,7 +258,7 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = ("min_valid", "max_share", "split", "split_by", "buffer", "seed", "grid")
+    names = ("min_valid", "max_shift", "max_share", "split", "split_by", "buffer", "seed", "grid")
     return {name: getattr(config, name) for name in names}
 
 

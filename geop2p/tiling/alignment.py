@@ -1,0 +1,120 @@
+"""Misregistration: how far target and source of a chip are apart, by phase correlation of their edges.
+
+Phase correlation after Kuglin and Hines (1975); the peak is refined by evaluating the Fourier sum around it
+(Guizar-Sicairos et al., Optics Letters 33, 2008). Pure: opens no files.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.raster.encoding import Array, Mask
+
+LARGEST = 12  # pixels of shift that are looked for
+TRUSTED = 10.0  # confidence above which the shift of a single chip is believed
+LEAST_TRUSTED = 5  # chips that a median needs
+SMOOTHING = 0.12  # cycles a pixel: finer detail is noise to the other side
+STEP = 0.05  # pixels between the places at which the peak is refined
+MARGIN = 1.5  # pixels around the peak that are refined
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Where the target lies relative to the source.
+
+    Attributes:
+        rows: Pixels that the target lies below the source.
+        cols: Pixels that it lies to the right of the source.
+        confidence: Height of the correlation's peak in its standard deviations; below `TRUSTED` it may be chance.
+    """
+
+    rows: float
+    cols: float
+    confidence: float
+
+
+def measure_shift(source: Array, target: Array, valid: Mask, classes: tuple[bool, bool]) -> Shift:
+    """The shift of the target against the source of a chip.
+
+    Args:
+        source: Stored values (bands, rows, cols).
+        target: Stored values (bands, rows, cols).
+        valid: (rows, cols).
+        classes: Whether source and target are maps of classes, which are told by their boundaries.
+    """
+    sides = zip((source, target), classes, strict=True)
+    first, second = (np.fft.fft2(edges(values, valid, is_classes)) for values, is_classes in sides)
+    cross = second * np.conj(first)
+    rows, cols = np.fft.fftfreq(valid.shape[0])[:, None], np.fft.fftfreq(valid.shape[1])
+    smooth = np.exp(-(rows**2 + cols**2) / (2 * SMOOTHING**2))
+    cross = smooth * cross / np.maximum(np.abs(cross), 1e-12)
+    surface = np.fft.ifft2(cross).real
+    reach = _near_zero(valid.shape)
+    peak = np.unravel_index(np.argmax(np.where(reach, surface, -np.inf)), surface.shape)
+    deviation = float(surface.std())
+    row, col = (
+        int(place) if place <= side // 2 else int(place) - side for place, side in zip(peak, valid.shape, strict=True)
+    )
+    fine_row, fine_col, height = _refine(cross, row, col)
+    return Shift(fine_row, fine_col, height / deviation if deviation else 0.0)
+
+
+def edges(values: Array, valid: Mask, is_classes: bool) -> Floats:
+    """Strength of the edges (rows, cols), tapered to the border; 0 beside ground that is not valid.
+
+    Boundaries for classes; else the gradient, each band scaled by its own mean so that none outweighs the others.
+    """
+    if is_classes:
+        planes = (values[:1] == np.unique(values[0][valid])[:, None, None]).astype(np.float64)
+    else:
+        planes = np.where(valid, values, 0).astype(np.float64)
+    strength = np.zeros(valid.shape)
+    for plane in planes:
+        down, across = np.gradient(plane)
+        gradient = np.hypot(down, across)
+        strength += gradient / (gradient[valid].mean() or 1.0) if valid.any() else 0.0
+    whole = valid.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            whole &= np.roll(valid, step, axis)
+    centred = np.where(whole, strength - (strength[whole].mean() if whole.any() else 0.0), 0.0)
+    taper = np.hanning(valid.shape[0] + 2)[1:-1, None] * np.hanning(valid.shape[1] + 2)[1:-1]
+    tapered: Floats = centred * taper
+    return tapered
+
+
+def _near_zero(shape: tuple[int, ...]) -> Mask:
+    """Places of a correlation surface that stand for a shift within reach."""
+    rows, cols = (np.minimum(np.arange(side), side - np.arange(side)) <= LARGEST for side in shape)
+    near: Mask = rows[:, None] & cols
+    return near
+
+
+def _refine(cross: npt.NDArray[Any], row: int, col: int) -> tuple[float, float, float]:
+    """Row, column and height of the peak of the correlation near a pixel of it."""
+    offsets = np.arange(-MARGIN, MARGIN + STEP / 2, STEP)
+    height, width = cross.shape
+    down = np.exp(2j * np.pi * np.outer(row + offsets, np.fft.fftfreq(height)))
+    across = np.exp(2j * np.pi * np.outer(np.fft.fftfreq(width), col + offsets))
+    surface = (down @ cross @ across).real / cross.size
+    at_row, at_col = np.unravel_index(np.argmax(surface), surface.shape)
+    return float(row + offsets[at_row]), float(col + offsets[at_col]), float(surface[at_row, at_col])
+
+
+def report(scene: str, shifts: list[Shift]) -> str:
+    """One line on the shifts of a scene's chips: their median and spread, and whether to worry."""
+    trusted = [shift for shift in shifts if shift.confidence >= TRUSTED]
+    if len(trusted) < LEAST_TRUSTED:
+        return f"{scene}: too few edges in common to tell whether source and target lie on each other"
+    places = np.array([(shift.rows, shift.cols) for shift in trusted])
+    median = np.median(places, axis=0)
+    spread = float(1.4826 * np.median(np.abs(places - median)))
+    line = (
+        f"{scene}: the target lies {median[0]:+.2f} rows, {median[1]:+.2f} columns from the source "
+        f"(median of {len(trusted)} chips, spread {spread:.2f})"
+    )
+    return line + ("; check their georeference" if np.abs(median).max() > max(1.0, spread) else "")
