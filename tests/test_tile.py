@@ -546,3 +546,53 @@ def test_the_check_finds_leaks_and_broken_chips(pair: tuple[Path, Path], tmp_pat
     assert f"{row['id']} (train) shares ground with test chips, or comes too near" in problems
     chipset.path("target", row["split"], row["id"]).write_bytes(b"broken")
     assert any("cannot be read as a raster" in problem for problem in check(tmp_path / "chips"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three small float scenes and their maps, paired by stem."""
+    for name in ("maps", "images"):
+        (tmp_path / name).mkdir()
+    for number in range(3):
+        where = grid(100, 140, left=500_000 + 1000 * number)
+        write_raster(tmp_path / "maps" / f"s{number}.tif", class_map(100, 140, number), where)
+        values = np.random.default_rng(number).normal(50 * number, 3, (1, 100, 140)).astype(np.float32)
+        write_raster(tmp_path / "images" / f"s{number}.tif", values, where)
+    return tmp_path / "maps", tmp_path / "images"
+
+
+def test_folders_are_paired_by_stem(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    config = TileConfig(size=32, target_kind="image")
+    result = tile(*folders, tmp_path / "chips", config)
+    assert result.scenes == 3 and min(result.train, result.val, result.test) > 0
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert [scene.id for scene in chipset.scenes] == ["s0", "s1", "s2"]
+    band = chipset.target.bands[0]
+    assert band.low < 0 and band.high > 100  # from the training chips of all scenes
+    for number in range(3):
+        pair = [folder / f"s{number}.tif" for folder in folders]
+        tile(*pair, tmp_path / "one by one", config)
+    assert ChipSet.open(tmp_path / "one by one").target == chipset.target
+    first, second = (ChipSet.open(tmp_path / name).index() for name in ("chips", "one by one"))
+    assert first[["id", "split"]].equals(second[["id", "split"]])
+
+
+def test_unpaired_names_are_all_listed(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    maps, images = folders
+    (maps / "s1.tif").rename(maps / "other.tif")
+    with pytest.raises(GridMismatchError, match=r"no partner .*maps/other\.tif, .*images/s1\.tif"):
+        tile(maps, images, tmp_path / "chips", SMALL)
+    with pytest.raises(RasterError, match="a folder, the other side is not"):
+        tile(maps, images / "s0.tif", tmp_path / "chips", SMALL)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RasterError, match="has no layers"):
+        tile(maps, tmp_path / "empty", tmp_path / "chips", SMALL)
+
+
+def test_a_bad_pair_leaves_a_whole_chip_set_of_those_before_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[1] / "s2.tif").write_text("not a raster")
+    with pytest.raises(RasterError, match=r"s2\.tif: cannot be read as a raster"):
+        tile(*folders, tmp_path / "chips", TileConfig(size=32, target_kind="image"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert len(chipset.scenes) == 2 and chipset.target.bands[0].high < 70
+    assert not (tmp_path / "chips" / ".staging").exists()

@@ -1,14 +1,20 @@
 """The index of a chip set: a GeoPackage that opens in QGIS coloured by split."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import geopandas
+import numpy as np
+import pandas as pd
 import pyogrio
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import replacing, write_text
+from geop2p.raster.encoding import Array
 
 INDEX = "index.gpkg"
 INDEX_STYLE = "index.qml"
@@ -25,6 +31,28 @@ def write_index(file: Path, index: geopandas.GeoDataFrame) -> None:
         temporary.unlink()
         index.to_file(temporary, layer=LAYER, driver="GPKG")
     write_text(file.with_name(INDEX_STYLE), _index_style())
+
+
+def class_shares(side: str, codes: Array) -> dict[str, float]:
+    """Share of each value among the valid pixels of a chip, by the name of its index column."""
+    values, counts = np.unique(codes, return_counts=True)
+    return {f"{side}_{value}": float(count / codes.size) for value, count in zip(values, counts, strict=True)}
+
+
+def share_columns(table: Iterable[Any]) -> list[str]:
+    """The columns of an index, or the names of an entry of it, that hold class shares."""
+    return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
+
+
+def joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """One index of earlier and new chips, in their common CRS or EPSG:4326."""
+    if len(fixed) and fixed.crs != table.crs:
+        fixed, table = fixed.to_crs(4326), table.to_crs(4326)
+    both = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
+    shares = sorted(share_columns(both.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
+    shift = ["shift_rows", "shift_cols", "shift_confidence"]
+    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid", *shift]
+    return both.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
 
 
 def read_index(file: Path) -> geopandas.GeoDataFrame:

@@ -1,30 +1,16 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
-import re
-from collections.abc import Iterable
-from typing import Any
 
 import geopandas
-import numpy as np
 from tqdm import tqdm
 
 from geop2p.errors import ChipSetError
-from geop2p.raster.encoding import Array, Encoding
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
-
-
-def class_shares(side: str, codes: Array) -> dict[str, float]:
-    """Share of each value among the valid pixels of a chip, by the name of its index column."""
-    values, counts = np.unique(codes, return_counts=True)
-    return {f"{side}_{value}": float(count / codes.size) for value, count in zip(values, counts, strict=True)}
-
-
-def share_columns(table: Iterable[Any]) -> list[str]:
-    """The columns of an index, or the names of an entry of it, that hold class shares."""
-    return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
+from geop2p.tiling.index import share_columns
 
 
 def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encoding:

@@ -37,7 +37,12 @@ def block_side(positions: Sequence[tuple[int, int]]) -> int:
     return 1
 
 
-def assign_blocks(areas: Mapping[Block, float], shares: Mapping[Split, float], key: str) -> dict[Block, Split]:
+def assign_blocks(
+    areas: Mapping[Block, float],
+    shares: Mapping[Split, float],
+    key: str,
+    held: Mapping[Split, float] | None = None,
+) -> dict[Block, Split]:
     """Give every block a split, so that the valid ground of the splits is as the shares ask.
 
     Blocks are taken in an order hashed from `key`; each goes to the split that lacks the largest part of its
@@ -47,12 +52,13 @@ def assign_blocks(areas: Mapping[Block, float], shares: Mapping[Split, float], k
         areas: Valid ground of every block, any unit.
         shares: Share of each split, summing to 1; splits of share 0 get nothing.
         key: Seed and scene; the same key gives the same split.
+        held: Valid ground that the splits have from earlier scenes.
     """
 
     def order(block: Block) -> bytes:
         return hashlib.sha256(f"{key}:{block[0]}:{block[1]}".encode()).digest()
 
-    given: dict[Split, float] = dict.fromkeys(SPLITS, 0.0)
+    given: dict[Split, float] = dict.fromkeys(SPLITS, 0.0) | dict(held or {})
     result: dict[Block, Split] = {}
     for block in sorted(areas, key=order):
         split = lacking(given, shares)
@@ -178,8 +184,8 @@ def _splits(
         if scene.id not in given:
             raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
         return [given[scene.id]] * len(blocks)
+    held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
     if config.split_by == "scene":
-        held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
         return [lacking(held, shares)] * len(blocks)
     places = list(enumerate([0] * len(blocks))) if config.split_by == "random" else blocks
     if config.split_by == "random":
@@ -187,5 +193,5 @@ def _splits(
     areas: Counter[tuple[int, int]] = Counter()
     for place, valid in zip(places, table["valid"], strict=True):
         areas[place] += valid
-    assigned = assign_blocks(areas, shares, key)
+    assigned = assign_blocks(areas, shares, key, held)
     return [assigned[place] for place in places]

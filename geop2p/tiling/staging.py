@@ -24,8 +24,8 @@ from geop2p.raster.vectors import Area
 from geop2p.raster.writing import write_categories, write_chip
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift, report
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
+from geop2p.tiling.index import class_shares, share_columns
 from geop2p.tiling.scenes import lattice
-from geop2p.tiling.sides import class_shares, share_columns
 
 SHIFTS_MEASURED = 64  # about so many chips of a scene, unless --max-shift asks for all
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
-import pandas as pd
 
 from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint
 from geop2p.tiling.chips import DESCRIPTION, SIDES, ChipSet, Scene, count_splits
-from geop2p.tiling.index import INDEX, INDEX_STYLE
+from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
+from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
-from geop2p.tiling.sides import merged_encoding, scaled_encoding, share_columns, with_observed_classes
+from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import claim_staging, move_chips, stage
 
@@ -68,8 +68,8 @@ def tile(
     interrupted.
 
     Args:
-        source: Raster or vector layer to translate from.
-        target: Raster or vector layer to translate to.
+        source: Raster or vector layer to translate from, or a folder of them.
+        target: Raster or vector layer to translate to, or a folder of them; files of two folders are paired by stem.
         chips: Folder of the chip set.
         config: Settings.
         overwrite: Replace the whole chip set.
@@ -87,19 +87,16 @@ def tile(
     folder = Path(chips)
     if overwrite:
         _remove(folder)
-    earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
-    begun = (folder / STAGING).is_dir()
-    if earlier is None and not begun and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    is_new = not (folder / DESCRIPTION).exists() and not (folder / STAGING).is_dir()
+    if is_new and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
-    settings = _settings(config)
-    layers = _open_pair(source, target, config, earlier)
-    for side, layer in zip(SIDES, layers, strict=True):
-        log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
-    if earlier is not None:
-        _check_settings(earlier, config, settings)
-    scene = _scene(layers, config, earlier)
-    if earlier is None or not _is_done(scene, earlier):
-        _add_scene(folder, scene, layers, config, earlier, progress)
+    pairs = find_pairs(source, target)
+    try:
+        for number, pair in enumerate(pairs, start=1):
+            _add_pair(folder, pair, config, progress, last=number == len(pairs))
+    finally:  # what was added before a failure makes a whole chip set too
+        if (folder / STAGING).is_dir() and (folder / DESCRIPTION).exists():
+            _finish(folder, progress)
     result = ChipSet.open(folder)
     return TileResult(
         path=str(folder),
@@ -109,6 +106,31 @@ def tile(
         dropped=sum(sum(scene.dropped.values()) for scene in result.scenes),
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress: bool, last: bool) -> None:
+    """Add the scene of a pair unless the chip set holds it."""
+    earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
+    if earlier is not None:
+        _check_settings(earlier, config)
+    layers = _open_pair(*pair, config, earlier)
+    scene = _scene(layers, config, earlier)
+    if earlier is not None and _is_done(scene, earlier):
+        return
+    for side, layer in zip(SIDES, layers, strict=True):
+        log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
+    staging = folder / STAGING / scene.id
+    claim_staging(staging, scene, config)
+    try:
+        _cut_and_place(staging, scene, layers, config, earlier, progress, last)
+    except GeoP2PError:
+        shutil.rmtree(staging)
+        if earlier is None:
+            shutil.rmtree(folder / STAGING)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    shutil.rmtree(staging)
 
 
 def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None) -> Scene:
@@ -149,22 +171,6 @@ def _is_done(scene: Scene, earlier: ChipSet) -> bool:
     return False
 
 
-def _add_scene(
-    folder: Path, scene: Scene, layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None, progress: bool
-) -> None:
-    """Stage the scene's chips, then finish them; what cannot be finished leaves nothing behind."""
-    staging = folder / STAGING / scene.id
-    claim_staging(staging, scene, config)
-    try:
-        _cut_and_place(staging, scene, layers, config, earlier, progress)
-    except GeoP2PError:
-        shutil.rmtree(folder / STAGING)
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    shutil.rmtree(folder / STAGING)
-
-
 def _cut_and_place(
     staging: Path,
     scene: Scene,
@@ -172,6 +178,7 @@ def _cut_and_place(
     config: TileConfig,
     earlier: ChipSet | None,
     progress: bool,
+    last: bool,
 ) -> None:
     """Cut the chips, split them, move them to their places, and write index and description."""
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
@@ -180,8 +187,9 @@ def _cut_and_place(
     staged = len(table)
     table = split_chips(table, scene, fixed, config)
     dropped |= {"near another split": staged - len(table)}
-    index = _joined(fixed, table)
-    _check_splits(count_splits(index), scene, config)
+    index = joined(fixed, table)
+    if last:
+        _check_splits(count_splits(index), scene, config)
 
     encodings = tuple(
         with_observed_classes(draft, layer, index, side)
@@ -198,6 +206,13 @@ def _cut_and_place(
         counts=count_splits(index),
     )
     move_chips(staging, chipset, table)
+    chipset.save(index)
+
+
+def _finish(folder: Path, progress: bool) -> None:
+    """Scale the encodings by the training chips of all scenes, and draw the preview."""
+    chipset = ChipSet.open(folder)
+    index = chipset.index()
     chipset = dataclasses.replace(
         chipset,
         source=scaled_encoding(chipset, index, "source", progress),
@@ -206,6 +221,7 @@ def _cut_and_place(
     chipset.save(index)
     write_preview(chipset, index)
     _warn_of_missing(chipset, index)
+    shutil.rmtree(folder / STAGING)
 
 
 def _open_pair(
@@ -231,17 +247,6 @@ def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
             log.warning("no training chip holds the %s class %s", side, ", ".join(missing))
 
 
-def _joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """One index of earlier and new chips, in their common CRS or EPSG:4326."""
-    if len(fixed) and fixed.crs != table.crs:
-        fixed, table = fixed.to_crs(4326), table.to_crs(4326)
-    joined = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
-    shares = sorted(share_columns(joined.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
-    shift = ["shift_rows", "shift_cols", "shift_confidence"]
-    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid", *shift]
-    return joined.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
-
-
 def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
     """Refuse a block split that leaves a split without chips."""
     if config.split_by in ("file", "scene"):  # filled scene by scene
@@ -262,8 +267,8 @@ def _settings(config: TileConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _check_settings(earlier: ChipSet, config: TileConfig, settings: dict[str, Any]) -> None:
-    here = settings | {"size": config.size, "stride": config.step}
+def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
+    here = _settings(config) | {"size": config.size, "stride": config.step}
     there = earlier.settings | {"size": earlier.size, "stride": earlier.stride}
     differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
     if differences:
