@@ -47,7 +47,7 @@ class TrainResult:
     Attributes:
         path: Folder of the run.
         steps: Optimisation steps done in all.
-        seconds: Time of all its sessions, validation included.
+        seconds: Time of all calls for this run, validation included.
         images_per_s: Training chips a second of this call, validation and reading left out; None if none ran.
         best: Metric, value and epoch of the best validation; None without validation chips.
     """
