@@ -192,3 +192,20 @@ def test_missing_and_foreign_files_are_one_line(tmp_path: Path) -> None:
     foreign.write_text("not a raster")
     with pytest.raises(RasterError, match="cannot be read as a raster"):
         describe_raster(foreign)
+
+
+@pytest.mark.parametrize(("left", "zone"), [(179.99, 32601), (-180.01, 32660), (255.0, 32613)])
+@pytest.mark.parametrize("kind", ["image", "sar"])
+def test_longitudes_beyond_180_are_found(tmp_path: Path, left: float, zone: int, kind: str) -> None:
+    """A raster across the dateline, or one that counts from 0 to 360, is read whole in UTM."""
+    degrees = Affine(1e-4, 0, left, 0, -1e-4, 36.1)
+    values = np.broadcast_to(np.arange(200, dtype=np.float32) - 220, (1, 100, 200)).copy()
+    path = write_raster(tmp_path / "a.tif", values, Grid(CRS.from_epsg(4326), degrees, 100, 200))
+    where = describe_raster(path).grid
+    assert local_crs(where).to_epsg() in (zone, 32601, 32660)
+    target = covering(where.bounds_in(CRS.from_epsg(zone)), CRS.from_epsg(zone), 9.0)
+    with aligned_reader(path, target, kind) as reader:
+        found, valid = reader.read(Window(0, 0, target.width, target.height))
+    assert valid.mean() > 0.9
+    row = found[0, target.height // 2]
+    assert row[valid[target.height // 2]][[3, -4]] == pytest.approx([-216, -25], abs=3)

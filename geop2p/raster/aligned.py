@@ -88,7 +88,7 @@ def aligned_reader(path: str | Path, grid: Grid, kind: Kind) -> Iterator[Reader]
         elif kind == "sar":
             inside = partial(_read_power, dataset, bands, own, grid, path)
         else:
-            vrt = stack.enter_context(_warped(dataset, grid, _resampling(own, grid, kind)))
+            vrt = stack.enter_context(_warped(dataset, own, grid, _resampling(own, grid, kind)))
             inside = partial(_read_pixels, vrt, data_bands(vrt), path)
         yield AlignedReader(grid, len(bands), dtype, inside)
 
@@ -130,7 +130,7 @@ def _read_power(
     return (10 * np.log10(np.where(found, result, 1))).astype(dtype), found
 
 
-def _warped(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
+def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
     """A warped view on the grid that knows what is valid.
 
     Where a value means no data every band keeps it, so that a pixel is valid only if all its bands are, as without
@@ -140,6 +140,7 @@ def _warped(dataset: Any, grid: Grid, resampling: Resampling) -> Any:
     has_alpha = ColorInterp.alpha in dataset.colorinterp
     return WarpedVRT(
         dataset,
+        src_crs=own.crs,
         crs=grid.crs,
         transform=grid.transform,
         width=grid.width,

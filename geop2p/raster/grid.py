@@ -10,6 +10,7 @@ from affine import Affine
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 from shapely.geometry import Polygon
@@ -134,14 +135,30 @@ def covering(bounds: tuple[float, float, float, float], crs: CRS | None, resolut
     return Grid(crs, Affine(resolution, 0, left, 0, -resolution, top), height, width)
 
 
+def unwrapped(crs: CRS | None, transform: Affine, height: int, width: int) -> Grid:
+    """The grid of a raster, its longitudes understood as they are written where they leave -180 to 180.
+
+    A geographic raster that crosses the dateline, or counts from 0 to 360, gets a CRS whose longitudes are centred
+    on the raster (PROJ's lon_wrap), so that positions beyond 180 are found.
+    """
+    grid = Grid(crs, transform, height, width)
+    if crs is None or not crs.is_geographic:
+        return grid
+    left, _, right, _ = grid.bounds
+    if left >= -180 - 1e-6 and right <= 180 + 1e-6:
+        return grid
+    wrapped = CRS.from_string(f"{crs.to_proj4()} +lon_wrap={(left + right) / 2:.9g} +type=crs")
+    return Grid(wrapped, transform, height, width)
+
+
 def local_crs(grid: Grid) -> CRS:
     """The grid's own CRS where it is projected, else the UTM zone (or polar CRS) of its centre."""
     if grid.crs is None:
         raise RasterError("a raster without CRS has no place on the ground: assign one (gdal_edit -a_srs)")
     if grid.crs.is_projected:
         return grid.crs
-    left, bottom, right, top = grid.bounds_in(CRS.from_epsg(4326))
-    longitude, latitude = (left + right) / 2, (bottom + top) / 2
+    centre = grid.transform @ (grid.width / 2, grid.height / 2)
+    (longitude,), (latitude,) = transform_points(grid.crs, CRS.from_epsg(4326), [centre[0]], [centre[1]])
     if abs(latitude) > 84:
         return CRS.from_epsg(5041 if latitude > 0 else 5042)
     zone = int((longitude + 180) // 6) % 60 + 1

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.grid import Grid
+from geop2p.raster.grid import Grid, unwrapped
 
 BLOCK_CACHE = 256 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 SAMPLE_SIDE = 1024
@@ -133,7 +133,7 @@ def grid_of(dataset: Any) -> Grid:
     """
     if dataset.gcps[0] and dataset.transform.is_identity:
         raise RasterError(f"{dataset.name}: placed by ground control points only; warp it first (gdalwarp)")
-    return Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    return unwrapped(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
 
 def read_categories(path: str | Path) -> dict[int, str]:
