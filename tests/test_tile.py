@@ -596,3 +596,32 @@ def test_a_bad_pair_leaves_a_whole_chip_set_of_those_before_it(folders: tuple[Pa
     chipset = ChipSet.open(tmp_path / "chips")
     assert len(chipset.scenes) == 2 and chipset.target.bands[0].high < 70
     assert not (tmp_path / "chips" / ".staging").exists()
+
+
+def test_an_interrupted_second_scene_is_continued_and_not_trained_on(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.tiling.staging as staging
+    from geop2p import train
+
+    config = TileConfig(size=32, target_kind="image")
+    tile(*folders, tmp_path / "whole", config)
+    original, written = staging.write_chip, []
+
+    def dying(path: Path, *arguments: object) -> None:
+        if len(written) == 30:  # 24 are of the first scene
+            raise KeyboardInterrupt
+        written.append(path)
+        original(path, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(staging, "write_chip", dying)
+        tile(*folders, tmp_path / "chips", config)
+    kept = [path for path in written if path.exists()]
+    assert kept and all(".staging" in path.parts for path in kept)
+    with pytest.raises(ChipSetError, match="tiling was interrupted; repeat the tile command"):
+        train(tmp_path / "chips", tmp_path / "run")
+    tile(*folders, tmp_path / "chips", config)
+    whole, again = ChipSet.open(tmp_path / "whole"), ChipSet.open(tmp_path / "chips")
+    assert again.target == whole.target and again.counts == whole.counts
+    again.check_finished()

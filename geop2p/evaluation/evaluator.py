@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig
@@ -75,11 +76,10 @@ def evaluate(
     _check_same_sides(translator, chipset)
     _check_mosaic(config.mosaic, target)
     arrays = ChipArrays.load(chipset, config.split, progress)
-    training = ChipArrays.load(chipset, "train", progress)
     if not len(arrays):
         there = ", ".join(f"{split} has {count}" for split, count in chipset.counts.items() if count)
         raise ChipSetError(f"{chips}: has no {config.split} chips ({there}); choose with --split")
-    baseline = LinearBaseline(training, source, target)
+    baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
     blocks = _blocks(chipset)
 
     scores, baseline_scores = scores_for(target), scores_for(target)
@@ -104,21 +104,7 @@ def evaluate(
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
-    ranked = np.argsort(errors)
-    for place in np.unique(np.linspace(0, len(arrays) - 1, PLACES).astype(int)):
-        row = int(ranked[place])
-        valid = arrays.valid[row]
-        page.strips.append(
-            Strip(
-                caption=f"{arrays.ids[row]}: mean error {errors[row]:.3g}, rank {place + 1} of {len(arrays)}",
-                pictures={
-                    "source": render(arrays.source[row], valid, source),
-                    "prediction": render(predict_chips(translator, arrays, np.array([row]))[0], valid, target),
-                    "truth": render(arrays.target[row], valid, target),
-                    "baseline": render(baseline.predict(arrays.source[row], valid), valid, target),
-                },
-            )
-        )
+    page.strips = _strips(translator, baseline, arrays, errors)
     page.position = heat_picture(position.map())
     page.curves = curve_data(read_metrics(model_file(model).parent))
     page.provenance = {
@@ -133,6 +119,26 @@ def evaluate(
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result
+
+
+def _strips(
+    translator: Translator, baseline: LinearBaseline, chips: ChipArrays, errors: npt.NDArray[np.float64]
+) -> list[Strip]:
+    """Chips from the best to the worst by their mean error, at even ranks."""
+    source, target = translator.card.source, translator.card.target
+    ranked, strips = np.argsort(errors), []
+    for place in np.unique(np.linspace(0, len(chips) - 1, PLACES).astype(int)):
+        row = int(ranked[place])
+        valid, predicted = chips.valid[row], predict_chips(translator, chips, np.array([row]))[0]
+        pictures = {
+            "source": render(chips.source[row], valid, source),
+            "prediction": render(predicted, valid, target),
+            "truth": render(chips.target[row], valid, target),
+            "baseline": render(baseline.predict(chips.source[row], valid), valid, target),
+        }
+        caption = f"{chips.ids[row]}: mean error {errors[row]:.3g}, rank {place + 1} of {len(chips)}"
+        strips.append(Strip(caption, pictures))
+    return strips
 
 
 def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:

@@ -67,7 +67,7 @@ def part_side(memory: int, channels: int, bands: int, tile: int, batch: int) -> 
     Args:
         memory: Bytes that the prediction may add.
         channels: Channels that are summed: float32, once.
-        bands: Bands of the result, counted as 8 bytes each for decoding and writing.
+        bands: Bands of the result, counted as 16 bytes each for decoding and writing.
         tile: Side of a tile; a part reads and keeps a margin of it.
         batch: Tiles that are in the network together.
     """

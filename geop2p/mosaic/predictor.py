@@ -1,6 +1,5 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
-import logging
 import shutil
 import sys
 import time
@@ -14,8 +13,6 @@ from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster, fingerprint
 from geop2p.translator import Translator
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
     try:
         with replacing(output) as temporary, gdal_env():
             copy_raster(vrt, temporary, **options)
-    except (RasterioError, OSError) as error:
+    except RasterioError as error:  # an OSError is told of by `replacing`
         raise RasterError(
             f"{output}: cannot be written ({error}); is the disk full or the folder read-only?"
         ) from error

@@ -20,6 +20,7 @@ from geop2p.tiling.index import INDEX, read_index, write_index
 
 FORMAT = 1
 DESCRIPTION = "chipset.json"
+STAGING = ".staging"  # there while a chip set is being made
 SIDES = ("source", "target")
 
 
@@ -149,6 +150,15 @@ class ChipSet:
         table = read_index(self.folder / INDEX)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
         return table[table["scene"].isin(known)].reset_index(drop=True)
+
+    def check_finished(self) -> None:
+        """Refuse a chip set whose making was interrupted: its encodings may not be scaled yet.
+
+        Raises:
+            ChipSetError: It was.
+        """
+        if (self.folder / STAGING).is_dir():
+            raise ChipSetError(f"{self.folder}: tiling was interrupted; repeat the tile command to finish it")
 
     def encoding(self, side: str) -> Encoding:
         """Encoding of the source or the target."""

@@ -14,7 +14,7 @@ from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint
-from geop2p.tiling.chips import DESCRIPTION, SIDES, ChipSet, Scene, count_splits
+from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, count_splits
 from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
@@ -22,8 +22,6 @@ from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import claim_staging, move_chips, stage
-
-STAGING = ".staging"
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +92,10 @@ def tile(
     try:
         for number, pair in enumerate(pairs, start=1):
             _add_pair(folder, pair, config, progress, last=number == len(pairs))
-    finally:  # what was added before a failure makes a whole chip set too
-        if (folder / STAGING).is_dir() and (folder / DESCRIPTION).exists():
-            _finish(folder, progress)
+    except GeoP2PError:
+        _finish(folder, progress)  # what was added before the failure makes a whole chip set too
+        raise
+    _finish(folder, progress)
     result = ChipSet.open(folder)
     return TileResult(
         path=str(folder),
@@ -210,7 +209,9 @@ def _cut_and_place(
 
 
 def _finish(folder: Path, progress: bool) -> None:
-    """Scale the encodings by the training chips of all scenes, and draw the preview."""
+    """Scale the encodings by the training chips of all scenes, and draw the preview, unless nothing was added."""
+    if not (folder / STAGING).is_dir() or not (folder / DESCRIPTION).exists():
+        return
     chipset = ChipSet.open(folder)
     index = chipset.index()
     chipset = dataclasses.replace(

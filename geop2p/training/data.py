@@ -35,7 +35,12 @@ class ChipArrays:
 
     @classmethod
     def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
-        """Read every chip of a split once."""
+        """Read every chip of a split once.
+
+        Raises:
+            ChipSetError: The chip set is not finished, or a chip is not what it promises.
+        """
+        chipset.check_finished()
         index = chipset.index()
         ids = index.loc[index["split"] == split, "id"].tolist()
         side, size = len(ids), chipset.size
