@@ -18,6 +18,7 @@ Split = Literal["train", "val", "test"]
 SplitRule = Literal["block", "scene", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
+ChipFormat = Literal["geotiff", "packed", "virtual"]
 RecipeName = Literal["pix2pix"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -55,6 +56,11 @@ class TileConfig:
     )
     split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
     buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
+    format: ChipFormat = option(
+        "geotiff",
+        "How chips are stored: a GeoTIFF each, packed into one array per split and side, or virtual (the index alone; "
+        "pixels are read from the layers).",
+    )
     seed: int = option(0, "Seed of the split.")
 
     def __post_init__(self) -> None:

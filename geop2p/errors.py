@@ -26,3 +26,7 @@ class CheckpointError(GeoP2PError):
 
 class ConfigError(GeoP2PError):
     """Settings contradict each other or the data."""
+
+
+class OutputError(GeoP2PError):
+    """A file or folder cannot be written: the disk is full, or the place is read-only."""

@@ -17,8 +17,8 @@ from geop2p.config import Device
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
 from geop2p.raster.atomic import replacing
+from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.grid import reflect_indices
 
 FORMAT = 1
 FILE_NAME = "model.safetensors"

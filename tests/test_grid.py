@@ -12,7 +12,8 @@ from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.grid import Grid, covering, local_crs, reflect_indices
+from geop2p.raster.borders import reflect_indices
+from geop2p.raster.grid import Grid, covering, local_crs
 from geop2p.raster.reading import describe_raster
 
 

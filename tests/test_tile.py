@@ -23,6 +23,7 @@ from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchEr
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import MapClass
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.scenes import lattice
 from geop2p.tiling.splits import assign_blocks, block_side
 
@@ -62,7 +63,7 @@ def test_chips_hold_the_pixels_of_both_rasters(pair: tuple[Path, Path], tmp_path
         assert np.array_equal(chip.source[:, : shape[0], : shape[1]], codes[:, *at])
         assert np.array_equal(chip.target[:, chip.valid], image[:, *at][:, valid])
         assert row.valid == pytest.approx(chip.valid.mean())
-        assert row.geometry.equals(box(*rasterio.open(chipset.path("source", row.split, row.id)).bounds))
+        assert row.geometry.equals(box(*rasterio.open(chip_path(chipset.folder, "source", row.split, row.id)).bounds))
         assert row.source_1 == pytest.approx((chip.source[0][chip.valid] == 1).mean())
 
 
@@ -73,7 +74,7 @@ def test_class_names_and_colours_travel(pair: tuple[Path, Path], tmp_path: Path)
         (1, "water", (40, 90, 160)), (2, "meadow", (150, 190, 110)), (5, "road", (90, 90, 90)),
     ]  # fmt: skip
     row = chipset.index().iloc[0]
-    chip = chipset.path("source", row.split, row.id)
+    chip = chip_path(chipset.folder, "source", row.split, row.id)
     with rasterio.open(chip) as dataset:
         assert dataset.colormap(1)[5] == (90, 90, 90, 255)
     assert "<Category>meadow</Category>" in Path(f"{chip}.aux.xml").read_text()
@@ -226,35 +227,6 @@ def test_repeating_does_nothing_and_other_settings_are_refused(pair: tuple[Path,
     assert ChipSet.open(tmp_path / "chips").size == 64
 
 
-def test_an_interrupted_run_is_finished_by_repeating(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import geop2p.tiling.staging as staging
-
-    tile(*pair, tmp_path / "whole", SMALL)
-    written = 0
-
-    def dying(*arguments) -> None:
-        nonlocal written
-        written += 1
-        if written == 20:
-            raise KeyboardInterrupt
-        original(*arguments)
-
-    original = staging.write_chip
-    monkeypatch.setattr(staging, "write_chip", dying)
-    with pytest.raises(KeyboardInterrupt):
-        tile(*pair, tmp_path / "chips", SMALL)
-    monkeypatch.undo()
-    with pytest.raises(ChipSetError, match="an interrupted run began 'image' from other files or settings"):
-        tile(*pair, tmp_path / "chips", TileConfig(size=64, split="1:0:0"))
-    tile(*pair, tmp_path / "chips", SMALL)
-    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.tif"))
-    assert files == sorted(path.relative_to(tmp_path / "chips") for path in (tmp_path / "chips").rglob("*.tif"))
-    for name in files:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "chips" / name).read_bytes()
-
-
 def test_float_sides_are_scaled_by_training_chips_only(tmp_path: Path) -> None:
     where = grid(320, 320)
     values = np.random.default_rng(0).normal(-12, 3, (2, 320, 320)).astype(np.float32)
@@ -369,26 +341,6 @@ def test_all_bands_must_be_data_with_and_without_a_warp(tmp_path: Path) -> None:
         assert (found[:, valid] == 90).all()
 
 
-def test_killed_between_index_and_description_no_chip_stands_twice(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import geop2p.tiling.chips as chips_module
-
-    tile(*pair, tmp_path / "whole", SMALL)
-
-    def dying(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(chips_module, "write_json", dying)
-    with pytest.raises(KeyboardInterrupt):
-        tile(*pair, tmp_path / "chips", SMALL)
-    monkeypatch.undo()
-    again = tile(*pair, tmp_path / "chips", SMALL)
-    index = ChipSet.open(tmp_path / "chips").index()
-    assert index["id"].is_unique and len(index) == again.chips
-    assert index[["id", "split"]].equals(ChipSet.open(tmp_path / "whole").index()[["id", "split"]])
-
-
 def test_a_changed_or_differently_read_pair_is_refused_and_a_copy_is_known(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -452,7 +404,7 @@ def test_outputs_through_a_file_and_damaged_sets_are_one_line(pair: tuple[Path, 
     with pytest.raises(ChipSetError, match=r"index\.gpkg: missing or damaged"):
         ChipSet.open(tmp_path / "chips").index()
     (tmp_path / "chips" / "chipset.json").write_text("{}")
-    with pytest.raises(ChipSetError, match="is damaged, 'scenes' is missing or wrong"):
+    with pytest.raises(ChipSetError, match="is damaged, 'layout' is missing or wrong"):
         ChipSet.open(tmp_path / "chips")
 
 
@@ -544,7 +496,7 @@ def test_the_check_finds_leaks_and_broken_chips(pair: tuple[Path, Path], tmp_pat
     chipset.save(moved)
     problems = check(tmp_path / "chips")
     assert f"{row['id']} (train) shares ground with test chips, or comes too near" in problems
-    chipset.path("target", row["split"], row["id"]).write_bytes(b"broken")
+    chip_path(chipset.folder, "target", row["split"], row["id"]).write_bytes(b"broken")
     assert any("cannot be read as a raster" in problem for problem in check(tmp_path / "chips"))
 
 
@@ -601,21 +553,21 @@ def test_a_bad_pair_leaves_a_whole_chip_set_of_those_before_it(folders: tuple[Pa
 def test_an_interrupted_second_scene_is_continued_and_not_trained_on(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import geop2p.tiling.staging as staging
     from geop2p import train
+    from geop2p.raster.chipfile import ChipFiles
 
     config = TileConfig(size=32, target_kind="image")
     tile(*folders, tmp_path / "whole", config)
-    original, written = staging.write_chip, []
+    original, written = ChipFiles.write, []
 
-    def dying(path: Path, *arguments: object) -> None:
+    def dying(files: ChipFiles, path: Path, *arguments: object) -> None:
         if len(written) == 30:  # 24 are of the first scene
             raise KeyboardInterrupt
         written.append(path)
-        original(path, *arguments)
+        original(files, path, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(staging, "write_chip", dying)
+        patch.setattr(ChipFiles, "write", dying)
         tile(*folders, tmp_path / "chips", config)
     kept = [path for path in written if path.exists()]
     assert kept and all(".staging" in path.parts for path in kept)

@@ -13,8 +13,9 @@ from geop2p.errors import ConfigError
 from geop2p.mosaic.blend import Blend, Floats
 from geop2p.mosaic.plan import Lattice, part_side
 from geop2p.raster.aligned import Reader
+from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.grid import Grid, reflect_indices
+from geop2p.raster.grid import Grid
 from geop2p.translator import Translator
 
 

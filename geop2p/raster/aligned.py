@@ -204,8 +204,10 @@ def _padded(
 ) -> tuple[Array, Mask]:
     """A window that may reach beyond rows and columns of `size`: read inside, 0 and not valid outside."""
     rows, cols = int(window.height), int(window.width)
-    values, valid = np.zeros((bands, rows, cols), dtype), np.zeros((rows, cols), bool)
     row, col = int(window.row_off), int(window.col_off)
+    if row >= 0 and col >= 0 and row + rows <= size[0] and col + cols <= size[1]:
+        return read(window)
+    values, valid = np.zeros((bands, rows, cols), dtype), np.zeros((rows, cols), bool)
     top, left = max(0, row), max(0, col)
     bottom, right = min(size[0], row + rows), min(size[1], col + cols)
     if top < bottom and left < right:

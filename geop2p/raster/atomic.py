@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geop2p.errors import GeoP2PError
+from geop2p.errors import OutputError
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line that `path` cannot be written, whatever the system says.
+
+    Raises:
+        OutputError: The disk is full, or the place is read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        cause = " ".join(str(error).split())
+        raise OutputError(f"{path}: cannot be written ({cause}); is the disk full or the folder read-only?") from error
 
 
 @contextlib.contextmanager
@@ -16,20 +30,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends without error.
 
     Raises:
-        GeoP2PError: It cannot be written there.
+        OutputError: It cannot be written there.
     """
     temporary = path
     try:
-        make_folder(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        cause = " ".join(str(error).split())
-        raise GeoP2PError(f"{path}: cannot be written ({cause}); is the disk full or the folder read-only?") from error
+        with writing(path):
+            make_folder(path.parent)
+            handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     finally:
         if temporary != path:
             _discard(temporary)
@@ -39,12 +51,12 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, unless it is there.
 
     Raises:
-        GeoP2PError: A file is in the way, or the place is read-only.
+        OutputError: A file is in the way, or the place is read-only.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GeoP2PError(f"{folder}: cannot be made a folder ({error.strerror}); give another place") from error
+        raise OutputError(f"{folder}: cannot be made a folder ({error.strerror}); give another place") from error
 
 
 def _discard(temporary: Path) -> None:

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from affine import Affine
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
@@ -163,17 +161,3 @@ def local_crs(grid: Grid) -> CRS:
         return CRS.from_epsg(5041 if latitude > 0 else 5042)
     zone = int((longitude + 180) // 6) % 60 + 1
     return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
-
-
-def reflect_indices(start: int, stop: int, length: int) -> npt.NDArray[np.int64]:
-    """Positions start to stop - 1 of an axis that goes on by reflection beyond 0 to length - 1.
-
-    The edge pixel is the mirror and is not repeated; an axis of one pixel repeats it.
-    """
-    positions = np.arange(start, stop)
-    if length == 1:
-        return np.zeros_like(positions)
-    period = 2 * (length - 1)
-    folded = np.abs(positions) % period
-    mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
-    return mirrored

@@ -59,6 +59,16 @@ class Layer:
         assert self.raster is not None
         return self.raster
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel in memory, all bands."""
+        return 1 if self.raster is None else self.raster.count * np.dtype(self.raster.dtype).itemsize
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(rows, cols) that its file stores together; (1, 1) for a vector layer."""
+        return (1, 1) if self.raster is None else self.raster.block
+
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of its ground in a CRS."""
         if self.vector is not None:

@@ -22,8 +22,10 @@ from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid, unwrapped
 
-BLOCK_CACHE = 256 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
-SAMPLE_SIDE = 1024
+BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
+SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
+SAMPLE_WINDOW = 64  # pixels
+SAMPLE_WINDOWS = 8  # along each axis
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class RasterInfo:
         palette: Colour of every value of the first band's colour table.
         categories: Name of every value that has one.
         has_mask: Whether a mask or alpha band says what is valid.
+        block: (rows, cols) that the file stores together.
     """
 
     path: str
@@ -59,6 +62,7 @@ class RasterInfo:
     palette: dict[int, tuple[int, int, int]]
     categories: dict[int, str]
     has_mask: bool
+    block: tuple[int, int]
 
 
 def gdal_env() -> AbstractContextManager[Any]:
@@ -122,6 +126,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
             palette={value: color[:3] for value, color in dataset.colormap(1).items()} if has_palette else {},
             categories=read_categories(path),
             has_mask=MaskFlags.per_dataset in flags,
+            block=tuple(dataset.block_shapes[data[0] - 1]),
         )
 
 
@@ -165,14 +170,52 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
 
 
 def read_sample(path: str | Path) -> tuple[Array, Mask]:
-    """A thinned view of a whole raster, at most 1024 pixels a side, values untouched (nearest)."""
+    """Some values of a raster as they are: all of a small one, else windows spread evenly over it.
+
+    Where no window holds data, as on a raster that is nearly empty, the whole raster is read, thinned.
+
+    Returns:
+        Values (bands, rows, cols), windows side by side, and valid pixels (rows, cols).
+    """
     with gdal_env(), opened(path) as dataset:
         bands = data_bands(dataset)
-        factor = max(1.0, max(dataset.shape) / SAMPLE_SIDE)
+        if max(dataset.shape) <= SAMPLE_SIDE:
+            values = dataset.read(bands)
+            return values, valid_pixels(values, read_masks(dataset, bands, None))
+        pieces = []
+        for window in _spread(*dataset.shape):
+            values = dataset.read(bands, window=window)
+            pieces.append((values, valid_pixels(values, read_masks(dataset, bands, window))))
+        if any(valid.any() for _, valid in pieces):
+            columns = zip(*pieces, strict=True)
+            values, valid = (np.concatenate(column, axis=-1) for column in columns)
+            return values, valid
+        factor = max(dataset.shape) / SAMPLE_SIDE
         shape = tuple(max(1, round(side / factor)) for side in dataset.shape)
         values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-        masks = read_masks(dataset, bands, None, shape)
-        return values, valid_pixels(values, masks)
+        return values, valid_pixels(values, read_masks(dataset, bands, None, shape))
+
+
+def _spread(height: int, width: int) -> list[Window]:
+    """Windows of one size in an even pattern over so many rows and columns."""
+    down, across = min(height, SAMPLE_WINDOW), min(width, SAMPLE_WINDOW)
+    rows, cols = (
+        np.unique(np.linspace(0, side - piece, SAMPLE_WINDOWS).astype(int))
+        for side, piece in ((height, down), (width, across))
+    )
+    return [Window(int(col), int(row), across, down) for row in rows for col in cols]
+
+
+def read_whole(path: str | Path) -> tuple[Array, Mask]:
+    """Values (bands, rows, cols) and valid pixels (rows, cols) of a small raster.
+
+    Raises:
+        RasterError: It is missing or damaged.
+    """
+    with gdal_env(), opened(path) as dataset:
+        bands = data_bands(dataset)
+        values = dataset.read(bands)
+        return values, valid_pixels(values, read_masks(dataset, bands, None))
 
 
 def data_bands(dataset: Any) -> list[int]:
@@ -180,19 +223,24 @@ def data_bands(dataset: Any) -> list[int]:
     return [band for band, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
 
 
-def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tuple[int, ...] = ()) -> Array:
-    """0 where not valid, (bands, rows, cols); from the alpha band where there is one."""
+def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+    """0 where not valid, (1 or bands, rows, cols); from the alpha band where there is one. None: all is valid."""
     if ColorInterp.alpha in dataset.colorinterp:
         alpha = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
         masks: Array = dataset.read(alpha, window=window, out_shape=(1, *shape) if shape else None)
-    else:
-        masks = dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape) if shape else None)
-    return masks
+        return masks
+    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+    if all(MaskFlags.all_valid in flag for flag in flags):
+        return None
+    if all(MaskFlags.per_dataset in flag for flag in flags):
+        bands = bands[:1]
+    masks = dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape) if shape else None)
+    return np.asarray(masks)
 
 
-def valid_pixels(values: Array, masks: Array) -> Mask:
+def valid_pixels(values: Array, masks: Array | None) -> Mask:
     """Where every band is data: not masked and finite."""
-    valid: Mask = np.all(masks > 0, axis=0)
+    valid: Mask = np.ones(values.shape[1:], bool) if masks is None else np.all(masks > 0, axis=0)
     if values.dtype.kind == "f":
         valid &= np.all(np.isfinite(values), axis=0)
     return valid

@@ -47,10 +47,10 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict
         grid: Where the chip lies.
         palette: Colour table of a one-band 8-bit chip; may be empty.
     """
-    with _tiff(path, values, grid, {"driver": "GTiff"}) as dataset:
-        dataset.write(values)
+    with _tiff(path, values, grid, {"driver": "GTiff", "interleave": "band"}) as dataset:
         if palette and values.dtype in (np.uint8, np.uint16):
-            dataset.write_colormap(1, palette)
+            dataset.write_colormap(1, palette)  # before the pixels, so that the header stays in front of them
+        dataset.write(values)
         if not valid.all():
             dataset.write_mask(valid)
 
@@ -95,10 +95,15 @@ def _pixel_positions_allowed(grid: Grid) -> Iterator[None]:
 
 def write_categories(raster: Path, encoding: Encoding) -> None:
     """Write class names beside a raster as the category names of a GDAL PAM file, `<name>.aux.xml`."""
+    write_text(Path(f"{raster}.aux.xml"), categories_text(encoding))
+
+
+def categories_text(encoding: Encoding) -> str:
+    """Content of a GDAL PAM file with class names; empty where there are none."""
     root = ElementTree.Element("PAMDataset")
     add_categories(ElementTree.SubElement(root, "PAMRasterBand", band="1"), encoding)
     ElementTree.indent(root)
-    write_text(Path(f"{raster}.aux.xml"), ElementTree.tostring(root, encoding="unicode") + "\n")
+    return ElementTree.tostring(root, encoding="unicode") + "\n" if encoding.classes else ""
 
 
 def add_categories(band: ElementTree.Element, encoding: Encoding) -> None:

@@ -16,7 +16,8 @@ LARGEST = 12  # pixels of shift that are looked for
 TRUSTED = 10.0  # confidence above which the shift of a single chip is believed
 LEAST_TRUSTED = 5  # chips that a median needs
 SMOOTHING = 0.12  # cycles a pixel: finer detail is noise to the other side
-STEP = 0.05  # pixels between the places at which the peak is refined
+COARSE_STEP = 0.25  # pixels between the places at which the peak is looked for: SMOOTHING makes it wider than that
+STEP = 0.05  # pixels between the places at which it is refined
 MARGIN = 1.5  # pixels around the peak that are refined
 
 Floats = npt.NDArray[np.float64]
@@ -69,10 +70,10 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> Floats:
     Boundaries for classes; else the gradient, each band scaled by its own mean so that none outweighs the others.
     """
     if is_classes:
-        planes = (values[:1] == np.unique(values[0][valid])[:, None, None]).astype(np.float64)
+        planes = (values[:1] == np.unique(values[0][valid])[:, None, None]).astype(np.float32)
     else:
-        planes = np.where(valid, values, 0).astype(np.float64)
-    strength = np.zeros(valid.shape)
+        planes = np.where(valid, values, 0).astype(np.float32)
+    strength = np.zeros(valid.shape, np.float32)
     for plane in planes:
         down, across = np.gradient(plane)
         gradient = np.hypot(down, across)
@@ -96,13 +97,18 @@ def _near_zero(shape: tuple[int, ...]) -> Mask:
 
 def _refine(cross: npt.NDArray[Any], row: int, col: int) -> tuple[float, float, float]:
     """Row, column and height of the peak of the correlation near a pixel of it."""
-    offsets = np.arange(-MARGIN, MARGIN + STEP / 2, STEP)
     height, width = cross.shape
-    down = np.exp(2j * np.pi * np.outer(row + offsets, np.fft.fftfreq(height)))
-    across = np.exp(2j * np.pi * np.outer(np.fft.fftfreq(width), col + offsets))
-    surface = (down @ cross @ across).real / cross.size
-    at_row, at_col = np.unravel_index(np.argmax(surface), surface.shape)
-    return float(row + offsets[at_row]), float(col + offsets[at_col]), float(surface[at_row, at_col])
+    at_row, at_col, peak = float(row), float(col), 0.0
+    for margin, step in ((MARGIN, COARSE_STEP), (COARSE_STEP, STEP)):
+        offsets = np.arange(-margin, margin + step / 2, step)
+        down = np.exp(2j * np.pi * np.outer(at_row + offsets, np.fft.fftfreq(height)))
+        across = np.exp(2j * np.pi * np.outer(np.fft.fftfreq(width), at_col + offsets))
+        lines = np.einsum("ij,jk->ik", down, cross)  # not @: starting BLAS threads costs more than the sums
+        surface = np.einsum("ij,jk->ik", lines, across).real / cross.size
+        best_row, best_col = np.unravel_index(np.argmax(surface), surface.shape)
+        at_row, at_col = at_row + offsets[best_row], at_col + offsets[best_col]
+        peak = float(surface[best_row, best_col])
+    return float(at_row), float(at_col), peak
 
 
 def report(scene: str, shifts: list[Shift]) -> str:

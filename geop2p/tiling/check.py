@@ -22,12 +22,15 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     problems = []
     if count_splits(index) != chipset.counts:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
-    rows = list(zip(index["split"], index["id"], strict=True))
-    for split, name in tqdm(rows, desc="check", unit="chip", disable=not progress):
-        try:
-            chipset.read(split, name)
-        except GeoP2PError as error:
-            problems.append(str(error))
+    with tqdm(total=len(index), desc="check", unit="chip", disable=not progress) as bar:
+        for split in SPLITS:
+            with chipset.reader(split) as reader:
+                for row in range(len(chipset.entries(split))):
+                    try:
+                        reader.read(row)
+                    except GeoP2PError as error:
+                        problems.append(str(error))
+                    bar.update()
     for scene in chipset.scenes:
         crs = local_crs(scene.grid)
         own = index[index["scene"] == scene.id].to_crs(crs)

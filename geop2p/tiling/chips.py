@@ -1,27 +1,36 @@
-"""`ChipSet`: paired chips on disk, their index and their encodings."""
+"""`ChipSet`: paired chips on disk, their index and their encodings.
+
+The description and packed chips are read without rasterio and geopandas, so that a training needs neither.
+"""
 
 import dataclasses
+import importlib
 import json
+import sqlite3
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
+from urllib.parse import quote
 
-import geopandas
-from rasterio.windows import Window
-
-from geop2p.config import SPLITS, Split
+from geop2p.config import SPLITS, ChipFormat, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.grid import Grid
-from geop2p.raster.reading import describe_raster
-from geop2p.tiling.index import INDEX, read_index, write_index
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from geop2p.raster.grid import Grid
 
 FORMAT = 1
 DESCRIPTION = "chipset.json"
+INDEX = "index.gpkg"
 STAGING = ".staging"  # there while a chip set is being made
 SIDES = ("source", "target")
+
+Palette = dict[int, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -30,21 +39,41 @@ class Scene:
 
     Attributes:
         id: Name, the stem of the layer that gave the grid.
-        grid: Grid of its chips.
-        source: Path of the source layer.
-        target: Path of the target layer.
+        place: Grid of its chips, in the form of `Grid.to_dict`.
+        pixel_size: (down a row, along a column) in metres; None without a CRS.
+        source: Path of the source layer, relative to the folder of the chip set where it is a local file.
+        target: Path of the target layer, likewise.
         fingerprint: Size and hash of both files, to know them again.
         options: What decided how they were read: kinds, and the field of a vector source.
         dropped: Windows that gave no chip, by reason.
+        aoi: Path of the polygons that bound the valid ground, like `source`; None where nothing does.
     """
 
     id: str
-    grid: Grid
+    place: dict[str, Any]
+    pixel_size: tuple[float, float] | None
     source: str
     target: str
     fingerprint: dict[str, Any]
     options: dict[str, Any]
     dropped: dict[str, int]
+    aoi: str | None
+
+    @cached_property
+    def grid(self) -> "Grid":
+        """Grid of its chips."""
+        from geop2p.raster.grid import Grid
+
+        return Grid.from_dict(self.place)
+
+
+class Entry(NamedTuple):
+    """Where a chip lies."""
+
+    id: str
+    scene: str
+    row_off: int
+    col_off: int
 
 
 @dataclass(frozen=True)
@@ -56,12 +85,25 @@ class Chip:
     valid: Mask
 
 
+class SplitReader(Protocol):
+    """The chips of one split."""
+
+    def read(self, row: int) -> Chip:
+        """The chip of an entry, counted from 0.
+
+        Raises:
+            ChipSetError: It does not have the size or the bands that the chip set promises.
+            RasterError: A file of it is missing or damaged.
+        """
+
+
 @dataclass(frozen=True)
 class ChipSet:
     """A folder of paired chips.
 
     Attributes:
         folder: Where it lies.
+        layout: How the chips are stored.
         size: Side of a chip in pixels.
         stride: Distance between chips in pixels.
         settings: The rest of what decided the chips: least valid share, split rule, shares, buffer, seed.
@@ -72,6 +114,7 @@ class ChipSet:
     """
 
     folder: Path
+    layout: ChipFormat
     size: int
     stride: int
     settings: dict[str, Any]
@@ -107,39 +150,30 @@ class ChipSet:
 
     @classmethod
     def _from_dict(cls, folder: Path, data: dict[str, Any]) -> Self:
-        scenes = tuple(Scene(**scene | {"grid": Grid.from_dict(scene["grid"])}) for scene in data["scenes"])
         return cls(
             folder=folder,
+            layout=data["layout"],
             size=data["size"],
             stride=data["stride"],
             settings=data["settings"],
-            scenes=scenes,
+            scenes=tuple(Scene(**scene) for scene in data["scenes"]),
             source=Encoding.from_dict(data["source"]),
             target=Encoding.from_dict(data["target"]),
             counts=data["counts"],
         )
 
-    def save(self, index: geopandas.GeoDataFrame) -> None:
+    def save(self, index: "geopandas.GeoDataFrame") -> None:
         """Write the index, then the description, each atomically."""
+        from geop2p.tiling.index import write_index
+
         write_index(self.folder / INDEX, index)
-        scenes = [
-            {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
-            | {"grid": scene.grid.to_dict()}
-            for scene in self.scenes
-        ]
-        data = {
-            "format": FORMAT,
-            "size": self.size,
-            "stride": self.stride,
-            "settings": self.settings,
-            "scenes": scenes,
-            "source": self.source.to_dict(),
-            "target": self.target.to_dict(),
-            "counts": self.counts,
-        }
+        data = {"format": FORMAT} | {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del data["folder"]
+        data |= {"scenes": [dataclasses.asdict(scene) for scene in self.scenes]}
+        data |= {side: self.encoding(side).to_dict() for side in SIDES}
         write_json(self.folder / DESCRIPTION, data)
 
-    def index(self) -> geopandas.GeoDataFrame:
+    def index(self) -> "geopandas.GeoDataFrame":
         """One row a chip, in order of scene and place.
 
         Columns: id, scene, split, block (row_column of its block), row_off, col_off (pixels in the scene's grid),
@@ -147,9 +181,26 @@ class ChipSet:
         some chips, else NaN), shift_confidence, source_<code> or target_<code> (share of each class), geometry
         (footprint in the scenes' common CRS, else EPSG:4326).
         """
+        from geop2p.tiling.index import read_index
+
         table = read_index(self.folder / INDEX)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
         return table[table["scene"].isin(known)].reset_index(drop=True)
+
+    def entries(self, split: Split) -> list[Entry]:
+        """The chips of a split in the order of the index.
+
+        Raises:
+            ChipSetError: The index is missing or damaged.
+        """
+        file, known = self.folder / INDEX, {scene.id for scene in self.scenes}
+        query = "SELECT id, scene, row_off, col_off FROM chips WHERE split = ? ORDER BY fid"
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
+                rows = [Entry(*row) for row in connection.execute(query, (split,))]
+        except sqlite3.Error as error:
+            raise ChipSetError(f"{file}: missing or damaged ({error}); tile again with --overwrite") from error
+        return [row for row in rows if row.scene in known]
 
     def check_finished(self) -> None:
         """Refuse a chip set whose making was interrupted: its encodings may not be scaled yet.
@@ -164,36 +215,71 @@ class ChipSet:
         """Encoding of the source or the target."""
         return {"source": self.source, "target": self.target}[side]
 
-    def path(self, side: str, split: Split, chip: str) -> Path:
-        """File of one side of a chip."""
-        return self.folder / side / split / f"{chip}.tif"
+    def reader(self, split: Split) -> AbstractContextManager["SplitReader"]:
+        """Open the chips of a split for reading."""
+        return layout_of(self.layout).open_split(self, split)
 
     def read(self, split: Split, chip: str) -> Chip:
         """Read a pair by its id.
 
         Raises:
-            ChipSetError: It does not have the size or the bands that the chip set promises.
-            RasterError: A file of it is missing or damaged.
+            ChipSetError: The split has none of this id, or see `SplitReader.read`.
+            RasterError: See `SplitReader.read`.
         """
-        sides = []
-        for side, encoding in zip(SIDES, (self.source, self.target), strict=True):
-            path = self.path(side, split, chip)
-            info = describe_raster(path)
-            found = (info.count, info.grid.height, info.grid.width, info.dtype)
-            expected = (len(encoding.bands), self.size, self.size, encoding.dtype)
-            if found != expected:
-                raise ChipSetError(f"{path}: (bands, rows, columns, type) is {found}, expected {expected}; tile again")
-            with aligned_reader(path, info.grid, encoding.kind) as reader:
-                sides.append(reader.read(Window(0, 0, self.size, self.size)))
-        (source, _), (target, valid) = sides
-        return Chip(source, target, valid)
+        rows = [row for row, entry in enumerate(self.entries(split)) if entry.id == chip]
+        if not rows:
+            raise ChipSetError(f"{self.folder}: has no {split} chip '{chip}'")
+        with self.reader(split) as reader:
+            return reader.read(rows[0])
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
         """(down a row, along a column) in metres, of the first scene."""
-        return self.scenes[0].grid.pixel_size
+        size = self.scenes[0].pixel_size
+        return None if size is None else (size[0], size[1])
 
 
-def count_splits(index: geopandas.GeoDataFrame) -> dict[str, int]:
+class Writer(Protocol):
+    """Stages the chips of a scene, in an order that a repeated run repeats."""
+
+    def resume(self, chips: int) -> None:
+        """Begin, after so many chips that an interrupted run has staged."""
+
+    def add(self, name: str, grid: "Grid", chip: Chip) -> None:
+        """Stage one chip that lies on a grid."""
+
+    def flush(self) -> None:
+        """Leave nothing that was added in the memory of this process."""
+
+    def close(self) -> None:
+        """Let go of files, also after an error."""
+
+
+class Layout(Protocol):
+    """A way to store chips: a module of this package."""
+
+    def open_split(self, chipset: ChipSet, split: Split) -> AbstractContextManager[SplitReader]:
+        """Open the chips of a split."""
+
+    def open_writer(self, staging: Path, palettes: tuple[Palette, Palette]) -> Writer:
+        """Begin to stage the chips of a scene."""
+
+    def place(self, staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
+        """Put staged chips where they belong; repeated after a kill it ends in the same.
+
+        Args:
+            staging: Folder of the writer.
+            chipset: That they become part of; its folder and encodings.
+            table: The scene's part of the index, with the column split.
+            order: Names of all staged chips in the order in which they were added.
+        """
+
+
+def layout_of(name: ChipFormat) -> Layout:
+    """The module of a layout, imported when it is asked for."""
+    return cast(Layout, importlib.import_module(f"geop2p.tiling.{name}"))
+
+
+def count_splits(index: "geopandas.GeoDataFrame") -> dict[str, int]:
     """Chips in each split, zeros included."""
     return {split: int((index["split"] == split).sum()) for split in SPLITS}

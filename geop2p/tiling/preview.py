@@ -1,6 +1,5 @@
 """Seeing a chip set: pairs of every split in one picture."""
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -8,7 +7,7 @@ from PIL import Image
 from geop2p.config import SPLITS, Split
 from geop2p.raster.atomic import replacing
 from geop2p.raster.render import render
-from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import SPLIT_COLORS
 
 PREVIEW = "preview.png"
@@ -17,17 +16,17 @@ LARGEST = 192  # pixels of a chip in the picture
 GAP = 6
 
 
-def write_preview(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
+def write_preview(chipset: ChipSet) -> None:
     """Save pairs of every split as `preview.png`: a row of sources above a row of targets, framed by split.
 
     The colours of the frames are those that QGIS shows the index in: train blue, val orange, test red.
     """
     rows = []
     for split in SPLITS:
-        names = index.loc[index["split"] == split, "id"].to_numpy()
-        if len(names):
-            shown = names[np.unique(np.linspace(0, len(names) - 1, PAIRS).astype(int))]
-            pairs = [_pair(chipset, split, name) for name in shown]
+        if chipset.counts[split]:
+            shown = np.unique(np.linspace(0, chipset.counts[split] - 1, PAIRS).astype(int))
+            with chipset.reader(split) as reader:
+                pairs = [_pair(chipset, split, reader.read(int(row))) for row in shown]
             height, width = pairs[0].shape[:2]
             row = np.full((height + GAP, PAIRS * (width + GAP), 3), 255, np.uint8)
             for place, pair in enumerate(pairs):
@@ -37,9 +36,8 @@ def write_preview(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
         Image.fromarray(np.concatenate(rows)).save(temporary, optimize=True)
 
 
-def _pair(chipset: ChipSet, split: Split, name: str) -> npt.NDArray[np.uint8]:
+def _pair(chipset: ChipSet, split: Split, chip: Chip) -> npt.NDArray[np.uint8]:
     """Source above target inside a frame of the split's colour, uint8 (rows, cols, 3)."""
-    chip = chipset.read(split, name)
     pictures = [render(chip.source, chip.valid, chipset.source), render(chip.target, chip.valid, chipset.target)]
     pair = np.concatenate(pictures)
     step = max(1, -(-chipset.size // LARGEST))

@@ -123,5 +123,9 @@ def _extent(bounds: tuple[float, float, float, float]) -> str:
 
 def lattice(grid: Grid, config: TileConfig) -> list[tuple[int, int]]:
     """(row_off, col_off) of the windows that cover a grid; the last of each axis may run past its end."""
-    rows, cols = (range(0, max(1, side - config.size + config.step), config.step) for side in (grid.height, grid.width))
-    return [(row, col) for row in rows for col in cols]
+    return [(row, col) for row in lattice_axis(grid.height, config) for col in lattice_axis(grid.width, config)]
+
+
+def lattice_axis(side: int, config: TileConfig) -> range:
+    """Offsets of the windows along an axis of so many pixels."""
+    return range(0, max(1, side - config.size + config.step), config.step)

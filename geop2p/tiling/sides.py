@@ -52,15 +52,15 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDat
     return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
 
 
-def scaled_encoding(chipset: ChipSet, index: geopandas.GeoDataFrame, side: str, progress: bool) -> Encoding:
+def scaled_encoding(chipset: ChipSet, side: str, progress: bool) -> Encoding:
     """The side's encoding with intervals from the valid pixels of the training chips, where it needs them."""
     encoding = chipset.encoding(side)
-    train = index.loc[index["split"] == "train", "id"]
-    if not needs_statistics(encoding) or train.empty:
+    if not needs_statistics(encoding) or not chipset.counts["train"]:
         return encoding
     statistics = [BandStatistics() for _ in encoding.bands]
-    for name in tqdm(train, desc=f"{side} values", unit="chip", disable=not progress):
-        chip = chipset.read("train", name)
-        for band, values in zip(statistics, getattr(chip, side), strict=True):
-            band.add(values[chip.valid])
+    with chipset.reader("train") as reader:
+        for row in tqdm(range(chipset.counts["train"]), desc=f"{side} values", unit="chip", disable=not progress):
+            chip = reader.read(row)
+            for band, values in zip(statistics, getattr(chip, side), strict=True):
+                band.add(values[chip.valid])
     return with_statistics(encoding, statistics)

@@ -4,39 +4,67 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import geopandas
-import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import write_json
-from geop2p.raster.encoding import Array, Encoding
-from geop2p.raster.grid import Grid
+from geop2p.raster.atomic import write_json, writing
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
-from geop2p.raster.vectors import Area
-from geop2p.raster.writing import write_categories, write_chip
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift, report
-from geop2p.tiling.chips import SIDES, ChipSet, Scene
+from geop2p.tiling.chips import SIDES, Chip, Scene, Writer, layout_of
+from geop2p.tiling.cutting import Ground, plan_regions, read_regions
 from geop2p.tiling.index import class_shares, share_columns
-from geop2p.tiling.scenes import lattice
 
-SHIFTS_MEASURED = 64  # about so many chips of a scene, unless --max-shift asks for all
+SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
+JOURNAL = "journal.jsonl"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Found:
+    """What a region gave, as a line of the journal.
+
+    Attributes:
+        entries: Rows of the index, without geometry, of the chips that were staged.
+        dropped: Windows that gave no chip, by reason.
+        shifts: (rows, cols, confidence) where the shift was measured, on dropped chips too.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    dropped: dict[str, int] = field(
+        default_factory=lambda: {"too little valid ground": 0, "nearly one class": 0, "shifted": 0}
+    )
+    shifts: list[tuple[float, float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Chips of a scene that wait for their split.
+
+    Attributes:
+        table: A row of the index for each, in order of their place.
+        dropped: Windows that gave no chip, by reason.
+        order: Names in the order in which they were staged.
+    """
+
+    table: geopandas.GeoDataFrame
+    dropped: dict[str, int]
+    order: list[str]
 
 
 def claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
     """Begin a scene, or go on with one that was begun from the same files with the same settings."""
     claim = {
         "fingerprint": scene.fingerprint,
-        "grid": scene.grid.to_dict(),
+        "grid": scene.place,
         "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
     }
     file = staging / "scene.json"
@@ -55,98 +83,125 @@ def stage(
     drafts: tuple[Encoding, ...],
     config: TileConfig,
     progress: bool,
-) -> tuple[geopandas.GeoDataFrame, dict[str, int]]:
-    """Write the chips with enough valid ground to the staging folder.
+) -> Staged:
+    """Write the chips with enough valid ground to the staging folder, going on where an interrupted run was.
 
-    Returns:
-        A row of the index for each, and how many windows gave no chip, by reason.
+    Raises:
+        ChipSetError: No window gave a chip.
+        RasterError: A layer cannot be read.
+        OutputError: The chips cannot be written.
     """
-    dropped = {"too little valid ground": 0, "nearly one class": 0, "shifted": 0}
-    classes = (drafts[0].is_classes, drafts[1].is_classes)
-    every = 1 if config.max_shift is not None else math.ceil(len(lattice(scene.grid, config)) / SHIFTS_MEASURED)
-    shifts: list[Shift] = []
-    kept = 0
-    palettes = [_palette(layer) for layer in layers]
-    rows = []
-    for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
-        share = float(valid.mean())
-        if share < config.min_valid:
-            dropped["too little valid ground"] += 1
-            continue
-        window = Window(col, row, config.size, config.size)
-        name = f"{scene.id}_r{row:06d}_c{col:06d}"
-        entry: dict[str, Any] = {"id": name, "scene": scene.id, "row_off": row, "col_off": col, "valid": share}
-        for side, draft, values in zip(SIDES, drafts, sides, strict=True):
-            entry |= class_shares(side, values[0][valid]) if draft.is_classes else {}
-        if any(entry[column] > config.max_share for column in share_columns(entry)):
-            dropped["nearly one class"] += 1
-            continue
-        kept += 1
-        shift = measure_shift(sides[0], sides[1], valid, classes) if kept % every == 0 else None
-        shifts += [] if shift is None else [shift]
-        if shift is not None and config.max_shift is not None and _is_shifted(shift, config.max_shift):
-            dropped["shifted"] += 1
-            continue
-        entry |= {"shift_rows": math.nan, "shift_cols": math.nan, "shift_confidence": math.nan}
-        if shift is not None:
-            entry |= {"shift_rows": shift.rows, "shift_cols": shift.cols, "shift_confidence": shift.confidence}
-        for side, palette, values in zip(SIDES, palettes, sides, strict=True):
-            file = staging / side / f"{name}.tif"
-            if not file.exists():
-                write_chip(file, values, valid, scene.grid.window(window), palette)
-        entry["geometry"] = scene.grid.window(window).footprint
-        rows.append(entry)
-    log.info("%s", report(scene.id, shifts))
-    if not rows:
+    regions = plan_regions(scene.grid, layers, config)
+    windows = sum(len(region.rows) * len(region.cols) for region in regions)
+    done = _read_journal(staging / JOURNAL)
+    cutter = _Cutter(scene, drafts, config, math.ceil(windows / SHIFTS_MEASURED), done)
+    writer = layout_of(config.format).open_writer(staging, (_palette(layers[0]), _palette(layers[1])))
+    with tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar, writing(staging):
+        bar.update(sum(len(region.rows) * len(region.cols) for region in regions[: len(done)]))
+        writer.resume(sum(len(found.entries) for found in done))
+        try:
+            with (staging / JOURNAL).open("a", encoding="utf-8") as journal:
+                for ground in read_regions(scene.grid, layers, config.aoi, regions[len(done) :]):
+                    found = cutter.cut(ground, writer)
+                    writer.flush()
+                    journal.write(json.dumps(vars(found)) + "\n")
+                    journal.flush()
+                    done.append(found)
+                    bar.update(len(ground.region.rows) * len(ground.region.cols))
+        finally:
+            writer.close()
+    log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
+    return _staged(scene, config, done)
+
+
+def _read_journal(file: Path) -> list[Found]:
+    """The regions that an interrupted run has staged; a line that it did not finish is cut off."""
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole, encoding="utf-8")
+    return [Found(**json.loads(line)) for line in whole.splitlines()]
+
+
+class _Cutter:
+    """Decides which windows become chips."""
+
+    def __init__(
+        self, scene: Scene, drafts: tuple[Encoding, ...], config: TileConfig, every: int, done: list[Found]
+    ) -> None:
+        self._scene, self._drafts, self._config = scene, drafts, config
+        self._classes = (drafts[0].is_classes, drafts[1].is_classes)
+        self._every = 1 if config.max_shift is not None else every
+        self._whole = sum(len(found.entries) + found.dropped["shifted"] for found in done)
+
+    def cut(self, ground: Ground, writer: Writer) -> Found:
+        """Stage the chips of a region."""
+        found, config = Found(), self._config
+        for row in ground.region.rows:
+            for col in ground.region.cols:
+                chip = ground.chip(row, col)
+                share = float(chip.valid.mean())
+                if share < config.min_valid:
+                    found.dropped["too little valid ground"] += 1
+                    continue
+                name = f"{self._scene.id}_r{row:06d}_c{col:06d}"
+                entry = {"id": name, "scene": self._scene.id, "row_off": row, "col_off": col, "valid": share}
+                shares = self._shares(chip)
+                if any(value > config.max_share for value in shares.values()):
+                    found.dropped["nearly one class"] += 1
+                    continue
+                shift = self._shift(chip)
+                if shift is not None:
+                    found.shifts.append(dataclasses.astuple(shift))
+                    if _is_shifted(shift, config.max_shift):
+                        found.dropped["shifted"] += 1
+                        continue
+                rows, cols, confidence = (math.nan,) * 3 if shift is None else dataclasses.astuple(shift)
+                entry |= shares | {"shift_rows": rows, "shift_cols": cols, "shift_confidence": confidence}
+                window = Window(col, row, config.size, config.size)
+                writer.add(name, self._scene.grid.window(window), chip)
+                found.entries.append(entry)
+        return found
+
+    def _shares(self, chip: Chip) -> dict[str, float]:
+        shares: dict[str, float] = {}
+        for side, draft, values in zip(SIDES, self._drafts, (chip.source, chip.target), strict=True):
+            shares |= class_shares(side, values[0], chip.valid) if draft.is_classes else {}
+        return shares
+
+    def _shift(self, chip: Chip) -> Shift | None:
+        """The shift of some chips, or of all."""
+        self._whole += 1
+        if self._whole % self._every:
+            return None
+        return measure_shift(chip.source, chip.target, chip.valid, self._classes)
+
+
+def _is_shifted(shift: Shift, most: float | None) -> bool:
+    return most is not None and shift.confidence >= TRUSTED and max(abs(shift.rows), abs(shift.cols)) > most
+
+
+def _staged(scene: Scene, config: TileConfig, done: list[Found]) -> Staged:
+    """Everything that the regions gave."""
+    dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
+    entries = [entry for found in done for entry in found.entries]
+    if not entries:
         uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
         raise ChipSetError(
             f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground{uniform} on a grid "
             f"of {scene.grid.describe()}; lower --min-valid or --size{', raise --max-share' if uniform else ''}"
         )
-    table = geopandas.GeoDataFrame(rows, geometry="geometry", crs=scene.grid.crs)
-    return table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped
-
-
-def _is_shifted(shift: Shift, most: float) -> bool:
-    return shift.confidence >= TRUSTED and max(abs(shift.rows), abs(shift.cols)) > most
-
-
-def _windows(
-    grid: Grid, layers: tuple[Layer, Layer], config: TileConfig, progress: bool
-) -> Iterator[tuple[int, int, list[Array], Array]]:
-    """(row_off, col_off, values of both sides, jointly valid pixels) of every window, a strip of rows at a time."""
-    places = lattice(grid, config)
-    columns = sorted({col for _, col in places})
-    width = columns[-1] + config.size
-    with ExitStack() as stack, tqdm(total=len(places), unit="chip", desc="tile", disable=not progress) as bar:
-        readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
-        area = None if config.aoi is None else Area(config.aoi, grid)
-        for row in sorted({row for row, _ in places}):
-            strips = [reader.read(Window(0, row, width, config.size)) for reader in readers]
-            inside = np.zeros((config.size, width), bool)
-            inside[: max(0, grid.height - row), : grid.width] = True
-            joint = strips[0][1] & strips[1][1] & inside
-            if area is not None:
-                joint &= area.mask(Window(0, row, width, config.size))
-            for col in columns:
-                at = (slice(None), slice(col, col + config.size))
-                yield row, col, [values[:, :, at[1]] for values, _ in strips], joint[at]
-                bar.update()
+    order = [entry["id"] for entry in entries]
+    entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
+    windows = (Window(entry["col_off"], entry["row_off"], config.size, config.size) for entry in entries)
+    shapes = [scene.grid.window(window).footprint for window in windows]
+    table = geopandas.GeoDataFrame(entries, geometry=shapes, crs=scene.grid.crs)
+    return Staged(table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped, order)
 
 
 def _palette(layer: Layer) -> dict[int, tuple[int, int, int]]:
     if layer.vector is not None:
         return {entry.value: entry.color for entry in layer.vector.classes}
     return layer.raster.palette if layer.raster is not None and layer.kind == "classes" else {}
-
-
-def move_chips(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame) -> None:
-    """Put staged chips where the index says they are, class names beside them."""
-    for name, split in zip(table["id"], table["split"], strict=True):
-        for side in SIDES:
-            file = chipset.path(side, split, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            (staging / side / f"{name}.tif").replace(file)
-            encoding = chipset.encoding(side)
-            if encoding.is_classes:
-                write_categories(file, encoding)

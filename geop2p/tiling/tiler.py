@@ -11,17 +11,18 @@ from typing import Any
 import geopandas
 
 from geop2p.config import SPLITS, TileConfig
-from geop2p.errors import ChipSetError, GeoP2PError
-from geop2p.raster.layers import Layer, open_layer
+from geop2p.errors import ChipSetError, GeoP2PError, OutputError
+from geop2p.raster.layers import Layer
 from geop2p.raster.reading import fingerprint
-from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, count_splits
-from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
-from geop2p.tiling.pairs import find_pairs
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, count_splits, layout_of
+from geop2p.tiling.index import INDEX_STYLE, joined
+from geop2p.tiling.packed import ARRAYS, array_path
+from geop2p.tiling.pairs import find_pairs, open_pair, stored_path
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
 from geop2p.tiling.splits import split_chips
-from geop2p.tiling.staging import claim_staging, move_chips, stage
+from geop2p.tiling.staging import claim_staging, stage
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,8 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
     if earlier is not None:
         _check_settings(earlier, config)
-    layers = _open_pair(*pair, config, earlier)
-    scene = _scene(layers, config, earlier)
+    layers = open_pair(*pair, config, earlier)
+    scene = _scene(folder, layers, config, earlier)
     if earlier is not None and _is_done(scene, earlier):
         return
     for side, layer in zip(SIDES, layers, strict=True):
@@ -122,6 +123,8 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     claim_staging(staging, scene, config)
     try:
         _cut_and_place(staging, scene, layers, config, earlier, progress, last)
+    except OutputError:  # what is staged waits for a disk that has room
+        raise
     except GeoP2PError:
         shutil.rmtree(staging)
         if earlier is None:
@@ -132,14 +135,16 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     shutil.rmtree(staging)
 
 
-def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None) -> Scene:
+def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None) -> Scene:
     """The scene that two layers make, under a name that the chip set has not given yet."""
     name = scene_name(layers, config)
+    grid = scene_grid(layers, config)
     return Scene(
         id=name if earlier is None else unused(name, earlier),
-        grid=scene_grid(layers, config),
-        source=layers[0].path,
-        target=layers[1].path,
+        place=grid.to_dict(),
+        pixel_size=grid.pixel_size,
+        source=stored_path(layers[0].path, folder),
+        target=stored_path(layers[1].path, folder),
         fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
         options={
             "source_kind": layers[0].kind,
@@ -148,6 +153,7 @@ def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | N
             "aoi": None if config.aoi is None else fingerprint(config.aoi),
         },
         dropped={},
+        aoi=None if config.aoi is None else stored_path(config.aoi, folder),
     )
 
 
@@ -181,11 +187,10 @@ def _cut_and_place(
 ) -> None:
     """Cut the chips, split them, move them to their places, and write index and description."""
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
-    table, dropped = stage(staging, scene, layers, drafts, config, progress)
-    fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
-    staged = len(table)
-    table = split_chips(table, scene, fixed, config)
-    dropped |= {"near another split": staged - len(table)}
+    staged = stage(staging, scene, layers, drafts, config, progress)
+    fixed = earlier.index() if earlier is not None else staged.table.iloc[:0].assign(split="")
+    table = split_chips(staged.table, scene, fixed, config)
+    dropped = staged.dropped | {"near another split": len(staged.table) - len(table)}
     index = joined(fixed, table)
     if last:
         _check_splits(count_splits(index), scene, config)
@@ -196,6 +201,7 @@ def _cut_and_place(
     )
     chipset = ChipSet(
         folder=staging.parents[1],
+        layout=config.format,
         size=config.size,
         stride=config.step,
         settings=_settings(config),
@@ -204,7 +210,7 @@ def _cut_and_place(
         target=encodings[1],
         counts=count_splits(index),
     )
-    move_chips(staging, chipset, table)
+    layout_of(config.format).place(staging, chipset, table, staged.order)
     chipset.save(index)
 
 
@@ -216,25 +222,13 @@ def _finish(folder: Path, progress: bool) -> None:
     index = chipset.index()
     chipset = dataclasses.replace(
         chipset,
-        source=scaled_encoding(chipset, index, "source", progress),
-        target=scaled_encoding(chipset, index, "target", progress),
+        source=scaled_encoding(chipset, "source", progress),
+        target=scaled_encoding(chipset, "target", progress),
     )
     chipset.save(index)
-    write_preview(chipset, index)
+    write_preview(chipset)
     _warn_of_missing(chipset, index)
     shutil.rmtree(folder / STAGING)
-
-
-def _open_pair(
-    source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
-) -> tuple[Layer, Layer]:
-    """Look at both sides; `auto` means what the chip set holds already, if there is one."""
-    kinds = {"source": config.source_kind, "target": config.target_kind}
-    if earlier is not None:
-        known = {"source": earlier.source.kind, "target": earlier.target.kind}
-        kinds = {side: known[side] if kind == "auto" else kind for side, kind in kinds.items()}
-    classes = earlier.source.classes if earlier is not None else ()
-    return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
 
 
 def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
@@ -269,8 +263,8 @@ def _settings(config: TileConfig) -> dict[str, Any]:
 
 
 def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
-    here = _settings(config) | {"size": config.size, "stride": config.step}
-    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride}
+    here = _settings(config) | {"size": config.size, "stride": config.step, "format": config.format}
+    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
     differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
     if differences:
         raise ChipSetError(
@@ -287,5 +281,6 @@ def _remove(folder: Path) -> None:
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
     for name in (*SIDES, STAGING):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW):
-        (folder / name).unlink(missing_ok=True)
+    arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
+    for file in (*arrays, *(folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW))):
+        file.unlink(missing_ok=True)

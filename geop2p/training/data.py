@@ -13,13 +13,14 @@ from tqdm import tqdm
 from geop2p.config import Split
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.packed import PackedMasks, map_split
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ChipArrays:
-    """All chips of one split as they are stored.
+    """All chips of one split as they are stored: in memory, or mapped from packed files.
 
     Attributes:
         ids: Their names.
@@ -31,7 +32,7 @@ class ChipArrays:
     ids: list[str]
     source: Array
     target: Array
-    valid: Mask
+    valid: Mask | PackedMasks
 
     @classmethod
     def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
@@ -41,15 +42,17 @@ class ChipArrays:
             ChipSetError: The chip set is not finished, or a chip is not what it promises.
         """
         chipset.check_finished()
-        index = chipset.index()
-        ids = index.loc[index["split"] == split, "id"].tolist()
+        ids = [entry.id for entry in chipset.entries(split)]
+        if chipset.layout == "packed":
+            return cls(ids, *map_split(chipset, split))
         side, size = len(ids), chipset.size
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
         valid = np.zeros((side, size, size), bool)
-        for row, name in enumerate(tqdm(ids, desc=f"read {split}", unit="chip", disable=not progress)):
-            chip = chipset.read(split, name)
-            source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
+        with chipset.reader(split) as reader:
+            for row in tqdm(range(side), desc=f"read {split}", unit="chip", disable=not progress):
+                chip = reader.read(row)
+                source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
         return cls(ids, source, target, valid)
 
     def __len__(self) -> int:

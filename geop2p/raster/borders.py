@@ -1,0 +1,18 @@
+"""What lies beyond the border of an array. numpy only."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def reflect_indices(start: int, stop: int, length: int) -> npt.NDArray[np.int64]:
+    """Positions start to stop - 1 of an axis that goes on by reflection beyond 0 to length - 1.
+
+    The edge pixel is the mirror and is not repeated; an axis of one pixel repeats it.
+    """
+    positions = np.arange(start, stop)
+    if length == 1:
+        return np.zeros_like(positions)
+    period = 2 * (length - 1)
+    folded = np.abs(positions) % period
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
+    return mirrored

@@ -1,0 +1,190 @@
+"""Layout `packed`: one memory-mappable array (.npy) per split and side, and one of the valid pixels, a bit each.
+
+A million chips are seven files. numpy alone reads them.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from geop2p.config import SPLITS, Split
+from geop2p.errors import ChipSetError
+from geop2p.raster.atomic import writing
+from geop2p.raster.encoding import Array, Mask
+from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from geop2p.raster.grid import Grid
+
+ARRAYS = (*SIDES, "valid")
+HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
+COPIED_AT_ONCE = 2**24  # bytes
+
+
+class PackedMasks:
+    """Valid pixels of chips, kept as bits; indexing gives bool (..., rows, cols).
+
+    Args:
+        bits: uint8 (chips, rows, ceil(cols / 8)), the first column in the highest bit.
+        side: Columns.
+    """
+
+    def __init__(self, bits: Array, side: int) -> None:
+        self._bits, self._side = bits, side
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def __getitem__(self, rows: Any) -> Mask:
+        unpacked: Mask = np.unpackbits(self._bits[rows], axis=-1, count=self._side).view(bool)
+        return unpacked
+
+
+def array_path(folder: Path, split: str, name: str) -> Path:
+    """File of one side, or of the valid pixels, of a split."""
+    return folder / f"{split}_{name}.npy"
+
+
+def map_split(chipset: ChipSet, split: Split) -> tuple[Array, Array, PackedMasks]:
+    """Source (chips, bands, rows, cols), target and valid pixels of a split, mapped from disk.
+
+    Raises:
+        ChipSetError: A file is missing or not what the description promises.
+    """
+    arrays = [_map(chipset, split, name) for name in ARRAYS]
+    return arrays[0], arrays[1], PackedMasks(arrays[2], chipset.size)
+
+
+def _map(chipset: ChipSet, split: Split, name: str) -> Array:
+    count, path = chipset.counts[split], array_path(chipset.folder, split, name)
+    shape, dtype = _form(chipset, name)
+    if not count:
+        return np.zeros((0, *shape), dtype)
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ChipSetError(f"{path}: missing or damaged ({error}); tile again with --overwrite") from error
+    if array.shape[1:] != shape or array.dtype != dtype or len(array) < count:
+        raise ChipSetError(
+            f"{path}: holds {array.shape} of {array.dtype}, expected {(count, *shape)} of {dtype}; tile again with "
+            "--overwrite"
+        )
+    return array[:count]
+
+
+def _form(chipset: ChipSet, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of one chip in an array."""
+    size = chipset.size
+    if name == "valid":
+        return (size, -(-size // 8)), np.dtype(np.uint8)
+    encoding = chipset.encoding(name)
+    return (len(encoding.bands), size, size), np.dtype(encoding.dtype)
+
+
+class _Reader:
+    def __init__(self, chipset: ChipSet, split: Split) -> None:
+        self._source, self._target, self._valid = map_split(chipset, split)
+
+    def read(self, row: int) -> Chip:
+        return Chip(np.array(self._source[row]), np.array(self._target[row]), self._valid[row])
+
+
+class _Writer:
+    """Appends chips to one file a side; they are sorted into splits when these are known."""
+
+    def __init__(self, staging: Path) -> None:
+        self._paths = [_staged(staging, name) for name in ARRAYS]
+        self._files: list[BinaryIO] = []
+        self._kept: int | None = 0
+
+    def resume(self, chips: int) -> None:
+        self._kept = chips
+        for path in self._paths:
+            with writing(path):
+                self._files.append(path.open("r+b" if path.exists() else "w+b"))
+
+    def add(self, name: str, grid: "Grid", chip: Chip) -> None:
+        arrays = (chip.source, chip.target, np.packbits(chip.valid, axis=-1))
+        for path, file, array in zip(self._paths, self._files, arrays, strict=True):
+            with writing(path):
+                if self._kept is not None:
+                    file.seek(self._kept * array.nbytes)
+                    file.truncate()
+                file.write(np.ascontiguousarray(array).data)
+        self._kept = None
+
+    def flush(self) -> None:
+        for path, file in zip(self._paths, self._files, strict=True):
+            with writing(path):
+                file.flush()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def _staged(staging: Path, name: str) -> Path:
+    return staging / f"{name}.raw"
+
+
+@contextmanager
+def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
+    """See `Layout`."""
+    yield _Reader(chipset, split)
+
+
+def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
+    """See `Layout`; the colours stand in the description."""
+    return _Writer(staging)
+
+
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
+    """See `Layout`: staged chips are copied behind those of earlier scenes, split by split."""
+    positions = {name: position for position, name in enumerate(order)}
+    for split in SPLITS:
+        wanted = [positions[name] for name in table.loc[table["split"] == split, "id"]]
+        if wanted:
+            for name in ARRAYS:
+                shape, dtype = _form(chipset, name)
+                path = array_path(chipset.folder, split, name)
+                with writing(path), _staged(staging, name).open("rb") as staged:
+                    _append(path, chipset.counts[split], shape, dtype, staged, wanted)
+
+
+def _append(
+    path: Path, count: int, shape: tuple[int, ...], dtype: np.dtype[Any], staged: BinaryIO, wanted: list[int]
+) -> None:
+    """Copy staged chips behind the first `count - len(wanted)` of an array, which has `count` afterwards."""
+    chip = int(np.prod(shape)) * dtype.itemsize
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.seek(HEADER + (count - len(wanted)) * chip)
+        file.truncate()
+        for first, end in _runs(wanted, max(1, COPIED_AT_ONCE // chip)):
+            staged.seek(first * chip)
+            file.write(staged.read((end - first) * chip))
+        file.seek(0)
+        file.write(_header((count, *shape), dtype))
+
+
+def _runs(positions: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Positions as ranges (first, end) of neighbours, each of at most so many."""
+    first = end = positions[0]
+    for position in positions:
+        if position != end or end - first == most:
+            yield first, end
+            first = position
+        end = position + 1
+    yield first, end
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Header of a .npy file, format 1.0 (NumPy Enhancement Proposal 1), padded to `HEADER` bytes."""
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    text = repr(fields).encode("latin1")
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER - 10) + text.ljust(HEADER - 11) + b"\n"

@@ -1,0 +1,89 @@
+"""Layout `virtual`: the index alone; pixels are read from the layers when they are asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import geopandas
+
+from geop2p.config import Split, TileConfig
+from geop2p.errors import ChipSetError
+from geop2p.raster.grid import Grid
+from geop2p.raster.reading import fingerprint
+from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, Scene, SplitReader
+from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.pairs import layer_path, open_pair
+
+
+class _Reader:
+    """Holds the layers of one scene open at a time: chips come scene by scene."""
+
+    def __init__(self, chipset: ChipSet, split: Split, stack: ExitStack) -> None:
+        self._chipset, self._entries, self._stack = chipset, chipset.entries(split), stack
+        self._scenes = {scene.id: scene for scene in chipset.scenes}
+        self._open: tuple[str, Callable[[Region], Ground]] | None = None
+
+    def read(self, row: int) -> Chip:
+        entry = self._entries[row]
+        if self._open is None or self._open[0] != entry.scene:
+            self._stack.close()
+            self._open = (
+                entry.scene,
+                self._stack.enter_context(_open_scene(self._chipset, self._scenes[entry.scene])),
+            )
+        ground = self._open[1](Region((entry.row_off,), (entry.col_off,), self._chipset.size))
+        return ground.chip(entry.row_off, entry.col_off)
+
+
+@contextmanager
+def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], Ground]]:
+    """Open the layers of a scene as they were when it was tiled.
+
+    Raises:
+        ChipSetError: One of them has changed since.
+        RasterError: One of them is missing.
+    """
+    paths = [layer_path(getattr(scene, side), chipset.folder) for side in SIDES]
+    aoi = None if scene.aoi is None else Path(layer_path(scene.aoi, chipset.folder))
+    kinds = {name: scene.options[name] for name in ("source_kind", "target_kind", "source_field")}
+    layers = open_pair(paths[0], paths[1], TileConfig(**kinds), chipset)
+    found = {side: fingerprint(path) for side, path in zip(SIDES, paths, strict=True)}
+    if found != scene.fingerprint or (aoi is not None and fingerprint(aoi) != scene.options["aoi"]):
+        raise ChipSetError(
+            f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths)}) has changed since it was tiled, and "
+            "virtual chips have no pixels of their own; tile again with --overwrite"
+        )
+    with open_ground(scene.grid, layers, aoi) as read:
+        yield read
+
+
+class _Writer:
+    """Stages nothing."""
+
+    def resume(self, chips: int) -> None:
+        pass
+
+    def add(self, name: str, grid: Grid, chip: Chip) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
+    """See `Layout`."""
+    with ExitStack() as stack:
+        yield _Reader(chipset, split, stack)
+
+
+def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
+    """See `Layout`."""
+    return _Writer()
+
+
+def place(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame, order: list[str]) -> None:
+    """See `Layout`: there is nothing to place."""

@@ -1,0 +1,344 @@
+"""Every layout of a chip set holds the same chips, and a killed run ends in the same bytes."""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+from conftest import UTM, class_map, grid, write_raster
+from rasterio.crs import CRS
+from shapely.geometry import box
+
+import geop2p.tiling.chips as chips_module
+import geop2p.tiling.cutting as cutting
+import geop2p.tiling.staging as staging_module
+from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p.config import SPLITS
+from geop2p.errors import ChipSetError, OutputError
+from geop2p.raster.chipfile import ChipFiles
+from geop2p.raster.grid import Grid
+from geop2p.raster.threads import in_order
+from geop2p.tiling.check import check_chips
+from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.packed import array_path
+
+SMALL = TileConfig(size=32, stride=24, min_valid=0.8)
+LAYOUTS = ("geotiff", "packed", "virtual")
+
+
+@pytest.fixture(autouse=True)
+def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many regions on small rasters."""
+    monkeypatch.setattr(cutting, "REGION_BYTES", 40_000)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Every file of a chip set by name: its bytes, or the table of the index, whose file holds a time."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert not any(".staging" in name for name in files)
+    del files["index.gpkg"]
+    return files | {"index": ChipSet.open(folder).index().to_json()}
+
+
+@pytest.mark.parametrize("layout", ["packed", "virtual"])
+def test_every_layout_holds_the_same_chips(pair: tuple[Path, Path], tmp_path: Path, layout: str) -> None:
+    second = write_raster(tmp_path / "b.tif", class_map(200, 260, 4), grid(200, 260, left=600_000.0))
+    image = np.random.default_rng(2).integers(0, 255, (3, 200, 260)).astype(np.uint8)
+    other = write_raster(tmp_path / "b_image.tif", image, grid(200, 260, left=600_000.0))
+    sets = []
+    for name in ("geotiff", layout):
+        config = dataclasses.replace(SMALL, format=name, source_kind="classes")
+        for sides in (pair, (second, other)):
+            tile(*sides, tmp_path / name, config)
+        sets.append(ChipSet.open(tmp_path / name))
+    reference, chipset = sets
+    pd.testing.assert_frame_equal(reference.index(), chipset.index())
+    assert (reference.counts, reference.source, reference.target) == (chipset.counts, chipset.source, chipset.target)
+    for split in SPLITS:
+        assert reference.entries(split) == chipset.entries(split)
+        with reference.reader(split) as first, chipset.reader(split) as again:
+            for row in range(reference.counts[split]):
+                one, two = first.read(row), again.read(row)
+                assert np.array_equal(one.valid, two.valid)
+                assert np.array_equal(one.source, two.source) and np.array_equal(one.target, two.target)
+    assert check_chips(chipset) == []
+
+
+def test_packed_arrays_are_plain_numpy_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, format="packed"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    for split in SPLITS:
+        source, target, valid = (
+            np.load(array_path(chipset.folder, split, name)) for name in ("source", "target", "valid")
+        )
+        assert source.shape == (chipset.counts[split], 1, 32, 32) and target.shape[1:] == (3, 32, 32)
+        chip = chipset.read(split, chipset.entries(split)[-1].id)
+        assert np.array_equal(np.unpackbits(valid[-1], axis=-1).astype(bool), chip.valid)
+
+
+def test_training_from_packed_chips_needs_neither_rasterio_nor_geopandas(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, format="packed"))
+    tile(*pair, tmp_path / "files", SMALL)
+    blocked = ("rasterio", "geopandas", "pyproj", "shapely", "pyogrio", "pandas")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "from geop2p.training.trainer import train; from geop2p.config import TrainConfig\n"
+        f"train({str(tmp_path / 'chips')!r}, {str(tmp_path / 'run')!r}, TrainConfig(steps=2, batch_size=2, width=4))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    train(tmp_path / "files", tmp_path / "again", TrainConfig(steps=2, batch_size=2, width=4))
+    first, second = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "again"))
+    assert json.loads(first)["losses"] == json.loads(second)["losses"]
+
+
+def die_at(
+    number: int, original: Callable[..., Any], error: BaseException | type[BaseException] = KeyboardInterrupt
+) -> Callable[..., Any]:
+    """The function, that kills the run at its n-th call."""
+    calls = 0
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise error
+        return original(*arguments, **named)
+
+    return dying
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("place", "name", "number"),
+    [
+        (staging_module._Cutter, "cut", 1),
+        (staging_module._Cutter, "cut", 5),
+        (staging_module, "class_shares", 20),
+        (staging_module, "_staged", 1),
+        (chips_module, "write_json", 1),
+        (Path, "replace", 25),
+    ],
+)
+def test_a_killed_run_repeated_ends_in_the_same_bytes(
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
+    place: Any,
+    name: str,
+    number: int,
+) -> None:
+    config = dataclasses.replace(SMALL, format=layout)
+    tile(*pair, tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, die_at(number, getattr(place, name)))
+        try:
+            tile(*pair, tmp_path / "chips", config)
+        except KeyboardInterrupt:
+            with pytest.raises(ChipSetError, match="an interrupted run began 'image' from other files or settings"):
+                tile(*pair, tmp_path / "chips", dataclasses.replace(config, size=64, stride=64))
+        else:
+            assert name == "replace" and layout != "geotiff"  # few files, few renames
+    tile(*pair, tmp_path / "chips", config)
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+def test_a_kill_in_the_middle_of_a_journal_line_is_survived(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, format="packed")
+    tile(*pair, tmp_path / "whole", config)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(staging_module._Cutter, "cut", die_at(6, staging_module._Cutter.cut))
+        tile(*pair, tmp_path / "chips", config)
+    journal = tmp_path / "chips" / ".staging" / "image" / "journal.jsonl"
+    assert len(journal.read_text().splitlines()) == 5
+    journal.write_text(journal.read_text()[:-30])
+    tile(*pair, tmp_path / "chips", config)
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("layout", ["geotiff", "packed"])
+def test_kill_9_at_any_moment(tmp_path: Path, layout: str) -> None:
+    """A real process on a raster that takes a while, killed by the system as soon as its journal grows."""
+    where = grid(1500, 1500)
+    source = write_raster(tmp_path / "map.tif", class_map(1500, 1500), where)
+    image = np.random.default_rng(0).integers(0, 255, (3, 1500, 1500)).astype(np.uint8)
+    target = write_raster(tmp_path / "image.tif", image, where, mask=image[0] > 5)
+    program = (
+        "import sys, geop2p, geop2p.tiling.cutting as cutting; cutting.REGION_BYTES = 40_000\n"
+        "geop2p.tile(*sys.argv[1:4], geop2p.TileConfig(size=32, format=sys.argv[4]))"
+    )
+
+    def start(folder: Path) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", program, source, target, folder, layout])
+
+    assert start(tmp_path / "whole").wait() == 0
+    journal = tmp_path / "chips" / ".staging" / "image" / "journal.jsonl"
+    process = start(tmp_path / "chips")
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert start(tmp_path / "chips").wait() == 0
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("layout", ["geotiff", "packed"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    config = dataclasses.replace(SMALL, format=layout)
+    tile(*pair, tmp_path / "whole", config)
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    writer = chips_module.layout_of(layout)._Writer
+    with monkeypatch.context() as patch, pytest.raises(OutputError) as caught:
+        patch.setattr(writer, "flush", die_at(3, writer.flush, full))
+        tile(*pair, tmp_path / "chips", config)
+    assert "No space left on device" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ChipSetError, match="not a chip set"):
+        ChipSet.open(tmp_path / "chips")
+    tile(*pair, tmp_path / "chips", config)
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+def test_virtual_chips_of_a_changed_layer_are_refused_and_of_a_moved_project_found(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    source, target = (Path(shutil.copy(path, project)) for path in pair)
+    shutil.copy(f"{pair[0]}.aux.xml", f"{source}.aux.xml")
+    tile(source, target, project / "chips", dataclasses.replace(SMALL, format="virtual"))
+    chip = ChipSet.open(project / "chips").entries("train")[0].id
+    before = ChipSet.open(project / "chips").read("train", chip)
+    project.rename(tmp_path / "elsewhere")
+    moved = ChipSet.open(tmp_path / "elsewhere" / "chips")
+    assert np.array_equal(moved.read("train", chip).target, before.target)
+    with rasterio.open(tmp_path / "elsewhere" / "image.tif", "r+") as dataset:
+        dataset.write(np.full((3, 8, 8), 77, np.uint8), window=((0, 8), (0, 8)))
+    with pytest.raises(ChipSetError, match="has changed since it was tiled"):
+        moved.read("train", chip)
+
+
+def test_virtual_chips_know_the_aoi_and_the_vector_field(tmp_path: Path) -> None:
+    import geopandas
+
+    where = grid(200, 200)
+    left, top = where.transform.c, where.transform.f
+    shapes = [box(left, top - 400, left + 200, top), box(left + 200, top - 400, left + 400, top)]
+    geopandas.GeoDataFrame({"use": ["field", "forest"]}, geometry=shapes, crs=UTM).to_file(tmp_path / "use.gpkg")
+    geopandas.GeoDataFrame(geometry=[box(left + 30, top - 380, left + 390, top - 20)], crs=UTM).to_file(
+        tmp_path / "aoi.gpkg"
+    )
+    image = np.random.default_rng(0).integers(0, 255, (3, 200, 200)).astype(np.uint8)
+    target = write_raster(tmp_path / "image.tif", image, where)
+    config = TileConfig(size=32, split="1:0:0", source_field="use", aoi=tmp_path / "aoi.gpkg", min_valid=0.5)
+    sets = []
+    for layout in ("packed", "virtual"):
+        tile(tmp_path / "use.gpkg", target, tmp_path / layout, dataclasses.replace(config, format=layout))
+        sets.append(ChipSet.open(tmp_path / layout))
+    for entry in sets[0].entries("train"):
+        one, two = (chipset.read("train", entry.id) for chipset in sets)
+        assert np.array_equal(one.valid, two.valid) and np.array_equal(one.source, two.source)
+    assert any(not sets[0].read("train", entry.id).valid.all() for entry in sets[0].entries("train"))
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (UTM, Affine(2, 0, 500_000.3, 0, -2, 5_300_000.7)),
+        (UTM, Affine(2, 0.5, 500_000, 0.5, -2, 5_300_000)),
+        (CRS.from_epsg(4326), Affine(1e-4, 0, 7, 0, 1e-4, 50)),
+        (None, Affine.identity()),
+    ],
+)
+@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint8"), (4, "uint8"), (6, "int16"), (2, "float32")])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_chips_written_in_bulk_are_what_gdal_would_have_written(
+    tmp_path: Path, crs: CRS | None, transform: Affine, bands: int, dtype: str
+) -> None:
+    from rasterio.windows import Window
+
+    from geop2p.raster.writing import write_chip
+
+    whole = Grid(crs, transform, 500, 500)
+    palette = {1: (10, 20, 30), 2: (200, 100, 0)} if (bands, dtype) == (1, "uint8") else {}
+    files = ChipFiles(whole.window(Window(0, 0, 40, 24)), bands, dtype, palette)
+    for number, valid in enumerate((np.ones((24, 40), bool), np.arange(40) > np.arange(24)[:, None])):
+        here = whole.window(Window(77 + number, 130, 40, 24))
+        values = np.random.default_rng(number).integers(0, 120, (bands, 24, 40)).astype(dtype)
+        files.write(tmp_path / "a.tif", values, valid, here)
+        write_chip(tmp_path / "b.tif", values, valid, here, palette)
+        with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as two:
+            assert one.profile == two.profile and one.colorinterp == two.colorinterp
+            assert np.array_equal(one.read(), values) and np.array_equal(two.read(), values)
+            assert np.array_equal(one.dataset_mask() > 0, valid)
+            if palette:
+                assert one.colormap(1) == two.colormap(1)
+
+
+def test_results_of_threads_come_in_order_and_errors_where_they_belong() -> None:
+    from contextlib import contextmanager
+
+    opened = []
+
+    @contextmanager
+    def opener():  # type: ignore[no-untyped-def]
+        opened.append(1)
+
+        def work(job: int) -> int:
+            time.sleep(0.001 * (job % 3))
+            if job == 30:
+                raise ValueError("thirty")
+            return job * job
+
+        yield work
+
+    assert list(in_order(range(20), opener, 3)) == [job * job for job in range(20)]
+    assert len(opened) == 3
+    results = in_order(range(50), opener, 3)
+    with pytest.raises(ValueError, match="thirty"):
+        for expected, result in enumerate(results):
+            assert result == expected**2
+    assert expected == 29
+
+    @contextmanager
+    def broken():  # type: ignore[no-untyped-def]
+        raise ChipSetError("cannot open")
+        yield
+
+    with pytest.raises(ChipSetError, match="cannot open"):
+        list(in_order(range(5), broken, 2))
+
+
+@pytest.mark.parametrize("blocks", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}])
+@pytest.mark.parametrize("stride", [16, 32, 50])
+def test_regions_hold_every_window_once(tmp_path: Path, blocks: dict[str, Any], stride: int) -> None:
+    from geop2p.raster.layers import open_layer
+    from geop2p.tiling.scenes import lattice
+
+    where = grid(333, 451)
+    layers = tuple(
+        open_layer(write_raster(tmp_path / f"{name}.tif", class_map(333, 451), where, **blocks)) for name in "ab"
+    )
+    config = TileConfig(size=32, stride=stride)
+    regions = cutting.plan_regions(where, layers, config)
+    found = [(row, col) for region in regions for row in region.rows for col in region.cols]
+    assert len(regions) > 3 and sorted(found) == sorted(lattice(where, config))
