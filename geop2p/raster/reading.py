@@ -20,7 +20,8 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.grid import Grid, unwrapped
+from geop2p.raster.grid import Grid
+from geop2p.raster.placement import control_points, grid_of
 
 BLOCK_CACHE = 256 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 SAMPLE_SIDE = 1024
@@ -44,6 +45,7 @@ class RasterInfo:
         palette: Colour of every value of the first band's colour table.
         categories: Name of every value that has one.
         has_mask: Whether a mask or alpha band says what is valid.
+        by_points: Whether only ground control points place it; `grid` is then the one that it is warped to.
     """
 
     path: str
@@ -59,6 +61,7 @@ class RasterInfo:
     palette: dict[int, tuple[int, int, int]]
     categories: dict[int, str]
     has_mask: bool
+    by_points: bool = False
 
 
 def gdal_env() -> AbstractContextManager[Any]:
@@ -72,8 +75,12 @@ def gdal_env() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Any]:
+def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     """Open a raster for reading.
+
+    Args:
+        path: File or GDAL name.
+        overview: Number of the overview to read instead of the raster itself, from 0; None: the raster.
 
     Raises:
         RasterError: It is missing, no raster, or a block of it cannot be read.
@@ -84,7 +91,7 @@ def opened(path: str | Path) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
-            dataset = rasterio.open(name)
+            dataset = rasterio.open(name) if overview is None else rasterio.open(name, overview_level=overview)
         with dataset:
             yield dataset
     except RasterioError as error:
@@ -122,18 +129,8 @@ def describe_raster(path: str | Path) -> RasterInfo:
             palette={value: color[:3] for value, color in dataset.colormap(1).items()} if has_palette else {},
             categories=read_categories(path),
             has_mask=MaskFlags.per_dataset in flags,
+            by_points=control_points(dataset) is not None,
         )
-
-
-def grid_of(dataset: Any) -> Grid:
-    """Where the pixels of an open raster lie.
-
-    Raises:
-        RasterError: It is placed by ground control points only.
-    """
-    if dataset.gcps[0] and dataset.transform.is_identity:
-        raise RasterError(f"{dataset.name}: placed by ground control points only; warp it first (gdalwarp)")
-    return unwrapped(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
 
 def read_categories(path: str | Path) -> dict[int, str]:
@@ -164,15 +161,27 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
     return {"size": size, "sha256_ends": digest.hexdigest()}
 
 
-def read_sample(path: str | Path) -> tuple[Array, Mask]:
-    """A thinned view of a whole raster, at most 1024 pixels a side, values untouched (nearest)."""
+def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:
+    """A thinned view of a whole raster, at most 1024 pixels a side, values untouched (nearest).
+
+    Args:
+        path: File or GDAL name.
+        as_colors: Give red, green and blue in this order; a pixel is then valid where any of them is.
+    """
     with gdal_env(), opened(path) as dataset:
-        bands = data_bands(dataset)
+        bands = color_bands(dataset) if as_colors else data_bands(dataset)
         factor = max(1.0, max(dataset.shape) / SAMPLE_SIDE)
         shape = tuple(max(1, round(side / factor)) for side in dataset.shape)
         values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
         masks = read_masks(dataset, bands, None, shape)
-        return values, valid_pixels(values, masks)
+        return values, np.any(masks > 0, axis=0) if as_colors else valid_pixels(values, masks)
+
+
+def color_bands(dataset: Any) -> list[int]:
+    """The bands of data in order of their roles red, green and blue; in their own order where they have others."""
+    order = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    roles = {dataset.colorinterp[band - 1]: band for band in data_bands(dataset)}
+    return [roles[role] for role in order] if set(roles) == set(order) else data_bands(dataset)
 
 
 def data_bands(dataset: Any) -> list[int]:

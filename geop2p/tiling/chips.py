@@ -34,7 +34,7 @@ class Scene:
         source: Path of the source layer.
         target: Path of the target layer.
         fingerprint: Size and hash of both files, to know them again.
-        options: What decided how they were read: kinds, and the field of a vector source.
+        options: What decided how they were read: kinds, fields of vector layers, their drawing, tables.
         dropped: Windows that gave no chip, by reason.
     """
 

@@ -66,7 +66,7 @@ def stage(
     every = 1 if config.max_shift is not None else math.ceil(len(lattice(scene.grid, config)) / SHIFTS_MEASURED)
     shifts: list[Shift] = []
     kept = 0
-    palettes = [_palette(layer) for layer in layers]
+    palettes = [layer.palette for layer in layers]
     rows = []
     for row, col, sides, valid in _windows(scene.grid, layers, config, progress):
         share = float(valid.mean())
@@ -132,12 +132,6 @@ def _windows(
                 at = (slice(None), slice(col, col + config.size))
                 yield row, col, [values[:, :, at[1]] for values, _ in strips], joint[at]
                 bar.update()
-
-
-def _palette(layer: Layer) -> dict[int, tuple[int, int, int]]:
-    if layer.vector is not None:
-        return {entry.value: entry.color for entry in layer.vector.classes}
-    return layer.raster.palette if layer.raster is not None and layer.kind == "classes" else {}
 
 
 def move_chips(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame) -> None:

@@ -12,10 +12,11 @@ import geopandas
 
 from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError
-from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.layers import Layer
 from geop2p.raster.reading import fingerprint
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, count_splits
 from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
+from geop2p.tiling.opening import open_pair, reading_options
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
@@ -112,7 +113,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     earlier = ChipSet.open(folder) if (folder / DESCRIPTION).exists() else None
     if earlier is not None:
         _check_settings(earlier, config)
-    layers = _open_pair(*pair, config, earlier)
+    layers = open_pair(*pair, config, earlier)
     scene = _scene(layers, config, earlier)
     if earlier is not None and _is_done(scene, earlier):
         return
@@ -141,12 +142,7 @@ def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | N
         source=layers[0].path,
         target=layers[1].path,
         fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
-        options={
-            "source_kind": layers[0].kind,
-            "target_kind": layers[1].kind,
-            "source_field": config.source_field,
-            "aoi": None if config.aoi is None else fingerprint(config.aoi),
-        },
+        options=reading_options(layers, config),
         dropped={},
     )
 
@@ -225,18 +221,6 @@ def _finish(folder: Path, progress: bool) -> None:
     shutil.rmtree(folder / STAGING)
 
 
-def _open_pair(
-    source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
-) -> tuple[Layer, Layer]:
-    """Look at both sides; `auto` means what the chip set holds already, if there is one."""
-    kinds = {"source": config.source_kind, "target": config.target_kind}
-    if earlier is not None:
-        known = {"source": earlier.source.kind, "target": earlier.target.kind}
-        kinds = {side: known[side] if kind == "auto" else kind for side, kind in kinds.items()}
-    classes = earlier.source.classes if earlier is not None else ()
-    return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
-
-
 def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
     """Name the classes that no training chip holds: the model cannot learn them."""
     train = index[index["split"] == "train"]
@@ -264,7 +248,18 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = ("min_valid", "max_shift", "max_share", "split", "split_by", "buffer", "seed", "grid")
+    names = (
+        "min_valid",
+        "max_shift",
+        "max_share",
+        "split",
+        "split_by",
+        "buffer",
+        "seed",
+        "grid",
+        "pixel_grid",
+        "ignore_class",
+    )
     return {name: getattr(config, name) for name in names}
 
 
