@@ -136,7 +136,8 @@ def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
             )
     left, bottom, right, top = bounds = other.bounds_in(grid.crs)
     ours = grid.bounds
-    if not (max(ours[0], left) < min(ours[2], right) and max(ours[1], bottom) < min(ours[3], top)):
+    shared = min(min(ours[2], right) - max(ours[0], left), min(ours[3], top) - max(ours[1], bottom))
+    if shared < 0 or (shared == 0 and other.vector is None):  # a straight line has no height
         name = grid.crs.to_string() if grid.crs else "pixels"
         raise GridMismatchError(
             f"no common ground in {name}: {base.path} covers {_extent(ours)}, {other.path} covers {_extent(bounds)}; "
