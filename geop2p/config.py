@@ -42,7 +42,21 @@ class TileConfig:
     grid: str = option("target", "Grid of the chips: target, source, or EPSG:CODE@RESOLUTION in units of that CRS.")
     source_kind: KindChoice = option("auto", "What the source holds; auto decides from its type and values.")
     target_kind: KindChoice = option("auto", "What the target holds; auto decides from its type and values.")
+    pixel_grid: bool = option(False, "Pair two rasters of one size and without CRS pixel by pixel.")
+    classes: Path | None = option(
+        None, "CSV with the columns value, name and color: the classes of a map, also of one drawn in colours (RGB)."
+    )
+    ignore_class: str | None = option(
+        None, "Classes that mean unlabelled, by name or value, separated by commas: their ground is not valid."
+    )
     source_field: str | None = option(None, "Attribute of a vector SOURCE that gives the class; none: one class.")
+    target_field: str | None = option(None, "Attribute of a vector TARGET that gives the class; none: one class.")
+    line_width: float | None = option(
+        None, "Width in metres of the lines of a vector layer, diameter of its points; none: one pixel."
+    )
+    draw_order: str | None = option(
+        None, "Classes of a vector layer from bottom to top, separated by commas; others lie below, as in the file."
+    )
     aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
     min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
     max_shift: float | None = option(
@@ -75,6 +89,10 @@ class TileConfig:
             raise ConfigError(f"max_shift is {self.max_shift}, expected at least 0")
         if not 0 < self.max_share <= 1:
             raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
+        if self.line_width is not None and self.line_width <= 0:
+            raise ConfigError(f"line_width is {self.line_width}, expected above 0")
+        if self.pixel_grid and self.grid not in ("source", "target"):
+            raise ConfigError(f"pixel_grid pairs pixel by pixel, so grid cannot be '{self.grid}'; give one of the two")
         if (self.split_by == "file") != (self.split_file is not None):
             raise ConfigError("split_by 'file' and split_file go together: give both or neither")
         _ = self.split_shares
@@ -83,6 +101,16 @@ class TileConfig:
     def step(self) -> int:
         """Distance between chips in pixels."""
         return self.stride or self.size
+
+    @property
+    def ignored_classes(self) -> list[str]:
+        """Names or values of the classes that mean unlabelled."""
+        return _names(self.ignore_class)
+
+    @property
+    def drawing_order(self) -> list[str]:
+        """Names of classes from bottom to top."""
+        return _names(self.draw_order)
 
     @property
     def split_shares(self) -> dict[Split, float]:
@@ -176,6 +204,11 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 1)
+
+
+def _names(text: str | None) -> list[str]:
+    """The entries of a list separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _check_seed(seed: int) -> None:

@@ -59,6 +59,7 @@ def evaluate_mosaic(
     truth = open_layer(reference, layer.kind)
     grid = layer.grid
     assert grid is not None
+    _check_pixels(layer, truth)
     encoding = _common_encoding(layer, truth)
     with ExitStack() as stack:
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
@@ -114,6 +115,18 @@ def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
             f"{len(real.bands)}; expected the same"
         )
     return made
+
+
+def _check_pixels(layer: Layer, truth: Layer) -> None:
+    """Refuse rasters without CRS of two sizes: their pixels do not lie on each other."""
+    here, there = layer.grid, truth.grid
+    if here is None or there is None or here.crs is not None or there.crs is not None:
+        return
+    if (here.height, here.width) != (there.height, there.width):
+        raise GridMismatchError(
+            f"{layer.path} has {here.height} rows and {here.width} columns, {truth.path} {there.height} and "
+            f"{there.width}; without CRS both need one size"
+        )
 
 
 def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader]) -> Encoding:

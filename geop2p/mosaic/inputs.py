@@ -9,43 +9,65 @@ from affine import Affine
 
 from geop2p.errors import RasterError
 from geop2p.raster.atomic import make_folder
+from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
+from geop2p.raster.layers import UNLISTED_SHARE, has_colors
 from geop2p.raster.reading import RasterInfo, read_sample
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
+FOREIGN = 0.5  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
 SAME_PIXEL = 0.05  # relative difference of pixel sizes that still counts as the training's
 
 
-def check_input(info: RasterInfo, card: Card) -> None:
+def color_table(info: RasterInfo, card: Card) -> ClassTable | None:
+    """What the colours of an input stand for if the model reads a map and the input is drawn in colours; else None.
+
+    Raises:
+        ConfigError: Two classes of the model have one colour.
+    """
+    if not card.source.is_classes or not has_colors(info):
+        return None
+    table = ClassTable("the model", (*card.source.classes, *card.source.ignored))
+    table.check_colors()
+    return table
+
+
+def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     """Refuse a raster that the model cannot read.
 
     Raises:
         RasterError: It has other bands than the training's source, or no CRS where the model has a pixel size.
     """
     expected = len(card.source.bands)
-    if info.count != expected:
+    if info.count != expected and not (card.source.is_classes and has_colors(info)):
         names = ", ".join(band.name for band in card.source.bands if band.name) or card.source.kind
         raise RasterError(f"{info.path}: has {info.count} bands, the model expects {expected} ({names})")
     is_float = np.dtype(info.dtype).kind == "f"
     if card.source.is_classes and is_float:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
-    if info.grid.crs is None and card.pixel_size is not None:
-        raise RasterError(f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs)")
+    if info.grid.crs is None and card.pixel_size is not None and not no_resample:
+        raise RasterError(
+            f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs), or take its pixels "
+            "for those of the training with --no-resample"
+        )
 
 
-def check_values(path: str | Path, source: Encoding) -> None:
+def check_values(path: str | Path, source: Encoding, table: ClassTable | None = None) -> None:
     """Look at a sample of the input for values that the model never saw.
 
     Raises:
-        RasterError: It is a map with none of the model's classes.
+        RasterError: It is a map with none of the model's classes, or not in its colours.
     """
-    values, valid = read_sample(path)
-    if source.is_classes:
-        found, known = set(np.unique(values[0][valid]).tolist()), {entry.value for entry in source.classes}
+    values, valid = read_sample(path, as_colors=table is not None)
+    if table is not None:
+        _check_colors(path, table, *table.unlisted_share(values, valid))
+    elif source.is_classes:
+        known = {entry.value for entry in source.classes}
+        found = set(np.unique(values[0][valid]).tolist()) - {entry.value for entry in source.ignored}
         unknown = ", ".join(str(code) for code in sorted(found - known))
         if found and not found & known:
             expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
@@ -56,6 +78,21 @@ def check_values(path: str | Path, source: Encoding) -> None:
         log.warning(
             "%s: %.0f %% of the values lie outside those of the training; is it in other units?", path, 100 * share
         )
+
+
+def _check_colors(path: str | Path, table: ClassTable, share: float, named: str) -> None:
+    """Refuse a picture that is mostly not in the colours of the model's classes."""
+    if share > FOREIGN:
+        expected = ", ".join(f"{hex_color(entry.color)} {entry.name}" for entry in table.classes)
+        raise RasterError(
+            f"{path}: {100 * share:.0f} % of its pixels have colours such as {named}, the model knows {expected}; "
+            "recolour the map, or give one band of classes"
+        )
+    if share > UNLISTED_SHARE:
+        log.warning(
+            "%s: %.2g %% of the pixels have colours of no class, such as %s; their ground is a guess",
+            path, 100 * share, named,
+        )  # fmt: skip
 
 
 def check_output(input: str | Path, output: Path, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble, make_parts
-from geop2p.mosaic.inputs import check_input, check_output, check_values, output_grid
+from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, output_grid
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster, fingerprint
@@ -80,11 +80,12 @@ def predict(
     check_output(input, output, overwrite)
     translator = Translator.load(model, config.device)
     info = describe_raster(input)
-    check_input(info, translator.card)
-    check_values(input, translator.card.source)
+    check_input(info, translator.card, config.no_resample)
+    colors = color_table(info, translator.card)
+    check_values(input, translator.card.source, colors)
     grid = output_grid(info.grid, translator.card, config.no_resample)
     mosaic = Mosaic(translator, grid, config)
-    with aligned_reader(input, grid, translator.card.source.kind) as reader:
+    with aligned_reader(input, grid, translator.card.source.kind, colors) as reader:
         folder = output.with_name(f"{output.name}.parts")
         claim = mosaic.claim(translator.digest, fingerprint(input))
         made, network_pixels = make_parts(mosaic, reader, folder, claim, progress)

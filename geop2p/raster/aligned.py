@@ -1,6 +1,5 @@
 """Aligned reading: windows of any raster on any grid, as its kind demands."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,17 +11,28 @@ import numpy as np
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import Kind
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import data_bands, gdal_env, grid_of, one_line, opened, read_masks, valid_pixels
+from geop2p.raster.overviews import overview_for
+from geop2p.raster.placement import control_points, grid_of
+from geop2p.raster.reading import (
+    color_bands,
+    data_bands,
+    drawn_pixels,
+    gdal_env,
+    one_line,
+    opened,
+    read_masks,
+    valid_pixels,
+)
+from geop2p.raster.reproject import CODES, FLOATS, POWER, WARP_TOLERANCE, Resampler
 
-WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
+Read = Callable[[Window], tuple[Array, Mask]]
 
 
 class Reader(Protocol):
@@ -58,76 +68,55 @@ class AlignedReader:
 
 
 @contextmanager
-def aligned_reader(path: str | Path, grid: Grid, kind: Kind) -> Iterator[Reader]:
+def aligned_reader(path: str | Path, grid: Grid, kind: Kind, colors: ClassTable | None = None) -> Iterator[Reader]:
     """Open a raster for reading on any grid.
 
     Where its pixels coincide with the grid's they are read as they are; otherwise they are warped: classes by
-    nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser; SAR
-    in linear power (its values taken as dB).
+    nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser (through
+    the raster's overviews where they are fine enough); SAR in linear power (its values taken as dB).
 
     Args:
         path: File or GDAL name.
         grid: Where to read; must have a CRS unless pixels coincide.
         kind: What the raster holds.
+        colors: For a map drawn in colours: the classes that they stand for. The reader gives their values.
 
     Raises:
         GridMismatchError: The raster has no CRS, or the grid has none, and pixels do not coincide.
         RasterError: The raster cannot be opened or read.
     """
     with gdal_env(), opened(path) as dataset, ExitStack() as stack:
-        own, bands = grid_of(dataset), data_bands(dataset)
-        dtype = dataset.dtypes[bands[0] - 1]
-        offset = grid.offset_in(own)
-        if offset is not None:
-            inside = partial(_read_shifted, dataset, bands, offset, path)
-        elif own.crs is None or grid.crs is None:
+        own, points, bands = grid_of(dataset), control_points(dataset), data_bands(dataset)
+        offset = grid.offset_in(own) if points is None else None
+        if offset is None and (own.crs is None or grid.crs is None):
             raise GridMismatchError(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
                 "assign one (gdal_edit -a_srs)"
             )
-        elif kind == "sar":
-            inside = partial(_read_power, dataset, bands, own, grid, path)
+        read: Read = partial(_read_pixels, dataset, bands, path)
+        count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
+        if colors is not None:
+            read, count, dtype = partial(_read_codes, dataset, color_bands(dataset), path, colors), 1, "uint8"
+        resampling = _resampling(own, grid, kind)
+        if offset is not None:
+            inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
+        elif kind == "sar" or colors is not None or points is not None:
+            conversion = CODES if colors is not None else POWER if kind == "sar" else FLOATS
+            inside = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
         else:
-            vrt = stack.enter_context(_warped(dataset, own, grid, _resampling(own, grid, kind)))
+            level = overview_for(dataset, bands, own, grid, kind)
+            seen = dataset if level is None else stack.enter_context(opened(path, level))
+            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, resampling))
             inside = partial(_read_pixels, vrt, data_bands(vrt), path)
-        yield AlignedReader(grid, len(bands), dtype, inside)
+        yield AlignedReader(grid, count, dtype, inside)
 
 
 def _read_shifted(
-    dataset: Any, bands: list[int], offset: tuple[int, int], path: str | Path, window: Window
+    read: Read, shape: tuple[int, int], bands: int, dtype: str, offset: tuple[int, int], window: Window
 ) -> tuple[Array, Mask]:
     """A window of a grid whose pixels coincide with the dataset's, `offset` (row, column) into it."""
     there = Window(window.col_off + offset[1], window.row_off + offset[0], window.width, window.height)
-    dtype = dataset.dtypes[bands[0] - 1]
-    return _padded(there, dataset.shape, len(bands), dtype, partial(_read_pixels, dataset, bands, path))
-
-
-def _read_power(
-    dataset: Any, bands: list[int], own: Grid, grid: Grid, path: str | Path, window: Window
-) -> tuple[Array, Mask]:
-    """A window of a grid from a dataset in dB, averaged or interpolated as linear power."""
-    wanted, dtype = grid.window(window), dataset.dtypes[bands[0] - 1]
-    shape = (len(bands), wanted.height, wanted.width)
-    source = _window_around(wanted, own)
-    if source is None:
-        return np.zeros(shape, dtype), np.zeros(shape[1:], bool)
-    decibel, valid = _read_pixels(dataset, bands, path, source)
-    power = np.where(valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan)
-    here, result = own.window(source), np.full(shape, np.nan)
-    reproject(
-        power,
-        result,
-        src_transform=here.transform,
-        src_crs=here.crs,
-        src_nodata=np.nan,
-        dst_transform=wanted.transform,
-        dst_crs=wanted.crs,
-        dst_nodata=np.nan,
-        resampling=_resampling(own, grid, "sar"),
-        tolerance=WARP_TOLERANCE,
-    )
-    found: Mask = np.all(np.isfinite(result) & (result > 0), axis=0)
-    return (10 * np.log10(np.where(found, result, 1))).astype(dtype), found
+    return _padded(there, shape, bands, dtype, read)
 
 
 def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
@@ -161,44 +150,6 @@ def _resampling(own: Grid, grid: Grid, kind: Kind) -> Resampling:
     return Resampling.average if coarser else Resampling.bilinear
 
 
-def _window_around(wanted: Grid, own: Grid, margin: int = 4) -> Window | None:
-    """The window of `own` that covers a grid on the ground, with a margin for interpolation; None if apart."""
-    edge = _outline(wanted)
-    xs, ys = transform_points(wanted.crs, own.crs, *edge)
-    to_pixels = ~own.transform
-    points = [to_pixels @ (x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
-    if not points:
-        return None
-    ratio = margin + math.ceil(max(1.0, _pixel_ratio(wanted, own)) * 2)
-    cols, rows = zip(*points, strict=True)
-    left, right = math.floor(min(cols)) - ratio, math.ceil(max(cols)) + ratio
-    top, bottom = math.floor(min(rows)) - ratio, math.ceil(max(rows)) + ratio
-    left, right = max(left, 0), min(right, own.width)
-    top, bottom = max(top, 0), min(bottom, own.height)
-    if left >= right or top >= bottom:
-        return None
-    return Window(left, top, right - left, bottom - top)
-
-
-def _pixel_ratio(wanted: Grid, own: Grid) -> float:
-    """How many pixels of `own` one pixel of `wanted` spans at most."""
-    there, here = wanted.pixel_size, own.pixel_size
-    if there is None or here is None:
-        return 1.0
-    return max(there) / min(here)
-
-
-def _outline(grid: Grid, points: int = 21) -> tuple[list[float], list[float]]:
-    """Positions along the outline of a grid, as lists of x and y."""
-    steps = np.linspace(0, 1, points)
-    corners = [*grid.corners, grid.corners[0]]
-    xs, ys = [], []
-    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
-        xs += list(x0 + steps * (x1 - x0))
-        ys += list(y0 + steps * (y1 - y0))
-    return xs, ys
-
-
 def _padded(
     window: Window, size: tuple[int, int], bands: int, dtype: str, read: Callable[[Window], tuple[Array, Mask]]
 ) -> tuple[Array, Mask]:
@@ -218,18 +169,31 @@ def _padded(
 
 
 def _read_pixels(dataset: Any, bands: list[int], path: str | Path, window: Window) -> tuple[Array, Mask]:
-    """A window that lies inside a dataset.
+    """A window that lies inside a dataset."""
+    values, masks = _read_masked(dataset, bands, path, window)
+    return values, valid_pixels(values, masks)
+
+
+def _read_codes(
+    dataset: Any, bands: list[int], path: str | Path, colors: ClassTable, window: Window
+) -> tuple[Array, Mask]:
+    """The classes that the colours of a window stand for; valid where any band is: 0 is part of many."""
+    values, masks = _read_masked(dataset, bands, path, window)
+    return colors.codes(values), drawn_pixels(values, masks)
+
+
+def _read_masked(dataset: Any, bands: list[int], path: str | Path, window: Window) -> tuple[Array, Array | None]:
+    """Values (bands, rows, cols) and masks (see `read_masks`) of a window that lies inside a dataset.
 
     Raises:
         RasterError: A block of it cannot be read.
     """
     try:
-        values = dataset.read(bands, window=window)
-        masks = read_masks(dataset, bands, window)
+        values: Array = dataset.read(bands, window=window)
+        return values, read_masks(dataset, bands, window)
     except RasterioIOError as error:
         bottom, right = window.row_off + window.height - 1, window.col_off + window.width - 1
         raise RasterError(
             f"{path}: pixels cannot be read in rows {window.row_off} to {bottom}, columns {window.col_off} to {right} "
             f"({one_line(error.__cause__ or error)}); the file is damaged: fetch or make it again"
         ) from error
-    return values, valid_pixels(values, masks)

@@ -4,6 +4,7 @@ numpy only. Arrays are (bands, rows, cols); masks are (rows, cols), true where v
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ class Encoding:
         nodata: Value of the layer that means no data, if it has one.
         classes: For kind `classes`: in channel order.
         color_interp: GDAL's names of the bands' roles (red, green, blue, gray, palette, undefined).
+        ignored: For kind `classes`: those that mean unlabelled; they encode to all zero.
     """
 
     kind: Kind
@@ -76,6 +78,7 @@ class Encoding:
     nodata: float | None = None
     classes: tuple[MapClass, ...] = ()
     color_interp: tuple[str, ...] = ()
+    ignored: tuple[MapClass, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -183,9 +186,15 @@ class Encoding:
             dtype=data["dtype"],
             bands=tuple(Band(**band) for band in data["bands"]),
             nodata=None if data["nodata"] is None else float(data["nodata"]),
-            classes=tuple(MapClass(c["value"], c["name"], tuple(c["color"])) for c in data["classes"]),
+            classes=_map_classes(data["classes"]),
             color_interp=tuple(data["color_interp"]),
+            ignored=_map_classes(data.get("ignored", ())),
         )
+
+
+def _map_classes(entries: Iterable[dict[str, Any]]) -> tuple[MapClass, ...]:
+    """Classes from their JSON form."""
+    return tuple(MapClass(entry["value"], entry["name"], tuple(entry["color"])) for entry in entries)
 
 
 def guess_kind(sample: Array, valid: Mask, *, has_palette: bool) -> tuple[Kind, str]:

@@ -1,6 +1,7 @@
 """`Layer`: one side of a pair, raster or vector, with what it holds and how to read it on a grid."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
 from geop2p.config import Kind, KindChoice
-from geop2p.errors import ConfigError, RasterError
+from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.class_table import DRAWN_COLORS, TOLERANCE, ClassTable, count_colors
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, guess_kind
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import RasterInfo, describe_raster, read_sample
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector
 
+log = logging.getLogger(__name__)
+
+UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 CLIPPED_PERCENT = 0.1  # of the training values at each end lie outside the encoded interval
 
 
@@ -31,6 +37,9 @@ class Layer:
         reason: Why `kind` was concluded.
         raster: For a raster: what the file says of itself.
         vector: For a vector layer: its features.
+        table: For a map: values, names and colours of its classes, where a file gives them.
+        ignored: Classes that mean unlabelled: their ground is not valid.
+        is_drawn: Whether it seems to be a map drawn in colours.
     """
 
     path: str
@@ -38,6 +47,9 @@ class Layer:
     reason: str
     raster: RasterInfo | None = None
     vector: VectorLayer | None = None
+    table: ClassTable | None = None
+    ignored: tuple[MapClass, ...] = ()
+    is_drawn: bool = False
 
     @property
     def grid(self) -> Grid | None:
@@ -53,6 +65,19 @@ class Layer:
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) in its own CRS."""
         return self.bounds_in(self.crs)
+
+    @property
+    def colors(self) -> ClassTable | None:
+        """The classes that its colours stand for; None unless it is read as a map drawn in colours."""
+        return self.table if self.raster is not None and self.raster.count == 3 else None
+
+    @property
+    def palette(self) -> dict[int, tuple[int, int, int]]:
+        """Colour of every value of a map that has one."""
+        if self.kind != "classes":
+            return {}
+        listed = self.vector.classes if self.vector is not None else self.table.classes if self.table else ()
+        return ({} if self.vector is not None else self._info.palette) | {entry.value: entry.color for entry in listed}
 
     @property
     def _info(self) -> RasterInfo:
@@ -78,32 +103,69 @@ class Layer:
     @contextmanager
     def reader(self, grid: Grid) -> Iterator[Reader]:
         """Windows of it on a grid."""
+        hidden = [entry.value for entry in self.ignored] + ([self.colors.unlisted] if self.colors else [])
         if self.vector is not None:
-            yield VectorReader(self.vector, grid)
+            yield HidingReader(VectorReader(self.vector, grid), hidden)
         else:
-            with aligned_reader(self.path, grid, self.kind) as reader:
-                yield reader
+            with aligned_reader(self.path, grid, self.kind, self.colors) as reader:
+                yield HidingReader(reader, hidden)
 
     def draft_encoding(self) -> Encoding:
         """Its encoding as far as the file alone tells it: classes with names, 8-bit imagery by its range."""
-        if self.vector is not None:
-            return Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=self.vector.classes)
+        if self.vector is not None or self.colors is not None:
+            return self._labelled(Encoding("classes", "uint8", (Band(),), nodata=0.0 if self.vector else None))
         info = self._info
         columns = zip(info.names, info.units, info.scales, info.offsets, strict=True)
         bands = tuple(Band(name, unit, scale, offset) for name, unit, scale, offset in columns)
-        named = [value for value in info.categories if value != info.nodata] if self.kind == "classes" else []
-        classes = tuple(self.map_class(value) for value in named)
-        return Encoding(self.kind, info.dtype, bands, info.nodata, classes, info.color_interp)
+        return self._labelled(Encoding(self.kind, info.dtype, bands, info.nodata, color_interp=info.color_interp))
+
+    def _labelled(self, encoding: Encoding) -> Encoding:
+        """The encoding with the classes that are known by name, but for those that mean no data or unlabelled."""
+        unused = {entry.value for entry in self.ignored} | {encoding.nodata}
+        classes = tuple(entry for entry in self.named_classes if entry.value not in unused)
+        return dataclasses.replace(encoding, classes=classes, ignored=self.ignored)
+
+    @property
+    def named_classes(self) -> tuple[MapClass, ...]:
+        """The classes whose names are known, if it is a map."""
+        if self.vector is not None:
+            return self.vector.classes
+        if self.kind != "classes":
+            return ()
+        listed = {entry.value: entry for entry in self.table.classes} if self.table else {}
+        if self.colors is None:
+            listed = {value: self.map_class(value) for value in self._info.categories} | listed
+        return tuple(listed.values())
 
     def map_class(self, value: int) -> MapClass:
-        """Name and colour of a stored value, from the file or made up."""
+        """Name and colour of a stored value: from the table, the file, or made up."""
+        for entry in self.table.classes if self.table else ():
+            if entry.value == value:
+                return entry
         info = self._info
         name = info.categories.get(value, f"class {value}")
         return MapClass(value, name, info.palette.get(value, class_color(value)))
 
 
+class HidingReader:
+    """Windows of a layer without the ground of some values: unlabelled, or of no class."""
+
+    def __init__(self, reader: Reader, hidden: list[int]) -> None:
+        self.grid = reader.grid
+        self._reader, self._hidden = reader, hidden
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
+        values, valid = self._reader.read(window)
+        return values, valid & ~np.isin(values[0], self._hidden) if self._hidden else valid
+
+
 def open_layer(
-    path: str | Path, kind: KindChoice = "auto", field: str | None = None, known: tuple[MapClass, ...] = ()
+    path: str | Path,
+    kind: KindChoice = "auto",
+    field: str | None = None,
+    known: tuple[MapClass, ...] = (),
+    table: ClassTable | None = None,
 ) -> Layer:
     """Look at one side of a pair.
 
@@ -112,6 +174,7 @@ def open_layer(
         kind: What it holds, or auto to conclude it.
         field: For a vector layer: attribute that names the class.
         known: For a vector layer: classes whose codes are already given.
+        table: For a map: its classes; they turn the colours of a drawn one into values.
 
     Raises:
         RasterError: It cannot be opened, or holds nothing that can be used.
@@ -121,17 +184,43 @@ def open_layer(
         if kind not in ("auto", "classes"):
             raise ConfigError(f"{path}: a vector layer holds classes, not {kind}")
         return Layer(str(path), "classes", "a vector layer", vector=read_vector(path, field, known))
-    info = describe_raster(path)
+    info, is_drawn = describe_raster(path), False
     if kind == "auto":
         sample, valid = read_sample(path)
         concluded, reason = guess_kind(sample, valid, has_palette=bool(info.palette or info.categories))
+        if concluded == "image" and has_colors(info):
+            is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
+            reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
     else:
         concluded, reason = kind, "as asked for"
-    if concluded == "classes" and (info.count != 1 or np.dtype(info.dtype).kind == "f"):
-        raise ConfigError(f"{path}: classes need one integer band, found {info.count} of {info.dtype}")
-    if info.grid.crs is None:
-        raise RasterError(f"{path}: has no CRS, so its place on the ground is unknown; assign one (gdal_edit -a_srs)")
-    return Layer(str(path), concluded, reason, raster=info)
+    layer = Layer(str(path), concluded, reason, raster=info, is_drawn=is_drawn)
+    return _as_map(layer, info, table) if concluded == "classes" else layer
+
+
+def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None) -> Layer:
+    """The layer read as classes.
+
+    Raises:
+        ConfigError: It does not hold one integer band, nor colours that the table knows.
+    """
+    layer = dataclasses.replace(layer, table=table)
+    if layer.colors is not None and has_colors(info):
+        layer.colors.check_colors()
+        share, named = layer.colors.unlisted_share(*read_sample(layer.path, as_colors=True))
+        text = "%s: %.2g %% of the pixels have colours further than %g from those of %s and are left out"
+        if share > UNLISTED_SHARE:
+            log.warning(text + ", most often %s", layer.path, 100 * share, TOLERANCE, layer.colors.path, named)
+        else:
+            log.info(text, layer.path, 100 * share, TOLERANCE, layer.colors.path)
+    elif info.count != 1 or np.dtype(info.dtype).kind == "f":
+        hint = "; give the classes of a map in colours with --classes FILE" if has_colors(info) else ""
+        raise ConfigError(f"{layer.path}: classes need one integer band, found {info.count} of {info.dtype}{hint}")
+    return layer
+
+
+def has_colors(info: RasterInfo) -> bool:
+    """Whether it may be a picture in red, green and blue."""
+    return info.count == 3 and info.dtype == "uint8"
 
 
 def complete_encoding(layer: Layer, values: Array, valid: Mask) -> Encoding:

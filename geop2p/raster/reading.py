@@ -20,7 +20,8 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.grid import Grid, unwrapped
+from geop2p.raster.grid import Grid
+from geop2p.raster.placement import control_points, grid_of
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
@@ -47,6 +48,7 @@ class RasterInfo:
         categories: Name of every value that has one.
         has_mask: Whether a mask or alpha band says what is valid.
         block: (rows, cols) that the file stores together.
+        by_points: Whether only ground control points place it; `grid` is then the one that it is warped to.
     """
 
     path: str
@@ -63,6 +65,7 @@ class RasterInfo:
     categories: dict[int, str]
     has_mask: bool
     block: tuple[int, int]
+    by_points: bool = False
 
 
 def gdal_env() -> AbstractContextManager[Any]:
@@ -76,8 +79,12 @@ def gdal_env() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Any]:
+def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     """Open a raster for reading.
+
+    Args:
+        path: File or GDAL name.
+        overview: Number of the overview to read instead of the raster itself, from 0; None: the raster.
 
     Raises:
         RasterError: It is missing, no raster, or a block of it cannot be read.
@@ -88,7 +95,7 @@ def opened(path: str | Path) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
-            dataset = rasterio.open(name)
+            dataset = rasterio.open(name) if overview is None else rasterio.open(name, overview_level=overview)
         with dataset:
             yield dataset
     except RasterioError as error:
@@ -127,18 +134,8 @@ def describe_raster(path: str | Path) -> RasterInfo:
             categories=read_categories(path),
             has_mask=MaskFlags.per_dataset in flags,
             block=tuple(dataset.block_shapes[data[0] - 1]),
+            by_points=control_points(dataset) is not None,
         )
-
-
-def grid_of(dataset: Any) -> Grid:
-    """Where the pixels of an open raster lie.
-
-    Raises:
-        RasterError: It is placed by ground control points only.
-    """
-    if dataset.gcps[0] and dataset.transform.is_identity:
-        raise RasterError(f"{dataset.name}: placed by ground control points only; warp it first (gdalwarp)")
-    return unwrapped(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
 
 def read_categories(path: str | Path) -> dict[int, str]:
@@ -169,31 +166,36 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
     return {"size": size, "sha256_ends": digest.hexdigest()}
 
 
-def read_sample(path: str | Path) -> tuple[Array, Mask]:
+def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:
     """Some values of a raster as they are: all of a small one, else windows spread evenly over it.
 
     Where no window holds data, as on a raster that is nearly empty, the whole raster is read, thinned.
+
+    Args:
+        path: File or GDAL name.
+        as_colors: Give red, green and blue in this order; a pixel is then valid where any of them is.
 
     Returns:
         Values (bands, rows, cols), windows side by side, and valid pixels (rows, cols).
     """
     with gdal_env(), opened(path) as dataset:
-        bands = data_bands(dataset)
+        bands = color_bands(dataset) if as_colors else data_bands(dataset)
+
+        def read(window: Window | None, shape: tuple[int, ...] = ()) -> tuple[Array, Mask]:
+            there = (len(bands), *shape) if shape else None
+            values = dataset.read(bands, window=window, out_shape=there, resampling=Resampling.nearest)
+            masks = read_masks(dataset, bands, window, shape)
+            return values, drawn_pixels(values, masks) if as_colors else valid_pixels(values, masks)
+
         if max(dataset.shape) <= SAMPLE_SIDE:
-            values = dataset.read(bands)
-            return values, valid_pixels(values, read_masks(dataset, bands, None))
-        pieces = []
-        for window in _spread(*dataset.shape):
-            values = dataset.read(bands, window=window)
-            pieces.append((values, valid_pixels(values, read_masks(dataset, bands, window))))
+            return read(None)
+        pieces = [read(window) for window in _spread(*dataset.shape)]
         if any(valid.any() for _, valid in pieces):
             columns = zip(*pieces, strict=True)
             values, valid = (np.concatenate(column, axis=-1) for column in columns)
             return values, valid
         factor = max(dataset.shape) / SAMPLE_SIDE
-        shape = tuple(max(1, round(side / factor)) for side in dataset.shape)
-        values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-        return values, valid_pixels(values, read_masks(dataset, bands, None, shape))
+        return read(None, tuple(max(1, round(side / factor)) for side in dataset.shape))
 
 
 def _spread(height: int, width: int) -> list[Window]:
@@ -216,6 +218,13 @@ def read_whole(path: str | Path) -> tuple[Array, Mask]:
         bands = data_bands(dataset)
         values = dataset.read(bands)
         return values, valid_pixels(values, read_masks(dataset, bands, None))
+
+
+def color_bands(dataset: Any) -> list[int]:
+    """The bands of data in order of their roles red, green and blue; in their own order where they have others."""
+    order = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    roles = {dataset.colorinterp[band - 1]: band for band in data_bands(dataset)}
+    return [roles[role] for role in order] if set(roles) == set(order) else data_bands(dataset)
 
 
 def data_bands(dataset: Any) -> list[int]:
@@ -243,6 +252,12 @@ def valid_pixels(values: Array, masks: Array | None) -> Mask:
     valid: Mask = np.ones(values.shape[1:], bool) if masks is None else np.all(masks > 0, axis=0)
     if values.dtype.kind == "f":
         valid &= np.all(np.isfinite(values), axis=0)
+    return valid
+
+
+def drawn_pixels(values: Array, masks: Array | None) -> Mask:
+    """Where any band is data: a map drawn in colours, whose value for no data is part of many of them."""
+    valid: Mask = np.ones(values.shape[1:], bool) if masks is None else np.any(masks > 0, axis=0)
     return valid
 
 

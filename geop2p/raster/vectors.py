@@ -106,6 +106,7 @@ class Area:
 
     Raises:
         RasterError: It is missing, unreadable, empty or without CRS, or holds no polygons.
+        GridMismatchError: The grid has no CRS.
     """
 
     def __init__(self, path: str | Path, grid: Grid) -> None:
@@ -113,7 +114,8 @@ class Area:
         features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
         if features.empty:
             raise RasterError(f"{path}: has no polygons")
-        assert grid.crs is not None
+        if grid.crs is None:
+            raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
         self._grid, self._features = grid, features.to_crs(grid.crs)
 
     def mask(self, window: Window) -> Mask:

@@ -32,8 +32,9 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                         problems.append(str(error))
                     bar.update()
     for scene in chipset.scenes:
-        crs = local_crs(scene.grid)
-        own = index[index["scene"] == scene.id].to_crs(crs)
+        own = index[index["scene"] == scene.id]
+        if scene.grid.crs is not None:
+            own = own.to_crs(local_crs(scene.grid))
         pixel = min(scene.grid.pixel_size or (1.0, 1.0))
         distance = chipset.settings["buffer"] * pixel
         for split, other in itertools.permutations(SPLITS, 2):

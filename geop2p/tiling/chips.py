@@ -44,9 +44,10 @@ class Scene:
         source: Path of the source layer, relative to the folder of the chip set where it is a local file.
         target: Path of the target layer, likewise.
         fingerprint: Size and hash of both files, to know them again.
-        options: What decided how they were read: kinds, and the field of a vector source.
+        options: What decided how they were read: kinds, fields of vector layers, their drawing, tables.
         dropped: Windows that gave no chip, by reason.
-        aoi: Path of the polygons that bound the valid ground, like `source`; None where nothing does.
+        files: Paths, like `source`, of the files that decided how they were read: polygons of the valid ground (aoi),
+            table of classes.
     """
 
     id: str
@@ -57,7 +58,7 @@ class Scene:
     fingerprint: dict[str, Any]
     options: dict[str, Any]
     dropped: dict[str, int]
-    aoi: str | None
+    files: dict[str, str]
 
     @cached_property
     def grid(self) -> "Grid":

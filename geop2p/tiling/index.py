@@ -1,6 +1,7 @@
 """The index of a chip set: a GeoPackage that opens in QGIS coloured by split."""
 
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ def write_index(file: Path, index: geopandas.GeoDataFrame) -> None:
     """
     with replacing(file) as temporary:
         temporary.unlink()
-        index.to_file(temporary, layer=LAYER, driver="GPKG")
+        with warnings.catch_warnings():
+            if index.crs is None:
+                warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
+            index.to_file(temporary, layer=LAYER, driver="GPKG")
     write_text(file.with_name(INDEX_STYLE), _index_style())
 
 
@@ -56,7 +60,7 @@ def share_columns(table: Iterable[Any]) -> list[str]:
 
 
 def joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """One index of earlier and new chips, in their common CRS or EPSG:4326."""
+    """One index of earlier and new chips, in their common CRS or EPSG:4326, or in pixels without CRS."""
     if len(fixed) and fixed.crs != table.crs:
         fixed, table = fixed.to_crs(4326), table.to_crs(4326)
     both = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
@@ -73,9 +77,12 @@ def read_index(file: Path) -> geopandas.GeoDataFrame:
         ChipSetError: It is missing or damaged.
     """
     try:
-        return geopandas.read_file(file, layer=LAYER)
+        table = geopandas.read_file(file, layer=LAYER)
     except pyogrio.errors.DataSourceError as error:
         raise ChipSetError(f"{file}: missing or damaged; tile again with --overwrite") from error
+    if table.crs is not None and table.crs.name.startswith("Undefined"):  # how a GeoPackage says that there is none
+        return geopandas.GeoDataFrame(table.drop(columns="geometry"), geometry=table.geometry.to_numpy(), crs=None)
+    return table
 
 
 def _index_style() -> str:

@@ -1,13 +1,9 @@
-"""Which source belongs to which target, and what the two hold."""
+"""Which source belongs to which target."""
 
-import os
 from pathlib import Path
 
-from geop2p.config import TileConfig
 from geop2p.errors import GridMismatchError, RasterError
-from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.vectors import VECTOR_SUFFIXES
-from geop2p.tiling.chips import ChipSet
 
 LAYER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", *VECTOR_SUFFIXES)
 
@@ -50,31 +46,3 @@ def _layers(folder: Path) -> dict[str, Path]:
     if not found:
         raise RasterError(f"{folder}: has no layers ({', '.join(LAYER_SUFFIXES)})")
     return found
-
-
-def open_pair(
-    source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
-) -> tuple[Layer, Layer]:
-    """Look at both sides of a pair; `auto` means what the chip set holds already, if there is one."""
-    kinds = {"source": config.source_kind, "target": config.target_kind}
-    if earlier is not None:
-        known = {"source": earlier.source.kind, "target": earlier.target.kind}
-        kinds = {side: known[side] if kind == "auto" else kind for side, kind in kinds.items()}
-    classes = earlier.source.classes if earlier is not None else ()
-    return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
-
-
-def stored_path(path: str | Path, folder: Path) -> str:
-    """How a chip set names a layer: relative to its folder, so that both can move together; other names as they are."""
-    if not Path(path).exists():
-        return str(path)
-    try:
-        return os.path.relpath(Path(path).resolve(), folder.resolve())
-    except ValueError:  # on another drive
-        return str(Path(path).resolve())
-
-
-def layer_path(stored: str, folder: Path) -> str:
-    """The layer that a chip set in `folder` names."""
-    there = folder.resolve() / stored
-    return str(there) if there.exists() else stored

@@ -1,5 +1,6 @@
 """Where a scene's chips lie: its name, its grid and the lattice of windows on it."""
 
+import logging
 import math
 import re
 from pathlib import Path
@@ -11,10 +12,12 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import TileConfig
-from geop2p.errors import ConfigError, GridMismatchError
+from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.raster.grid import Grid, covering
 from geop2p.raster.layers import Layer
 from geop2p.tiling.chips import SIDES, ChipSet
+
+log = logging.getLogger(__name__)
 
 LOOKUPS = 65  # positions a side of a grid that are looked up in the other layer
 
@@ -38,9 +41,13 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
     """The grid of the chips, cropped to the ground that both layers may cover.
 
     Raises:
-        GridMismatchError: They have none in common.
+        RasterError: A raster has no CRS.
+        GridMismatchError: They have none in common, or are to be paired by pixel and cannot.
         ConfigError: The grid asked for does not exist.
     """
+    if config.pixel_grid:
+        return _pixel_grid(layers)
+    _check_crs(layers)
     source, target = layers
     crs, resolution = _parse_grid(config.grid)
     if crs is not None:
@@ -49,7 +56,43 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
     base, other = (source, target) if config.grid == "source" else (target, source)
     if base.grid is None:
         raise ConfigError(f"{base.path}: a vector layer has no grid; choose the other side's with --grid")
+    if base.raster is not None and base.raster.by_points:
+        log.info("%s: placed by ground control points, warped onto %s", base.path, base.grid.describe())
     return _common(base.grid, base, other)
+
+
+def _pixel_grid(layers: tuple[Layer, Layer]) -> Grid:
+    """The grid of two rasters without CRS and of one size, whose pixels lie on each other.
+
+    Raises:
+        GridMismatchError: They are not such rasters.
+    """
+    source, target = (layer.grid for layer in layers)
+    for layer, grid in zip(layers, (source, target), strict=True):
+        if grid is None or grid.crs is not None:
+            raise GridMismatchError(
+                f"{layer.path}: has a CRS; --pixel-grid is for two rasters without one, leave it out"
+            )
+    assert source is not None and target is not None
+    if (source.height, source.width) != (target.height, target.width):
+        raise GridMismatchError(
+            f"{layers[0].path} has {source.height} rows and {source.width} columns, {layers[1].path} {target.height} "
+            f"and {target.width}; --pixel-grid needs two rasters of one size"
+        )
+    log.info("%s and %s have no CRS and are paired pixel by pixel", layers[0].path, layers[1].path)
+    return target
+
+
+def _check_crs(layers: tuple[Layer, Layer]) -> None:
+    """Refuse a raster without CRS."""
+    bare = [layer for layer in layers if layer.grid is not None and layer.grid.crs is None]
+    if not bare:
+        return
+    sizes = {(layer.grid.height, layer.grid.width) for layer in bare if layer.grid is not None}
+    way_out = ", or pair the two pixel by pixel with --pixel-grid" if len(bare) == 2 and len(sizes) == 1 else ""
+    raise RasterError(
+        f"{bare[0].path}: has no CRS, so its place on the ground is unknown; assign one (gdal_edit -a_srs){way_out}"
+    )
 
 
 def _parse_grid(text: str) -> tuple[CRS | None, float]:
@@ -93,7 +136,8 @@ def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
             )
     left, bottom, right, top = bounds = other.bounds_in(grid.crs)
     ours = grid.bounds
-    if not (max(ours[0], left) < min(ours[2], right) and max(ours[1], bottom) < min(ours[3], top)):
+    shared = min(min(ours[2], right) - max(ours[0], left), min(ours[3], top) - max(ours[1], bottom))
+    if shared < 0 or (shared == 0 and other.vector is None):  # a straight line has no height
         name = grid.crs.to_string() if grid.crs else "pixels"
         raise GridMismatchError(
             f"no common ground in {name}: {base.path} covers {_extent(ours)}, {other.path} covers {_extent(bounds)}; "

@@ -37,7 +37,8 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
                 f"{layer.path}: class {entry.value} is '{entry.name}', in the chip set it is '{names[entry.value]}'"
             )
     new = [entry for entry in draft.classes if entry.value not in {old.value for old in known.classes}]
-    return dataclasses.replace(known, classes=(*known.classes, *new))
+    ignored = {entry.value: entry for entry in (*known.ignored, *draft.ignored)}
+    return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
 
 
 def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDataFrame, side: str) -> Encoding:

@@ -105,8 +105,8 @@ def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: floa
     """Which chips share ground with others or come nearer to them than a distance.
 
     Args:
-        chips: Footprints in a projected or geographic CRS.
-        others: Footprints in any CRS.
+        chips: Footprints in a projected or geographic CRS, or in pixels without CRS.
+        others: Footprints in any CRS; without CRS those of other scenes lie elsewhere.
         distance: In units of the CRS of `chips`.
         pixel: Side of a pixel in the same units; touching edges are told from overlap to a hundredth of it.
 
@@ -114,10 +114,12 @@ def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: floa
         bool, one for each row of `chips`.
     """
     result = np.zeros(len(chips), bool)
+    if chips.crs is None and len(chips):
+        others = others[others["scene"].isin(chips["scene"])]
     if len(chips) and len(others):
-        assert chips.crs is not None
         inner = shapely.buffer(chips.geometry.to_numpy(), -0.01 * pixel, join_style="mitre")
-        tree = shapely.STRtree(others.to_crs(chips.crs).geometry.to_numpy())
+        there = others if chips.crs is None else others.to_crs(chips.crs)
+        tree = shapely.STRtree(there.geometry.to_numpy())
         result[np.unique(tree.query(inner, predicate="dwithin", distance=distance)[0])] = True
     return result
 

@@ -95,7 +95,7 @@ def stage(
     windows = sum(len(region.rows) * len(region.cols) for region in regions)
     done = _read_journal(staging / JOURNAL)
     cutter = _Cutter(scene, drafts, config, math.ceil(windows / SHIFTS_MEASURED), done)
-    writer = layout_of(config.format).open_writer(staging, (_palette(layers[0]), _palette(layers[1])))
+    writer = layout_of(config.format).open_writer(staging, (layers[0].palette, layers[1].palette))
     with tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar, writing(staging):
         bar.update(sum(len(region.rows) * len(region.cols) for region in regions[: len(done)]))
         writer.resume(sum(len(found.entries) for found in done))
@@ -199,9 +199,3 @@ def _staged(scene: Scene, config: TileConfig, done: list[Found]) -> Staged:
     shapes = [scene.grid.window(window).footprint for window in windows]
     table = geopandas.GeoDataFrame(entries, geometry=shapes, crs=scene.grid.crs)
     return Staged(table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped, order)
-
-
-def _palette(layer: Layer) -> dict[int, tuple[int, int, int]]:
-    if layer.vector is not None:
-        return {entry.value: entry.color for entry in layer.vector.classes}
-    return layer.raster.palette if layer.raster is not None and layer.kind == "classes" else {}

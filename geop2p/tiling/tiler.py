@@ -16,8 +16,9 @@ from geop2p.raster.layers import Layer
 from geop2p.raster.reading import fingerprint
 from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, count_splits, layout_of
 from geop2p.tiling.index import INDEX_STYLE, joined
+from geop2p.tiling.opening import open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.packed import ARRAYS, array_path
-from geop2p.tiling.pairs import find_pairs, open_pair, stored_path
+from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
@@ -146,14 +147,9 @@ def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlie
         source=stored_path(layers[0].path, folder),
         target=stored_path(layers[1].path, folder),
         fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
-        options={
-            "source_kind": layers[0].kind,
-            "target_kind": layers[1].kind,
-            "source_field": config.source_field,
-            "aoi": None if config.aoi is None else fingerprint(config.aoi),
-        },
+        options=reading_options(layers, config),
         dropped={},
-        aoi=None if config.aoi is None else stored_path(config.aoi, folder),
+        files=reading_files(config, folder),
     )
 
 
@@ -258,7 +254,18 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = ("min_valid", "max_shift", "max_share", "split", "split_by", "buffer", "seed", "grid")
+    names = (
+        "min_valid",
+        "max_shift",
+        "max_share",
+        "split",
+        "split_by",
+        "buffer",
+        "seed",
+        "grid",
+        "pixel_grid",
+        "ignore_class",
+    )
     return {name: getattr(config, name) for name in names}
 
 

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import geopandas
 
-from geop2p.config import Split, TileConfig
-from geop2p.errors import ChipSetError
+from geop2p.config import Split
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import fingerprint
-from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, Scene, SplitReader
+from geop2p.tiling.chips import Chip, ChipSet, Palette, Scene, SplitReader
 from geop2p.tiling.cutting import Ground, Region, open_ground
-from geop2p.tiling.pairs import layer_path, open_pair
+from geop2p.tiling.opening import reopen
 
 
 class _Reader:
@@ -37,22 +35,8 @@ class _Reader:
 
 @contextmanager
 def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], Ground]]:
-    """Open the layers of a scene as they were when it was tiled.
-
-    Raises:
-        ChipSetError: One of them has changed since.
-        RasterError: One of them is missing.
-    """
-    paths = [layer_path(getattr(scene, side), chipset.folder) for side in SIDES]
-    aoi = None if scene.aoi is None else Path(layer_path(scene.aoi, chipset.folder))
-    kinds = {name: scene.options[name] for name in ("source_kind", "target_kind", "source_field")}
-    layers = open_pair(paths[0], paths[1], TileConfig(**kinds), chipset)
-    found = {side: fingerprint(path) for side, path in zip(SIDES, paths, strict=True)}
-    if found != scene.fingerprint or (aoi is not None and fingerprint(aoi) != scene.options["aoi"]):
-        raise ChipSetError(
-            f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths)}) has changed since it was tiled, and "
-            "virtual chips have no pixels of their own; tile again with --overwrite"
-        )
+    """Open the layers of a scene as they were when it was tiled; see `reopen`."""
+    layers, aoi = reopen(chipset, scene)
     with open_ground(scene.grid, layers, aoi) as read:
         yield read
 

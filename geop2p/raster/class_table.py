@@ -1,0 +1,163 @@
+"""`ClassTable`: value, name and colour of every class, and what the colours of a drawn map stand for."""
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.errors import ConfigError
+from geop2p.raster.encoding import Array, MapClass, Mask
+
+# Euclidean distance of RGB values within which a pixel takes the nearest colour. JPEG at quality 75 moves 99.9 % of
+# the pixels that are not at an edge by less than 42, 99 % by less than 32 (measured on patches of 8 pixels).
+TOLERANCE = 40.0
+DRAWN_COLORS = 32  # an image with at most so many colours is probably a drawn map
+NAMED_COLORS = 3  # unlisted colours that a message names
+
+_UNSEEN, _UNLISTED = 255, 254  # in the lookup of colours; below: a place in the table
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a map.
+
+    Attributes:
+        path: File that it was read from, for messages.
+        classes: In order of the file; values, names and colours are unique.
+    """
+
+    path: str
+    classes: tuple[MapClass, ...]
+
+    def check_colors(self) -> None:
+        """Refuse a table that cannot turn colours into 8-bit classes.
+
+        Raises:
+            ConfigError: A value is not 0 to 255, there are more than 250, or two classes have one colour.
+        """
+        bad = [entry.value for entry in self.classes if not 0 <= entry.value <= 255]
+        if bad or len(self.classes) > 250:
+            raise ConfigError(
+                f"{self.path}: has {len(self.classes)} classes{f', one of value {bad[0]}' if bad else ''}; a map in "
+                "colours needs at most 250 of values 0 to 255"
+            )
+        owners: dict[tuple[int, int, int], MapClass] = {}
+        for entry in self.classes:
+            if (other := owners.setdefault(entry.color, entry)) is not entry:
+                raise ConfigError(
+                    f"{self.path}: the classes '{other.name}' and '{entry.name}' have one colour; a map in colours "
+                    "needs a colour for each"
+                )
+
+    @cached_property
+    def unlisted(self) -> int:
+        """The value that colours of no class get: the highest of 0 to 255 that no class has."""
+        used = {entry.value for entry in self.classes}
+        return max(set(range(256)) - used)
+
+    @cached_property
+    def _lookup(self) -> npt.NDArray[np.uint8]:
+        """Place in the table of every colour met so far, by its 24 bits."""
+        return np.full(1 << 24, _UNSEEN, np.uint8)
+
+    def codes(self, colors: Array) -> npt.NDArray[np.uint8]:
+        """The class that each pixel's colour stands for: the nearest within the tolerance, else `unlisted`.
+
+        Args:
+            colors: uint8 red, green and blue (3, rows, cols).
+
+        Returns:
+            (1, rows, cols).
+        """
+        red, green, blue = colors.astype(np.uint32)
+        packed = (red << 16) | (green << 8) | blue
+        places = self._lookup[packed]
+        if (places == _UNSEEN).any():
+            new = np.unique(packed[places == _UNSEEN])
+            self._lookup[new] = self._nearest(new)
+            places = self._lookup[packed]
+        values = np.full(256, self.unlisted, np.uint8)
+        values[: len(self.classes)] = [entry.value for entry in self.classes]
+        codes: npt.NDArray[np.uint8] = values[places][np.newaxis]
+        return codes
+
+    def _nearest(self, packed: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+        """Place of the nearest colour for each of some colours given by their 24 bits."""
+        colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(np.float32)
+        best, place = np.full(len(packed), TOLERANCE**2, np.float32), np.full(len(packed), _UNLISTED, np.uint8)
+        for number, entry in enumerate(self.classes):
+            distance = np.square(colors - np.array(entry.color, np.float32)).sum(axis=-1)
+            nearer = distance <= best if number == 0 else distance < best
+            best[nearer], place[nearer] = distance[nearer], number
+        return place
+
+    def unlisted_share(self, colors: Array, valid: Mask) -> tuple[float, str]:
+        """Share of the valid pixels whose colour is of no class, and the most frequent of these colours.
+
+        Args:
+            colors: uint8 (3, rows, cols).
+            valid: (rows, cols).
+        """
+        lost = (self.codes(colors)[0] == self.unlisted) & valid
+        if not lost.any():
+            return 0.0, ""
+        found, counts = np.unique(colors[:, lost], axis=1, return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:NAMED_COLORS]
+        named = ", ".join(hex_color(found[:, place]) for place in most)
+        return float(lost.sum() / valid.sum()), named
+
+
+def hex_color(color: Iterable[int]) -> str:
+    """#rrggbb of red, green and blue."""
+    return "#" + "".join(f"{int(part):02x}" for part in color)
+
+
+def count_colors(sample: Array, valid: Mask) -> int:
+    """How many colours the valid pixels of a sample have, uint8 (3, rows, cols)."""
+    red, green, blue = sample[:, valid].astype(np.uint32)
+    return len(np.unique((red << 16) | (green << 8) | blue))
+
+
+def read_class_table(path: Path) -> ClassTable:
+    """Read a CSV with the columns value, name and color (#rrggbb, or three numbers from 0 to 255).
+
+    Raises:
+        ConfigError: It is missing, lacks a column, or a line cannot be understood or repeats a value or name.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of classes")
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    if not rows or not {"value", "name", "color"} <= set(rows[0]):
+        raise ConfigError(f"{path}: expected a CSV with the columns value, name and color")
+    classes: list[MapClass] = []
+    for number, row in enumerate(rows, start=2):
+        entry = _map_class(row, f"{path}: line {number}")
+        for known in classes:
+            if entry.value == known.value or entry.name == known.name:
+                raise ConfigError(f"{path}: line {number} repeats {known.value} or '{known.name}'; list a class once")
+        classes.append(entry)
+    return ClassTable(str(path), tuple(classes))
+
+
+def _map_class(row: dict[str, str], where: str) -> MapClass:
+    """The class of a line."""
+    text, name, color = ((row[column] or "").strip() for column in ("value", "name", "color"))
+    if not re.fullmatch(r"-?\d+", text) or not name:
+        raise ConfigError(f"{where} has value '{text}' and name '{name}', expected an integer and a name")
+    if match := re.fullmatch(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", color):
+        red, green, blue = (int(part, 16) for part in match.groups())
+    elif match := re.fullmatch(r"(\d{1,3})[ ;,]+(\d{1,3})[ ;,]+(\d{1,3})", color):
+        red, green, blue = (int(part) for part in match.groups())
+    else:
+        raise ConfigError(f"{where} has color '{color}', expected #rrggbb or three numbers such as 40 90 160")
+    if max(red, green, blue) > 255:
+        raise ConfigError(f"{where} has color '{color}', expected numbers from 0 to 255")
+    return MapClass(int(text), name, (red, green, blue))

@@ -1,0 +1,170 @@
+"""Resampling of arrays: for values that must be converted before, and for rasters placed by control points.
+
+All others go through `rasterio.vrt.WarpedVRT`, which ignores control points where its grid is given (rasterio 1.4).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+from rasterio.warp import transform as transform_points
+from rasterio.windows import Window
+
+from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.grid import Grid
+from geop2p.raster.placement import ControlPoints
+
+WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Values in the form in which they may be resampled, and back.
+
+    Attributes:
+        nodata: What stands there for pixels that are not valid.
+        forward: From values (bands, rows, cols) and valid pixels (rows, cols).
+        back: To values of a numpy type and the valid pixels.
+    """
+
+    nodata: float
+    forward: Callable[[Array, Mask], Array]
+    back: Callable[[Array, str], tuple[Array, Mask]]
+
+
+def _to_power(decibel: Array, valid: Mask) -> npt.NDArray[np.float64]:
+    power: npt.NDArray[np.float64] = np.where(
+        valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan
+    )
+    return power
+
+
+def _from_power(power: Array, dtype: str) -> tuple[Array, Mask]:
+    found: Mask = np.all(np.isfinite(power) & (power > 0), axis=0)
+    return (10 * np.log10(np.where(found, power, 1))).astype(dtype), found
+
+
+def _to_signed(codes: Array, valid: Mask) -> npt.NDArray[np.int16]:
+    return np.where(valid, codes, -1).astype(np.int16)
+
+
+def _from_signed(codes: Array, dtype: str) -> tuple[Array, Mask]:
+    found: Mask = codes[0] >= 0
+    return np.where(found, codes, 0).astype(dtype), found
+
+
+def _to_floats(values: Array, valid: Mask) -> npt.NDArray[np.float64]:
+    floats: npt.NDArray[np.float64] = np.where(valid, values, np.nan).astype(np.float64)
+    return floats
+
+
+def _from_floats(values: Array, dtype: str) -> tuple[Array, Mask]:
+    found: Mask = np.all(np.isfinite(values), axis=0)
+    filled = np.where(found, values, 0)
+    return (np.rint(filled) if np.issubdtype(np.dtype(dtype), np.integer) else filled).astype(dtype), found
+
+
+POWER = Conversion(math.nan, _to_power, _from_power)  # dB as linear power
+CODES = Conversion(-1, _to_signed, _from_signed)  # 8-bit classes
+FLOATS = Conversion(math.nan, _to_floats, _from_floats)  # values as they are; exact for integers up to 53 bits
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """Windows of a grid from an open raster, converted, resampled and converted back.
+
+    Attributes:
+        read: Reads a window that lies inside the raster.
+        bands: Bands that it gives.
+        dtype: numpy name of their type.
+        shape: (rows, columns) of the raster.
+        own: Its grid; for one placed by control points the grid that it is warped to.
+        points: Its control points if they alone place it.
+        grid: Where to read.
+        conversion: What happens before and after.
+        resampling: How values come from one grid to the other.
+    """
+
+    read: Callable[[Window], tuple[Array, Mask]]
+    bands: int
+    dtype: str
+    shape: tuple[int, int]
+    own: Grid
+    points: ControlPoints | None
+    grid: Grid
+    conversion: Conversion
+    resampling: Resampling
+
+    def __call__(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols) of a window inside the grid."""
+        wanted = self.grid.window(window)
+        shape = (self.bands, wanted.height, wanted.width)
+        source = self._window_around(wanted)
+        if source is None:
+            return np.zeros(shape, self.dtype), np.zeros(shape[1:], bool)
+        converted = self.conversion.forward(*self.read(source))
+        result = np.full(shape, self.conversion.nodata, converted.dtype)
+        reproject(
+            converted,
+            result,
+            **self._placed(source),
+            src_nodata=self.conversion.nodata,
+            dst_transform=wanted.transform,
+            dst_crs=wanted.crs,
+            dst_nodata=self.conversion.nodata,
+            resampling=self.resampling,
+            tolerance=WARP_TOLERANCE,
+        )
+        return self.conversion.back(result, self.dtype)
+
+    def _placed(self, source: Window) -> dict[str, Any]:
+        """Where the pixels of a window of the raster lie, as arguments of GDAL's warp."""
+        if self.points is None:
+            return {"src_transform": self.own.window(source).transform, "src_crs": self.own.crs}
+        return {"gcps": self.points.in_window(source), "src_crs": self.points.crs, **self.points.warp_options}
+
+    def _window_around(self, wanted: Grid, margin: int = 4) -> Window | None:
+        """The window of the raster that covers a grid on the ground and a margin; None if they are apart."""
+        xs, ys = transform_points(
+            wanted.crs, self.own.crs if self.points is None else self.points.crs, *outline(wanted)
+        )
+        known = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        if not known:
+            return None
+        if self.points is None:
+            to_pixels = ~self.own.transform
+            at = [to_pixels @ position for position in known]
+        else:
+            at = self.points.to_pixels([x for x, _ in known], [y for _, y in known])
+        reach = margin + math.ceil(max(1.0, _pixel_ratio(wanted, self.own)) * 2)
+        cols, rows = zip(*at, strict=True)
+        left, right = max(math.floor(min(cols)) - reach, 0), min(math.ceil(max(cols)) + reach, self.shape[1])
+        top, bottom = max(math.floor(min(rows)) - reach, 0), min(math.ceil(max(rows)) + reach, self.shape[0])
+        if left >= right or top >= bottom:
+            return None
+        return Window(left, top, right - left, bottom - top)
+
+
+def _pixel_ratio(wanted: Grid, own: Grid) -> float:
+    """How many pixels of `own` one pixel of `wanted` spans at most."""
+    there, here = wanted.pixel_size, own.pixel_size
+    if there is None or here is None:
+        return 1.0
+    return max(there) / min(here)
+
+
+def outline(grid: Grid, points: int = 21) -> tuple[list[float], list[float]]:
+    """Positions along the outline of a grid, as lists of x and y."""
+    steps = np.linspace(0, 1, points)
+    corners = [*grid.corners, grid.corners[0]]
+    xs, ys = [], []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        xs += list(x0 + steps * (x1 - x0))
+        ys += list(y0 + steps * (y1 - y0))
+    return xs, ys

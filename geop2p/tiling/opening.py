@@ -1,0 +1,163 @@
+"""Both layers of a pair, opened as the settings say."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geop2p.config import KindChoice, TileConfig
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.raster.class_table import ClassTable, read_class_table
+from geop2p.raster.drawing import drawn
+from geop2p.raster.encoding import MapClass
+from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.reading import fingerprint, read_sample
+from geop2p.tiling.chips import SIDES, ChipSet, Scene
+
+
+def open_pair(
+    source: str | Path, target: str | Path, config: TileConfig, earlier: ChipSet | None
+) -> tuple[Layer, Layer]:
+    """Look at both sides; `auto` means what the chip set holds already, if there is one.
+
+    Raises:
+        RasterError: A layer cannot be opened.
+        ConfigError: The settings do not fit the layers.
+    """
+    kinds: dict[str, KindChoice] = {"source": config.source_kind, "target": config.target_kind}
+    if earlier is not None:
+        kinds = {side: _known_kind(earlier, side, kind) for side, kind in kinds.items()}
+    fields = {"source": config.source_field, "target": config.target_field}
+    table = None if config.classes is None else read_class_table(config.classes)
+    layers = {}
+    for side, path in zip(SIDES, (source, target), strict=True):
+        own = table if kinds[side] == "classes" else None
+        layers[side] = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
+    if table is not None and not any(layer.table for layer in layers.values()):
+        side = _mapped_side(layers, kinds, table)
+        layers[side] = open_layer(layers[side].path, "classes", table=table)
+    layers = {side: _drawn(layer, config) for side, layer in layers.items()}
+    known = {side: _known_classes(earlier, side) for side in SIDES}
+    layers = _ignoring(layers, config.ignored_classes, known)
+    return layers["source"], layers["target"]
+
+
+def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str, Any]:
+    """What decided how the two layers are read, as JSON holds it."""
+    return {
+        "source_kind": layers[0].kind,
+        "target_kind": layers[1].kind,
+        "source_field": config.source_field,
+        "target_field": config.target_field,
+        "line_width": config.line_width,
+        "draw_order": config.draw_order,
+        "aoi": None if config.aoi is None else fingerprint(config.aoi),
+        "classes": None if config.classes is None else fingerprint(config.classes),
+    }
+
+
+def reading_files(config: TileConfig, folder: Path) -> dict[str, str]:
+    """The files beside the layers that decided how these are read, as a chip set in `folder` names them."""
+    files = {"aoi": config.aoi, "classes": config.classes}
+    return {name: stored_path(path, folder) for name, path in files.items() if path is not None}
+
+
+def stored_path(path: str | Path, folder: Path) -> str:
+    """How a chip set names a layer: relative to its folder, so that both can move together; other names as they are."""
+    if not Path(path).exists():
+        return str(path)
+    try:
+        return os.path.relpath(Path(path).resolve(), folder.resolve())
+    except ValueError:  # on another drive
+        return str(Path(path).resolve())
+
+
+def layer_path(stored: str, folder: Path) -> str:
+    """The layer that a chip set in `folder` names."""
+    there = folder.resolve() / stored
+    return str(there) if there.exists() else stored
+
+
+def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:
+    """The layers of a scene as they were when it was tiled, and the polygons that bound its valid ground.
+
+    Raises:
+        ChipSetError: One of them has changed since.
+        RasterError: One of them is missing.
+    """
+    paths = {side: layer_path(getattr(scene, side), chipset.folder) for side in SIDES}
+    files = {name: Path(layer_path(stored, chipset.folder)) for name, stored in scene.files.items()}
+    options: dict[str, Any] = {name: chipset.settings[name] for name in ("ignore_class", "pixel_grid")}
+    config = TileConfig(**options | scene.options | files)
+    layers = open_pair(paths["source"], paths["target"], config, chipset)
+    found = {side: fingerprint(path) for side, path in paths.items()}
+    if found != scene.fingerprint or reading_options(layers, config) != scene.options:
+        raise ChipSetError(
+            f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths.values())}) has changed since it was "
+            "tiled, and virtual chips have no pixels of their own; tile again with --overwrite"
+        )
+    return layers, files.get("aoi")
+
+
+def _known_kind(earlier: ChipSet, side: str, kind: KindChoice) -> KindChoice:
+    return earlier.encoding(side).kind if kind == "auto" else kind
+
+
+def _known_classes(earlier: ChipSet | None, side: str) -> tuple[MapClass, ...]:
+    """The classes that the chip set has on a side, ignored ones included."""
+    return () if earlier is None else (*earlier.encoding(side).classes, *earlier.encoding(side).ignored)
+
+
+def _mapped_side(layers: dict[str, Layer], kinds: dict[str, KindChoice], table: ClassTable) -> str:
+    """The one side that the table of classes can be meant for.
+
+    Raises:
+        ConfigError: Both can, or none.
+    """
+    open_to = [side for side in SIDES if kinds[side] == "auto" and layers[side].vector is None]
+    able = [side for side in open_to if layers[side].kind == "classes" or layers[side].is_drawn]
+    if len(able) == 1:
+        return able[0]
+    found = "both sides may be maps" if able else "neither side looks like a map"
+    raise ConfigError(
+        f"{table.path}: {found}; say which one it is for with --source-kind classes or --target-kind classes"
+    )
+
+
+def _drawn(layer: Layer, config: TileConfig) -> Layer:
+    if layer.vector is None:
+        return layer
+    return dataclasses.replace(layer, vector=drawn(layer.vector, config.line_width, config.drawing_order))
+
+
+def _ignoring(layers: dict[str, Layer], names: list[str], known: dict[str, tuple[MapClass, ...]]) -> dict[str, Layer]:
+    """The layers with the classes that mean unlabelled, each looked for on both sides.
+
+    Raises:
+        ConfigError: Neither side has such a class.
+    """
+    if not names:
+        return layers
+    classes = {side: {entry.value: entry for entry in known[side]} | _classes_of(layers[side]) for side in SIDES}
+    every = [(side, entry) for side in SIDES for entry in classes[side].values()]
+    ignored: dict[str, dict[int, MapClass]] = {side: {} for side in SIDES}
+    for name in names:
+        found = [(side, entry) for side, entry in every if entry.name == name]
+        found = found or [(side, entry) for side, entry in every if str(entry.value) == name]
+        if not found:
+            there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every)
+            raise ConfigError(f"ignore_class names '{name}', the layers have {there or 'no classes'}")
+        for side, entry in found:
+            ignored[side][entry.value] = entry
+    return {side: dataclasses.replace(layers[side], ignored=tuple(ignored[side].values())) for side in SIDES}
+
+
+def _classes_of(layer: Layer) -> dict[int, MapClass]:
+    """The classes that a layer names, and those of the values that a sample of it holds."""
+    classes = {entry.value: entry for entry in layer.named_classes}
+    if layer.kind == "classes" and layer.raster is not None and layer.colors is None:
+        sample, valid = read_sample(layer.path)
+        classes |= {int(value): layer.map_class(int(value)) for value in np.unique(sample[0][valid])}
+    return classes
