@@ -16,8 +16,9 @@ from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-from geop2p.config import Kind
+from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.backscatter import from_power, to_power
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import data_bands, gdal_env, grid_of, one_line, opened, read_masks, valid_pixels
@@ -58,17 +59,18 @@ class AlignedReader:
 
 
 @contextmanager
-def aligned_reader(path: str | Path, grid: Grid, kind: Kind) -> Iterator[Reader]:
+def aligned_reader(path: str | Path, grid: Grid, kind: Kind, backscatter: Backscatter = "dB") -> Iterator[Reader]:
     """Open a raster for reading on any grid.
 
     Where its pixels coincide with the grid's they are read as they are; otherwise they are warped: classes by
     nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser; SAR
-    in linear power (its values taken as dB).
+    in linear power.
 
     Args:
         path: File or GDAL name.
         grid: Where to read; must have a CRS unless pixels coincide.
         kind: What the raster holds.
+        backscatter: For SAR: how its values are stored.
 
     Raises:
         GridMismatchError: The raster has no CRS, or the grid has none, and pixels do not coincide.
@@ -85,8 +87,8 @@ def aligned_reader(path: str | Path, grid: Grid, kind: Kind) -> Iterator[Reader]
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
                 "assign one (gdal_edit -a_srs)"
             )
-        elif kind == "sar":
-            inside = partial(_read_power, dataset, bands, own, grid, path)
+        elif kind == "sar" and backscatter != "power":
+            inside = partial(_read_power, dataset, bands, own, grid, path, backscatter)
         else:
             vrt = stack.enter_context(_warped(dataset, own, grid, _resampling(own, grid, kind)))
             inside = partial(_read_pixels, vrt, data_bands(vrt), path)
@@ -103,16 +105,19 @@ def _read_shifted(
 
 
 def _read_power(
-    dataset: Any, bands: list[int], own: Grid, grid: Grid, path: str | Path, window: Window
+    dataset: Any, bands: list[int], own: Grid, grid: Grid, path: str | Path, stored: Backscatter, window: Window
 ) -> tuple[Array, Mask]:
-    """A window of a grid from a dataset in dB, averaged or interpolated as linear power."""
+    """A window of a grid from a dataset of backscatter, averaged or interpolated as linear power."""
     wanted, dtype = grid.window(window), dataset.dtypes[bands[0] - 1]
     shape = (len(bands), wanted.height, wanted.width)
     source = _window_around(wanted, own)
     if source is None:
         return np.zeros(shape, dtype), np.zeros(shape[1:], bool)
-    decibel, valid = _read_pixels(dataset, bands, path, source)
-    power = np.where(valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan)
+    found, valid = _read_pixels(dataset, bands, path, source)
+    scale, offset = (
+        np.array([values[band - 1] for band in bands]).reshape(-1, 1, 1) for values in (dataset.scales, dataset.offsets)
+    )
+    power = np.where(valid, to_power(np.where(valid, found, 0) * scale + offset, stored), np.nan)
     here, result = own.window(source), np.full(shape, np.nan)
     reproject(
         power,
@@ -126,8 +131,12 @@ def _read_power(
         resampling=_resampling(own, grid, "sar"),
         tolerance=WARP_TOLERANCE,
     )
-    found: Mask = np.all(np.isfinite(result) & (result > 0), axis=0)
-    return (10 * np.log10(np.where(found, result, 1))).astype(dtype), found
+    there: Mask = np.all(np.isfinite(result) & ((result > 0) | (stored != "dB")), axis=0)
+    values = (from_power(np.where(there, result, 1), stored) - offset) / scale
+    if np.dtype(dtype).kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.astype(dtype), there
 
 
 def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:

@@ -19,7 +19,7 @@ from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
-from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
+from geop2p.tiling.sides import ENCODING_CHOICES, merged_encoding, scaled_encoding, with_choices, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import claim_staging, move_chips, stage
 
@@ -234,7 +234,8 @@ def _open_pair(
         known = {"source": earlier.source.kind, "target": earlier.target.kind}
         kinds = {side: known[side] if kind == "auto" else kind for side, kind in kinds.items()}
     classes = earlier.source.classes if earlier is not None else ()
-    return open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
+    layers = open_layer(source, kinds["source"], config.source_field, classes), open_layer(target, kinds["target"])
+    return with_choices(layers, config)
 
 
 def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
@@ -264,13 +265,13 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = ("min_valid", "max_shift", "max_share", "split", "split_by", "buffer", "seed", "grid")
+    names = ("min_valid", "max_shift", "max_share", "split", "split_by", "buffer", "seed", "grid", *ENCODING_CHOICES)
     return {name: getattr(config, name) for name in names}
 
 
 def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
     here = _settings(config) | {"size": config.size, "stride": config.step}
-    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride}
+    there = _settings(TileConfig()) | earlier.settings | {"size": earlier.size, "stride": earlier.stride}
     differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
     if differences:
         raise ChipSetError(
