@@ -200,7 +200,8 @@ def needs_statistics(encoding: Encoding) -> bool:
 
 def add_values(statistics: list[BandStatistics], encoding: Encoding, values: Array, valid: Mask) -> None:
     """Take in the valid pixels of stored values (bands, rows, cols) on the scale of the encoded interval."""
-    inside = values.reshape(len(values), -1) if valid.all() else values[:, valid]
+    planes = [plane.ravel() if valid.all() else plane[valid] for plane in values]  # many times faster than [:, valid]
+    inside = np.stack(planes)
     for band, plane in zip(statistics, encoding.on_scale(inside), strict=True):
         band.add(plane)
 

@@ -41,16 +41,18 @@ class BandStatistics:
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self.count += flat.size
         if flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2:
-            self._tally(flat, int(low))
+            self._tally(flat)
         else:
             self._take(np.clip(flat.astype(np.float64), -_HUGE, _HUGE))
 
-    def _tally(self, flat: npt.NDArray[Any], low: int) -> None:
-        """Count every value of an array of 8 or 16-bit integers, the lowest of which is `low`."""
+    def _tally(self, flat: npt.NDArray[Any]) -> None:
+        """Count every value of an array of 8 or 16-bit integers."""
         if not self._histogram.size:
             self._histogram, self._is_exact = np.zeros(_TALLIES, np.int64), True
-        counts = np.bincount(flat.astype(np.intp) - low)
-        self._histogram[low - _LEAST : low - _LEAST + counts.size] += counts
+        counts = np.bincount(flat.view(f"u{flat.dtype.itemsize}"))  # negative values in two's complement, at the end
+        positive = 1 << 8 * flat.dtype.itemsize - 1 if flat.dtype.kind == "i" else counts.size
+        self._histogram[-_LEAST : -_LEAST + counts[:positive].size] += counts[:positive]
+        self._histogram[-_LEAST - positive : -_LEAST - positive + counts[positive:].size] += counts[positive:]
 
     def _take(self, flat: npt.NDArray[np.float64]) -> None:
         """Add an array to the moments and to the histogram; `count` holds it already."""
@@ -85,7 +87,8 @@ class BandStatistics:
     def percentiles(self, percents: Sequence[float]) -> list[float]:
         """For each percent the least value that so many of the values do not exceed."""
         cumulative = np.cumsum(self._histogram)
-        positions = np.searchsorted(cumulative, np.array(percents) / 100 * self.count).tolist()
+        ranks = np.maximum(np.array(percents) / 100 * self.count, 1)
+        positions = np.searchsorted(cumulative, ranks).tolist()
         anchor = self._anchor or 0.0
         values = [place + _LEAST if self._is_exact else _centre(place) + anchor for place in positions]
         return [float(min(max(value, self.minimum), self.maximum)) for value in values]
