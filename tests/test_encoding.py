@@ -105,6 +105,15 @@ def test_kind_is_concluded_with_a_reason(values: np.ndarray, palette: bool, band
     assert found == kind and reason and "linear power" not in reason
 
 
+def test_heights_of_flat_ground_are_hinted_at() -> None:
+    valid = np.ones((40, 60), bool)
+    heights = np.rint(100 + 6 * np.sin(np.arange(60) / 9) + np.arange(40)[:, None] / 10).astype(np.int16)
+    codes = np.random.default_rng(0).integers(1, 12, (40, 60)).astype(np.int16)
+    for values, hinted in ((heights, True), (codes, False)):
+        found, reason = guess_kind(values[np.newaxis], valid, has_palette=False)
+        assert found == "classes" and ("heights of flat ground" in reason) == hinted
+
+
 def test_a_kind_without_valid_pixels_is_called_a_guess() -> None:
     for values in (np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.uint8), np.zeros((2, 4, 4), np.int16)):
         found, reason = guess_kind(values, np.zeros((4, 4), bool), has_palette=False)

@@ -33,7 +33,8 @@ def guess_kind(sample: Array, valid: Mask, *, has_palette: bool, bands: Sequence
         if has_palette:
             return "classes", "one integer band with a colour table or class names"
         if values.size and (found := len(np.unique(values))) <= MOST_CLASSES:
-            return "classes", f"one integer band with {found} different values"
+            hint = "; if they are heights of flat ground, say that its kind is elevation"
+            return "classes", f"one integer band with {found} different values{hint if _runs_on(sample, valid) else ''}"
     what = f"{count} band(s) of {sample.dtype}"
     if not values.size:
         return "image", f"{what} without a valid pixel in a sample, so it is a guess"
@@ -74,6 +75,13 @@ def guess_backscatter(sample: Array, valid: Mask, bands: Sequence[Band] = ()) ->
         return "dB", f"{share:.0%} of the values are negative, so they are dB"
     stored: Backscatter = "power" if sample.dtype.kind == "f" else "amplitude"
     return stored, f"{sample.dtype} without negative values is linear {stored} (a band unit of dB would say otherwise)"
+
+
+def _runs_on(sample: Array, valid: Mask) -> bool:
+    """Whether eight values or more step by one from pixel to pixel, as heights do and classes do not."""
+    steps = np.abs(np.diff(sample[0].astype(np.int64), axis=1))[valid[:, 1:] & valid[:, :-1]]
+    changes = steps[steps > 0]
+    return bool(len(np.unique(sample[0][valid])) >= 8 and changes.size and (changes == 1).mean() > 0.8)
 
 
 def _physical(values: npt.NDArray[Any], bands: Sequence[Band]) -> npt.NDArray[np.float64]:
