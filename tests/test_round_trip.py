@@ -48,7 +48,7 @@ def trained(values: np.ndarray, valid: np.ndarray, **encoding: Any) -> Encoding:
 
 @pytest.mark.parametrize("dtype", INTEGERS + FLOATS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_values_inside_the_interval_return(dtype: str, data: st.DataObject) -> None:
     """Within 1e-5 of the range, and at least to the next value of the type; those outside come to its ends."""
     values = data.draw(values_of(dtype))

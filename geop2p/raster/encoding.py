@@ -236,8 +236,9 @@ class Encoding:
         """Share of valid values outside the encoded interval, which `encode` clips."""
         if self.is_classes or not valid.any():
             return 0.0
-        inside = self.on_scale(values[:, valid]).astype(self._work_dtype)
-        return float(((inside < self._column("low", 2)) | (inside > self._column("high", 2))).mean())
+        inside = self.on_scale(values[:, valid]).astype(np.float64)
+        low, high = np.array([(band.low, band.high) for band in self.bands]).T[..., np.newaxis]
+        return float(((inside < low) | (inside > high)).mean())
 
     @property
     def _scale(self) -> Array:
