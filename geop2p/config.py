@@ -5,6 +5,7 @@ builds its options from these fields.
 """
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from geop2p.errors import ConfigError
 
 Kind = Literal["image", "classes", "sar", "elevation"]
 KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
+Scaling = Literal["dtype", "percentiles"]
+ScalingChoice = Literal["auto", "dtype", "percentiles"]
+Backscatter = Literal["dB", "power", "amplitude"]
 Split = Literal["train", "val", "test"]
 SplitRule = Literal["block", "scene", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -57,6 +61,15 @@ class TileConfig:
     draw_order: str | None = option(
         None, "Classes of a vector layer from bottom to top, separated by commas; others lie below, as in the file."
     )
+    image_scaling: ScalingChoice = option(
+        "auto",
+        "Interval of an image's values that the network sees: all of its integer type (exact), or from the 0.1 to the "
+        "99.9 percentile of the training chips; auto: the type for 8-bit unsigned integers, else percentiles.",
+    )
+    relief: float | None = option(
+        None,
+        "Radius in metres: the source is height minus the mean height of the ground within it. None: plain height.",
+    )
     aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
     min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
     max_shift: float | None = option(
@@ -87,6 +100,8 @@ class TileConfig:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
         if self.max_shift is not None and self.max_shift < 0:
             raise ConfigError(f"max_shift is {self.max_shift}, expected at least 0")
+        if self.relief is not None and not 0 < self.relief < math.inf:
+            raise ConfigError(f"relief is {self.relief}, expected metres above 0")
         if not 0 < self.max_share <= 1:
             raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
         if self.line_width is not None and self.line_width <= 0:

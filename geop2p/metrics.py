@@ -19,7 +19,7 @@ SSIM_SIGMA = 1.5
 
 
 class ImageScores:
-    """L1, RMSE, PSNR and SSIM per band in the target's units.
+    """L1, RMSE, PSNR and SSIM per band in the target's units: dB for backscatter, however it is stored.
 
     Args:
         encoding: The target's; its encoded interval is the range of PSNR and SSIM.
@@ -27,8 +27,7 @@ class ImageScores:
 
     def __init__(self, encoding: Encoding) -> None:
         self._names = encoding.band_names
-        self._scale = encoding.scale
-        self._range = encoding.data_range
+        self._in_units, self._range = encoding.in_units, encoding.unit_range
         bands = len(encoding.bands)
         self._absolute, self._squared, self._similarity = np.zeros(bands), np.zeros(bands), np.zeros(bands)
         self._pixels = 0
@@ -36,23 +35,25 @@ class ImageScores:
 
     def add(self, predicted: Array, real: Array, valid: Mask) -> None:
         """Take in a pair of stored values (bands, rows, cols) and their valid pixels (rows, cols)."""
-        difference = (predicted.astype(np.float64) - real.astype(np.float64))[:, valid]
+        first, second = (self._in_units(np.where(valid, side, 0)) for side in (predicted, real))
+        difference = (first - second)[:, valid]
         self._absolute += np.abs(difference).sum(axis=1)
         self._squared += np.square(difference).sum(axis=1)
         self._pixels += int(valid.sum())
-        similarity, whole = ssim_map(predicted, real, valid, self._range)
+        similarity, whole = ssim_map(first, second, valid, self._range)
         self._similarity += similarity[:, whole].sum(axis=1)
         self._windows += int(whole.sum())
 
     def result(self) -> dict[str, Any]:
         """Means over bands under `l1`, `rmse`, `psnr`, `ssim`, and per band under `bands`.
 
-        L1 and RMSE are in physical units. Values are None where no pixel (or no window of SSIM) was valid.
+        L1 and RMSE are in physical units, dB for backscatter. Values are None where no pixel (or no window of SSIM)
+        was valid.
         """
         if not self._pixels:
             return {"l1": None, "rmse": None, "psnr": None, "ssim": None, "pixels": 0, "bands": {}}
         mse = self._squared / self._pixels
-        l1, rmse = self._absolute / self._pixels * self._scale, np.sqrt(mse) * self._scale
+        l1, rmse = self._absolute / self._pixels, np.sqrt(mse)
         psnr = [
             10 * math.log10(span**2 / error) if error else math.inf
             for span, error in zip(self._range, mse, strict=True)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from geop2p.errors import ConfigError
-from geop2p.raster.encoding import Band, Encoding, guess_kind
+from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.kinds import guess_kind
 from geop2p.raster.statistics import BandStatistics
 
 
@@ -73,20 +74,50 @@ def test_json_form_returns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "palette", "kind"),
+    ("values", "palette", "band", "kind"),
     [
-        (np.array([[[1, 2, 3]]], np.uint8), True, "classes"),
-        (np.array([[[1, 2, 3]]], np.int16), False, "classes"),
-        (np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8), False, "image"),
-        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), False, "image"),
-        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, "sar"),
-        (np.linspace(200, 900, 64, dtype=np.float32).reshape(1, 8, 8), False, "elevation"),
-        (np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8), False, "image"),
+        (np.array([[[1, 2, 3]]], np.uint8), True, Band(), "classes"),
+        (np.array([[[1, 2, 3]]], np.int16), False, Band(), "classes"),
+        (np.arange(32, dtype=np.uint8).reshape(1, 4, 8), False, Band(), "classes"),
+        (np.arange(33, dtype=np.uint8).reshape(1, 3, 11), False, Band(), "image"),
+        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), True, Band(), "classes"),
+        (np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8), False, Band(), "image"),
+        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), False, Band(), "image"),
+        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, False, Band(), "image"),  # reflectance
+        (np.arange(64, dtype=np.int16).reshape(1, 8, 8) * 50, False, Band(), "elevation"),  # SRTM
+        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, False, Band(unit="m"), "elevation"),
+        (np.arange(192, dtype=np.int16).reshape(3, 8, 8) * 50, False, Band(), "image"),  # Sentinel-2 as int16
+        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "sar"),
+        (np.linspace(-25, 2, 128, dtype=np.float64).reshape(2, 8, 8), False, Band(), "sar"),
+        (np.linspace(-2500, 200, 64).reshape(1, 8, 8).astype(np.int16), False, Band(scale=0.01), "sar"),
+        (np.linspace(20, 60, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(unit="dB"), "sar"),
+        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(unit="m"), "elevation"),  # polder
+        (np.linspace(-1, 0.2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "image"),  # NDVI of water
+        (np.linspace(200, 900, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "elevation"),
+        (np.linspace(-400, 8800, 64, dtype=np.float64).reshape(1, 8, 8), False, Band(), "elevation"),
+        (np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "image"),
+        (np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8), False, Band(), "image"),
     ],
 )
-def test_kind_is_concluded_with_a_reason(values: np.ndarray, palette: bool, kind: str) -> None:
-    found, reason = guess_kind(values, np.ones(values.shape[1:], bool), has_palette=palette)
-    assert found == kind and reason
+def test_kind_is_concluded_with_a_reason(values: np.ndarray, palette: bool, band: Band, kind: str) -> None:
+    bands = (band,) * len(values)
+    found, reason = guess_kind(values, np.ones(values.shape[1:], bool), has_palette=palette, bands=bands)
+    assert found == kind and reason and "linear power" not in reason
+
+
+def test_heights_of_flat_ground_are_hinted_at() -> None:
+    valid = np.ones((40, 60), bool)
+    heights = np.rint(100 + 6 * np.sin(np.arange(60) / 9) + np.arange(40)[:, None] / 10).astype(np.int16)
+    codes = np.random.default_rng(0).integers(1, 12, (40, 60)).astype(np.int16)
+    for values, hinted in ((heights, True), (codes, False)):
+        found, reason = guess_kind(values[np.newaxis], valid, has_palette=False)
+        assert found == "classes" and ("heights of flat ground" in reason) == hinted
+
+
+def test_a_kind_without_valid_pixels_is_called_a_guess() -> None:
+    for values in (np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.uint8), np.zeros((2, 4, 4), np.int16)):
+        found, reason = guess_kind(values, np.zeros((4, 4), bool), has_palette=False)
+        assert found == "image" and "without a valid pixel" in reason
 
 
 def test_statistics_of_a_stream() -> None:
@@ -100,3 +131,26 @@ def test_statistics_of_a_stream() -> None:
     for percent in (0.1, 5, 50, 99.9):
         expected = float(np.percentile(values, percent))
         assert statistics.percentile(percent) == pytest.approx(expected, abs=abs(expected) / 256)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_statistics_of_short_integers_are_exact(dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    values = np.random.default_rng(0).integers(limits.min, limits.max, 20_000, dtype, endpoint=True)
+    values[:2] = limits.min, limits.max
+    statistics = BandStatistics()
+    for part in np.array_split(values, 7):
+        statistics.add(part)
+    assert (statistics.count, statistics.percentile_error) == (20_000, 0)
+    assert (statistics.minimum, statistics.maximum) == (limits.min, limits.max)
+    assert statistics.mean == pytest.approx(values.mean(dtype=float), rel=1e-12)
+    assert statistics.std == pytest.approx(values.std(dtype=float), rel=1e-12)
+    percents = [0, 0.1, 1, 25, 50, 75, 99.9, 100]
+    assert statistics.percentiles(percents) == np.percentile(values, percents, method="inverted_cdf").tolist()
+
+
+def test_statistics_survive_fill_values_that_no_file_declares() -> None:
+    statistics = BandStatistics()
+    statistics.add(np.append(np.arange(1000.0), [-1.7976931348623157e308, 3.4e38]))
+    assert np.isfinite([statistics.mean, statistics.std, statistics.percentile(0), statistics.percentile(100)]).all()
+    assert statistics.percentile(50) == pytest.approx(500, abs=2)

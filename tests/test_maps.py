@@ -112,7 +112,10 @@ def test_colours_are_turned_into_classes_before_they_are_resampled(tmp_path: Pat
     path = write_raster(tmp_path / "drawn.tif", colored(codes), where, photometric="RGB")
     for target in (grid(40, 40, pixel=7.0), grid(200, 200, pixel=1.3, left=500_000.4), grid(99, 99, left=500_002.0)):
         window = Window(0, 0, target.width, target.height)
-        with aligned_reader(path, target, "classes", table) as one, aligned_reader(plain, target, "classes") as other:
+        with (
+            aligned_reader(path, target, "classes", colors=table) as one,
+            aligned_reader(plain, target, "classes") as other,
+        ):
             (found, valid), (expected, there) = one.read(window), other.read(window)
         assert np.array_equal(valid, there) and set(np.unique(found[0, valid])) <= {1, 2, 5}
         same = found[0, valid] == expected[0, valid]
@@ -129,7 +132,7 @@ def test_bands_are_read_by_their_role_and_black_is_a_colour(tmp_path: Path) -> N
     path = write_raster(tmp_path / "drawn.tif", image[::-1], grid(64, 64), nodata=0)
     with rasterio.open(path, "r+") as dataset:
         dataset.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("blue", "green", "red")]
-    with aligned_reader(path, grid(64, 64), "classes", ClassTable("t", classes)) as reader:
+    with aligned_reader(path, grid(64, 64), "classes", colors=ClassTable("t", classes)) as reader:
         found, valid = reader.read(Window(0, 0, 64, 64))
     assert not valid[:8, :8].any() and valid.sum() == 64 * 64 - 64
     assert np.array_equal(found[0][valid], codes[0][valid])

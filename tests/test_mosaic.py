@@ -433,8 +433,8 @@ def test_mismatch_is_in_physical_units(tmp_path: Path, make_model: Callable[...,
     path = write_raster(tmp_path / "in.tif", values, grid(150, 150))
     results = []
     for scale in (1.0, 1e-4):
-        encoding = Encoding("image", "float32", (Band(scale=scale, low=0, high=400),))
-        results.append(predict(make_model(TileMean, encoding), path, tmp_path / f"{scale}.tif", SMALL))
+        source, target = (Encoding("image", "float32", (Band(scale=s, low=0, high=400),)) for s in (1.0, scale))
+        results.append(predict(make_model(TileMean, source, target), path, tmp_path / f"{scale}.tif", SMALL))
     one, other = results
     assert one.tile_mismatch is not None and other.tile_mismatch == pytest.approx(one.tile_mismatch * 1e-4)
     assert other.tile_mismatch_percent == pytest.approx(one.tile_mismatch_percent)

@@ -1,10 +1,11 @@
 """`describe`: what a raster, chip set, run or model is."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from geop2p.errors import RasterError
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.encoding import Distribution, Encoding
 from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.vectors import is_vector
@@ -125,4 +126,17 @@ def _side(encoding: Encoding) -> dict[str, Any]:
     side: dict[str, Any] = {"kind": encoding.kind, "dtype": encoding.dtype, "bands": len(encoding.bands)}
     if encoding.is_classes:
         return side | {"classes": {str(entry.value): entry.name for entry in encoding.classes}}
-    return side | {"encoded": [[band.low, band.high] for band in encoding.bands]}
+    side |= {"scaling": encoding.scaling, "encoded": [[band.low, band.high] for band in encoding.bands]}
+    if encoding.kind == "sar":
+        side["backscatter"] = encoding.backscatter
+    if encoding.relief is not None:
+        side["relief_m"] = encoding.relief
+    columns = zip(encoding.band_names, encoding.bands, strict=True)
+    known = {name: band.distribution for name, band in columns if band.distribution is not None}
+    return side | {"training_values": {name: _values(distribution) for name, distribution in known.items()}}
+
+
+def _values(distribution: Distribution) -> dict[str, Any]:
+    """A distribution as JSON holds it, percentiles by name."""
+    data = dataclasses.asdict(distribution)
+    return data | {"percentiles": {f"{percent:g}": value for percent, value in distribution.percentiles}}

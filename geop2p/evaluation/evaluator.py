@@ -25,6 +25,7 @@ from geop2p.evaluation.report import (
     write_page,
 )
 from geop2p.metrics import scores_for
+from geop2p.raster.agreement import difference
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.render import render
@@ -156,6 +157,8 @@ def _check_same_sides(translator: Translator, chipset: ChipSet) -> None:
                 f"{chipset.folder}: {side} is {found.kind} with {len(found.bands)} bands, the model was trained on "
                 f"{trained.kind} with {len(trained.bands)}"
             )
+        if (apart := difference(found, trained)) is not None:
+            raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
 
 
 def _blocks(chipset: ChipSet) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import typing
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
+from geop2p.config import Kind, KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import PLACES, Page, Strip, check_report, mosaic_picture, write_page
 from geop2p.metrics import scores_for
 from geop2p.mosaic.assembly import mosaic_lattice
 from geop2p.mosaic.seams import survey
+from geop2p.raster.agreement import difference
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.layers import Layer, needs_statistics, open_layer, with_statistics
+from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.render import render
+from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 
 PLACE_SIDE = 256
@@ -55,7 +59,7 @@ def evaluate_mosaic(
     """
     start, report = time.monotonic(), Path(report)
     check_report(report, overwrite)
-    layer = open_layer(prediction)
+    layer = open_layer(prediction, _kind_of(prediction))
     truth = open_layer(reference, layer.kind)
     grid = layer.grid
     assert grid is not None
@@ -67,7 +71,7 @@ def evaluate_mosaic(
         if encoding.is_classes:
             encoding = _with_all_classes(encoding, (layer, truth), (made, real))
         elif needs_statistics(encoding):
-            encoding = with_statistics(encoding, _statistics(real, grid, len(encoding.bands)))
+            encoding = with_statistics(encoding, _statistics(real, grid, encoding))
         scores = scores_for(encoding)
         for window in _strips(grid):
             (first, valid), (second, there) = made.read(window), real.read(window)
@@ -93,6 +97,12 @@ def mosaic_tags(path: str | Path) -> dict[str, str]:
     return {key[len(prefix) :].lower(): value for key, value in tags.items() if key.startswith(prefix)}
 
 
+def _kind_of(prediction: str | Path) -> KindChoice:
+    """What a mosaic of geop2p holds, as it says; of other rasters it has to be concluded."""
+    said = mosaic_tags(prediction).get("kind")
+    return next((kind for kind in typing.get_args(Kind) if kind == said), "auto")
+
+
 def seam_index(mosaic: Path, encoding: Encoding) -> float | None:
     """The seam index of a mosaic of geop2p, measured on the file; None for other rasters."""
     lattice, grid = mosaic_lattice(mosaic), describe_raster(mosaic).grid
@@ -114,6 +124,8 @@ def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
             f"{layer.path} holds {made.kind} with {len(made.bands)} bands, {truth.path} {real.kind} with "
             f"{len(real.bands)}; expected the same"
         )
+    if (apart := difference(made, real)) is not None:
+        raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; convert the values of one of them")
     return made
 
 
@@ -145,12 +157,10 @@ def _strips(grid: Grid) -> list[Window]:
     return [Window(0, row, grid.width, min(STRIP, grid.height - row)) for row in range(0, grid.height, STRIP)]
 
 
-def _statistics(reader: Reader, grid: Grid, bands: int) -> list[BandStatistics]:
-    statistics = [BandStatistics() for _ in range(bands)]
+def _statistics(reader: Reader, grid: Grid, encoding: Encoding) -> list[BandStatistics]:
+    statistics = [BandStatistics() for _ in encoding.bands]
     for window in _strips(grid):
-        values, valid = reader.read(window)
-        for band, plane in zip(statistics, values, strict=True):
-            band.add(plane[valid])
+        add_values(statistics, encoding, *reader.read(window))
     return statistics
 
 

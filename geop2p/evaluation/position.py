@@ -11,12 +11,11 @@ BOOTSTRAPS = 1000
 
 
 def pixel_error(predicted: Array, real: Array, encoding: Encoding) -> Array:
-    """Error of each pixel (rows, cols): wrong or right for classes, else the mean over bands in physical units."""
+    """Error of each pixel (rows, cols): wrong or right for classes, else the mean over bands in the target's units."""
     if encoding.is_classes:
         wrong: Array = (predicted[0] != real[0]).astype(np.float64)
         return wrong
-    scale = encoding.scale.reshape(-1, 1, 1)
-    error: Array = (np.abs(predicted.astype(np.float64) - real.astype(np.float64)) * scale).mean(axis=0)
+    error: Array = np.abs(encoding.in_units(predicted) - encoding.in_units(real)).mean(axis=0)
     return np.asarray(np.nan_to_num(error))
 
 

@@ -117,13 +117,15 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> dict[str
         first, valid = finished.read(window)
         if valid.any():
             second, _ = mosaic.window(reader, window, shift)
+            if not target.is_classes:
+                first, second = target.in_units(first), target.in_units(second)
             sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)
             pixels += int(valid.sum())
     if not pixels:
         return {"tile_mismatch": None, "tile_mismatch_percent": None}
-    scale, span = (np.ones(1), np.ones(1)) if target.is_classes else (target.scale, target.data_range)
+    span = np.ones(1) if target.is_classes else target.unit_range
     means = sums / pixels
-    return {"tile_mismatch": float((means * scale).mean()), "tile_mismatch_percent": float(100 * (means / span).mean())}
+    return {"tile_mismatch": float(means.mean()), "tile_mismatch_percent": float(100 * (means / span).mean())}
 
 
 def _tags(mosaic: Mosaic) -> dict[str, str]:
@@ -135,6 +137,7 @@ def _tags(mosaic: Mosaic) -> dict[str, str]:
         "TIFFTAG_SOFTWARE": f"geop2p {importlib.metadata.version('geop2p')}",
         "GEOP2P_MODEL_SHA256": mosaic.translator.digest,
         "GEOP2P_RECIPE": card.recipe,
+        "GEOP2P_KIND": card.target.kind,
         "GEOP2P_MODE": "blend",
         "GEOP2P_NORM_STATS": card.statistics,
         "GEOP2P_TILE_SIZE": str(lattice.size),

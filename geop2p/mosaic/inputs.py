@@ -1,19 +1,26 @@
 """What a model can read, and on which grid."""
 
+import dataclasses
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 
 from geop2p.errors import RasterError
+from geop2p.raster.agreement import band_difference
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
-from geop2p.raster.layers import UNLISTED_SHARE, has_colors
-from geop2p.raster.reading import RasterInfo, read_sample
+from geop2p.raster.kinds import guess_backscatter
+from geop2p.raster.layers import UNLISTED_SHARE
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
+from geop2p.raster.relief import relief_reader
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
@@ -40,7 +47,8 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     """Refuse a raster that the model cannot read.
 
     Raises:
-        RasterError: It has other bands than the training's source, or no CRS where the model has a pixel size.
+        RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
+            no CRS where the model has a pixel size.
     """
     expected = len(card.source.bands)
     if info.count != expected and not (card.source.is_classes and has_colors(info)):
@@ -49,6 +57,12 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     is_float = np.dtype(info.dtype).kind == "f"
     if card.source.is_classes and is_float:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
+    if not card.source.is_classes:
+        bands = file_bands(info)
+        if card.source.relief is not None:  # has no offset
+            bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
+        if (apart := band_difference(bands, card.source.bands)) is not None:
+            raise RasterError(f"{info.path}: {apart} as in the training; convert the values, or correct what it says")
     if info.grid.crs is None and card.pixel_size is not None and not no_resample:
         raise RasterError(
             f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs), or take its pixels "
@@ -60,8 +74,11 @@ def check_values(path: str | Path, source: Encoding, table: ClassTable | None = 
     """Look at a sample of the input for values that the model never saw.
 
     Raises:
-        RasterError: It is a map with none of the model's classes, or not in its colours.
+        RasterError: It is a map with none of the model's classes, or not in its colours, or backscatter stored in
+            another way.
     """
+    if source.relief is not None:
+        return  # heights say nothing of relief
     values, valid = read_sample(path, as_colors=table is not None)
     if table is not None:
         _check_colors(path, table, *table.unlisted_share(values, valid))
@@ -74,7 +91,15 @@ def check_values(path: str | Path, source: Encoding, table: ClassTable | None = 
             raise RasterError(f"{path}: has the classes {unknown}, the model knows {expected}; recode the map")
         if unknown:
             log.warning("%s: the model never saw the classes %s; their ground is a guess", path, unknown)
-    elif (share := source.clipped_share(values, valid)) > CLIPPED_TOO_MUCH:
+        return
+    if source.kind == "sar" and valid.any():
+        found_as, reason = guess_backscatter(values, valid, file_bands(describe_raster(path)))
+        if found_as != source.backscatter:
+            raise RasterError(
+                f"{path}: backscatter is {found_as} ({reason}), the model was trained on {source.backscatter}; "
+                "convert it"
+            )
+    if (share := source.clipped_share(values, valid)) > CLIPPED_TOO_MUCH:
         log.warning(
             "%s: %.0f %% of the values lie outside those of the training; is it in other units?", path, 100 * share
         )
@@ -93,6 +118,17 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
             "%s: %.2g %% of the pixels have colours of no class, such as %s; their ground is a guess",
             path, 100 * share, named,
         )  # fmt: skip
+
+
+@contextmanager
+def input_reader(path: str | Path, grid: Grid, source: Encoding, colors: ClassTable | None) -> Iterator[Reader]:
+    """Windows of the input on a grid, as the model's source was read for its training."""
+    if source.relief is not None:
+        with relief_reader(path, grid, source.relief) as reader:
+            yield reader
+    else:
+        with aligned_reader(path, grid, source.kind, colors=colors, backscatter=source.backscatter) as reader:
+            yield reader
 
 
 def check_output(input: str | Path, output: Path, overwrite: bool) -> None:

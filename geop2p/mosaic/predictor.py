@@ -8,9 +8,8 @@ from pathlib import Path
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble, make_parts
-from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, output_grid
+from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, input_reader, output_grid
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster, fingerprint
 from geop2p.translator import Translator
 
@@ -85,7 +84,7 @@ def predict(
     check_values(input, translator.card.source, colors)
     grid = output_grid(info.grid, translator.card, config.no_resample)
     mosaic = Mosaic(translator, grid, config)
-    with aligned_reader(input, grid, translator.card.source.kind, colors) as reader:
+    with input_reader(input, grid, translator.card.source, colors) as reader:
         folder = output.with_name(f"{output.name}.parts")
         claim = mosaic.claim(translator.digest, fingerprint(input))
         made, network_pixels = make_parts(mosaic, reader, folder, claim, progress)

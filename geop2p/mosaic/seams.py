@@ -16,7 +16,8 @@ STRIP = 512
 class SeamIndex:
     """Steps across the lines where tiles hand over, relative to all other steps between neighbouring pixels.
 
-    1.0 means that a line of the lattice cannot be told from any other. For classes a step is a change of class.
+    1.0 means that a line of the lattice cannot be told from any other. For classes a step is a change of class, for
+    backscatter it is one of dB.
 
     Args:
         lattice: The tiles of the mosaic.
@@ -79,7 +80,7 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice) -> tuple[list[B
         overlap = 1 if row else 0
         window = Window(0, row - overlap, width, min(STRIP, height - row) + overlap)
         values, valid = reader.read(window)
-        seams.add(values, valid, row - overlap, overlap)
+        seams.add(encoding.in_units(values) if encoding.is_linear_sar else values, valid, row - overlap, overlap)
         for band, plane in zip(statistics, values[:, overlap:], strict=True):
             band.add(plane[valid[overlap:]])
     return [_summary(band, height * width) for band in statistics], seams.result()

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from geop2p.config import Kind
+from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, Mask
@@ -30,7 +30,7 @@ from geop2p.raster.reading import (
     read_masks,
     valid_pixels,
 )
-from geop2p.raster.reproject import CODES, FLOATS, POWER, WARP_TOLERANCE, Resampler
+from geop2p.raster.reproject import CODES, FLOATS, WARP_TOLERANCE, Resampler, through_power
 
 Read = Callable[[Window], tuple[Array, Mask]]
 
@@ -68,18 +68,21 @@ class AlignedReader:
 
 
 @contextmanager
-def aligned_reader(path: str | Path, grid: Grid, kind: Kind, colors: ClassTable | None = None) -> Iterator[Reader]:
+def aligned_reader(
+    path: str | Path, grid: Grid, kind: Kind, *, colors: ClassTable | None = None, backscatter: Backscatter = "dB"
+) -> Iterator[Reader]:
     """Open a raster for reading on any grid.
 
     Where its pixels coincide with the grid's they are read as they are; otherwise they are warped: classes by
     nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser (through
-    the raster's overviews where they are fine enough); SAR in linear power (its values taken as dB).
+    the raster's overviews where they are fine enough); SAR in linear power.
 
     Args:
         path: File or GDAL name.
         grid: Where to read; must have a CRS unless pixels coincide.
         kind: What the raster holds.
         colors: For a map drawn in colours: the classes that they stand for. The reader gives their values.
+        backscatter: For SAR: how its values are stored.
 
     Raises:
         GridMismatchError: The raster has no CRS, or the grid has none, and pixels do not coincide.
@@ -98,10 +101,13 @@ def aligned_reader(path: str | Path, grid: Grid, kind: Kind, colors: ClassTable 
         if colors is not None:
             read, count, dtype = partial(_read_codes, dataset, color_bands(dataset), path, colors), 1, "uint8"
         resampling = _resampling(own, grid, kind)
+        by_power = kind == "sar" and backscatter != "power"
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
-        elif kind == "sar" or colors is not None or points is not None:
-            conversion = CODES if colors is not None else POWER if kind == "sar" else FLOATS
+        elif by_power or colors is not None or points is not None:
+            conversion = CODES if colors is not None else FLOATS
+            if by_power:
+                conversion = through_power(backscatter, *_scales(dataset, bands))
             inside = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
         else:
             level = overview_for(dataset, bands, own, grid, kind)
@@ -117,6 +123,12 @@ def _read_shifted(
     """A window of a grid whose pixels coincide with the dataset's, `offset` (row, column) into it."""
     there = Window(window.col_off + offset[1], window.row_off + offset[0], window.width, window.height)
     return _padded(there, shape, bands, dtype, read)
+
+
+def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:
+    """Scale and offset of the bands, each (bands, 1, 1)."""
+    scales, offsets = (np.array([values[band - 1] for band in bands]) for values in (dataset.scales, dataset.offsets))
+    return scales.reshape(-1, 1, 1), offsets.reshape(-1, 1, 1)
 
 
 def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.config import Kind
+from geop2p.config import Backscatter, Kind, Scaling
 from geop2p.errors import ConfigError
+from geop2p.raster.backscatter import from_decibel, to_decibel
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -24,6 +25,35 @@ _PALETTE = (
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """The valid values of a band in the training chips, in the units of the band's interval.
+
+    Attributes:
+        count: How many they are.
+        minimum: Exact.
+        maximum: Exact.
+        mean: Exact to rounding.
+        std: Of the population, exact to rounding.
+        percentiles: (percent, value) in rising order.
+        percentile_error: Largest error of a percentile as a share of its distance from the band's typical value (the
+            median of the first chip); 0 where they are exact.
+    """
+
+    count: int
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    percentiles: tuple[tuple[float, float], ...]
+    percentile_error: float
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Distribution":
+        """Read the JSON form."""
+        return cls(**data | {"percentiles": tuple((percent, value) for percent, value in data["percentiles"])})
+
+
+@dataclass(frozen=True)
 class Band:
     """One band of a continuous layer.
 
@@ -32,8 +62,9 @@ class Band:
         unit: Unit of the values, possibly empty.
         scale: Physical value is stored value times scale plus offset.
         offset: See scale.
-        low: Stored value that becomes -1.
-        high: Stored value that becomes +1.
+        low: Stored value that becomes -1; its dB for linear backscatter.
+        high: Stored value that becomes +1; its dB for linear backscatter.
+        distribution: The training values; None before they are known.
     """
 
     name: str = ""
@@ -42,6 +73,13 @@ class Band:
     offset: float = 0.0
     low: float = 0.0
     high: float = 255.0
+    distribution: Distribution | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Band":
+        """Read the JSON form."""
+        found = data.get("distribution")
+        return cls(**data | {"distribution": None if found is None else Distribution.from_dict(found)})
 
 
 @dataclass(frozen=True)
@@ -70,6 +108,10 @@ class Encoding:
         classes: For kind `classes`: in channel order.
         color_interp: GDAL's names of the bands' roles (red, green, blue, gray, palette, undefined).
         ignored: For kind `classes`: those that mean unlabelled; they encode to all zero.
+        scaling: Where the encoded interval comes from: the integer type, or percentiles of the training values.
+        backscatter: For kind `sar`: stored in dB, or as linear power or amplitude, which enter the network as dB.
+        relief: For kind `elevation`: radius in metres; values are height minus the mean height of the ground within
+            it. None: they are heights.
     """
 
     kind: Kind
@@ -79,16 +121,14 @@ class Encoding:
     classes: tuple[MapClass, ...] = ()
     color_interp: tuple[str, ...] = ()
     ignored: tuple[MapClass, ...] = ()
+    scaling: Scaling = "percentiles"
+    backscatter: Backscatter = "dB"
+    relief: float | None = None
 
     @property
     def channels(self) -> int:
         """Channels of the network on this side: classes, or bands."""
         return len(self.classes) or len(self.bands)
-
-    @property
-    def scale(self) -> Array:
-        """What a step of one stored unit is in physical units, float64 (bands,)."""
-        return np.array([abs(band.scale) for band in self.bands])
 
     @property
     def band_names(self) -> list[str]:
@@ -108,9 +148,44 @@ class Encoding:
         return bool(np.issubdtype(np.dtype(self.dtype), np.integer))
 
     @property
+    def is_linear_sar(self) -> bool:
+        """Whether stored values are linear backscatter, which enters the network as dB."""
+        return self.kind == "sar" and self.backscatter != "dB"
+
+    @property
     def data_range(self) -> Array:
-        """Width of the encoded interval of every band, in stored units, float64 (bands,)."""
-        return np.array([band.high - band.low for band in self.bands])
+        """Width of the encoded interval of every band, float64 (bands,); 1 for an interval of no width."""
+        width = np.array([band.high - band.low for band in self.bands])
+        return np.where(width > 0, width, 1)
+
+    @property
+    def unit_range(self) -> Array:
+        """Width of the encoded interval of every band in the units of `in_units`, float64 (bands,)."""
+        return self.data_range if self.is_linear_sar else self.data_range * self._scale
+
+    def in_units(self, values: Array) -> npt.NDArray[np.float64]:
+        """Stored values (bands, ...) in the units that errors are told in: dB for backscatter, else physical units.
+
+        The offset of physical units is left out, as no error depends on it.
+        """
+        if self.is_linear_sar:
+            return self.on_scale(values)
+        scaled: npt.NDArray[np.float64] = values.astype(np.float64)
+        if any(band.scale != 1 for band in self.bands):
+            scaled *= self._scale.reshape(-1, *[1] * (values.ndim - 1))
+        return scaled
+
+    def on_scale(self, values: Array) -> Array:
+        """Values (bands, ...) on the scale that the encoded interval stands on: dB for linear backscatter, else stored.
+
+        Raises:
+            ConfigError: The number of bands is not the encoding's.
+        """
+        self._check_bands(values)
+        if not self.is_linear_sar:
+            return values
+        scale, offset = (self._column(name, values.ndim) for name in ("scale", "offset"))
+        return to_decibel(values * scale + offset, self.backscatter, step=scale)
 
     def encode(self, values: Array, valid: Mask) -> npt.NDArray[np.float32]:
         """Network input for stored values.
@@ -126,14 +201,14 @@ class Encoding:
         Raises:
             ConfigError: The number of bands is not the encoding's.
         """
-        if values.shape[0] != len(self.bands):
-            raise ConfigError(f"array has {values.shape[0]} bands, the encoding has {len(self.bands)}")
+        self._check_bands(values)
         if self.is_classes:
             codes = np.array([entry.value for entry in self.classes]).reshape(-1, 1, 1)
             one_hot: npt.NDArray[np.float32] = ((values[:1] == codes) & valid).astype(np.float32)
             return one_hot
-        wide = np.where(valid, values, 0).astype(self._work_dtype)
-        scaled = (wide - self._column("low")) * (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype) - 1
+        wide = self.on_scale(np.where(valid, values, 0)).astype(self._work_dtype)
+        with np.errstate(over="ignore"):  # values far outside a narrow interval: clipped like all outside it
+            scaled = (wide - self._column("low")) * (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype) - 1
         return np.where(valid, np.clip(scaled, -1, 1), 0).astype(np.float32)
 
     def decode(self, encoded: npt.NDArray[np.floating[Any]]) -> Array:
@@ -152,25 +227,38 @@ class Encoding:
         half = self.data_range.reshape(-1, 1, 1) / 2
         wide = np.clip(encoded, -1, 1).astype(self._work_dtype)
         values: Array = (wide + 1) * half.astype(wide.dtype) + self._column("low")
+        if self.is_linear_sar:
+            values = (from_decibel(values, self.backscatter) - self._column("offset")) / self._column("scale")
         if self.is_integer:
             limits = np.iinfo(self.dtype)
-            values = np.clip(np.rint(values), limits.min, limits.max)
+            most = float(limits.max) if np.dtype(self.dtype).itemsize < 8 else np.nextafter(float(limits.max), 0)
+            values = np.clip(np.rint(values), limits.min, most)
         return values.astype(self.dtype)
 
     def clipped_share(self, values: Array, valid: Mask) -> float:
         """Share of valid values outside the encoded interval, which `encode` clips."""
         if self.is_classes or not valid.any():
             return 0.0
-        inside = values[:, valid]
-        low, high = self._column("low").reshape(-1, 1), self._column("high").reshape(-1, 1)
+        inside = self.on_scale(values[:, valid]).astype(np.float64)
+        low, high = np.array([(band.low, band.high) for band in self.bands]).T[..., np.newaxis]
         return float(((inside < low) | (inside > high)).mean())
 
     @property
-    def _work_dtype(self) -> type[np.floating[Any]]:
-        return np.float32 if np.dtype(self.dtype).itemsize <= 2 else np.float64
+    def _scale(self) -> Array:
+        return np.array([abs(band.scale) for band in self.bands])
 
-    def _column(self, field: str) -> Array:
-        return np.array([getattr(band, field) for band in self.bands], self._work_dtype).reshape(-1, 1, 1)
+    @property
+    def _work_dtype(self) -> type[np.floating[Any]]:
+        narrow = np.dtype(self.dtype).itemsize <= 2 and not self.is_linear_sar
+        return np.float32 if narrow else np.float64
+
+    def _column(self, field: str, dimensions: int = 3) -> Array:
+        values = np.array([getattr(band, field) for band in self.bands], self._work_dtype)
+        return values.reshape(-1, *[1] * (dimensions - 1))
+
+    def _check_bands(self, values: Array) -> None:
+        if values.shape[0] != len(self.bands):
+            raise ConfigError(f"array has {values.shape[0]} bands, the encoding has {len(self.bands)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -180,41 +268,22 @@ class Encoding:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Encoding":
-        """Read `to_dict`'s form."""
+        """Read `to_dict`'s form; of one without the choices of today, what they were when it was made."""
+        eight_bit = data["kind"] == "image" and data["dtype"] == "uint8"
         return cls(
             kind=data["kind"],
             dtype=data["dtype"],
-            bands=tuple(Band(**band) for band in data["bands"]),
+            bands=tuple(Band.from_dict(band) for band in data["bands"]),
             nodata=None if data["nodata"] is None else float(data["nodata"]),
             classes=_map_classes(data["classes"]),
             color_interp=tuple(data["color_interp"]),
             ignored=_map_classes(data.get("ignored", ())),
+            scaling=data.get("scaling", "dtype" if eight_bit else "percentiles"),
+            backscatter=data.get("backscatter", "dB"),
+            relief=data.get("relief"),
         )
 
 
 def _map_classes(entries: Iterable[dict[str, Any]]) -> tuple[MapClass, ...]:
     """Classes from their JSON form."""
     return tuple(MapClass(entry["value"], entry["name"], tuple(entry["color"])) for entry in entries)
-
-
-def guess_kind(sample: Array, valid: Mask, *, has_palette: bool) -> tuple[Kind, str]:
-    """What a layer seems to hold, and why.
-
-    Args:
-        sample: Some of its values (bands, rows, cols).
-        valid: Which of them are data (rows, cols).
-        has_palette: Whether it has a colour table or category names.
-    """
-    values = sample[:, valid]
-    bands, integer = sample.shape[0], bool(np.issubdtype(sample.dtype, np.integer))
-    if bands == 1 and integer and has_palette:
-        return "classes", "one integer band with a colour table or class names"
-    if bands == 1 and integer and values.size and len(np.unique(values)) <= 32:
-        return "classes", f"one integer band with {len(np.unique(values))} different values"
-    if not integer and values.size:
-        low, median, high = np.percentile(values, [1, 50, 99])
-        if bands <= 4 and -60 <= low < 0 and median < 0 and high <= 30:
-            return "sar", f"{bands} float band(s) between {low:.1f} and {high:.1f}, as backscatter in dB"
-        if bands == 1 and high - low > 20:
-            return "elevation", f"one float band over a range of {high - low:.0f}"
-    return "image", f"{bands} band(s) of {sample.dtype}"

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from geop2p.config import Kind, KindChoice
+from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import DRAWN_COLORS, TOLERANCE, ClassTable, count_colors
-from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, guess_kind
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import RasterInfo, describe_raster, read_sample
+from geop2p.raster.kinds import guess_backscatter, guess_kind
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
+from geop2p.raster.relief import relief_reader
+from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector
 
 log = logging.getLogger(__name__)
 
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
-CLIPPED_PERCENT = 0.1  # of the training values at each end lie outside the encoded interval
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Layer:
         table: For a map: values, names and colours of its classes, where a file gives them.
         ignored: Classes that mean unlabelled: their ground is not valid.
         is_drawn: Whether it seems to be a map drawn in colours.
+        backscatter: For kind `sar`: how it is stored.
+        scaling: For kind `image`: where its encoded interval shall come from.
+        relief: For kind `elevation`: radius in metres of the ground whose mean is taken off; None: heights as they are.
     """
 
     path: str
@@ -50,6 +55,9 @@ class Layer:
     table: ClassTable | None = None
     ignored: tuple[MapClass, ...] = ()
     is_drawn: bool = False
+    backscatter: Backscatter = "dB"
+    scaling: ScalingChoice = "auto"
+    relief: float | None = None
 
     @property
     def grid(self) -> Grid | None:
@@ -106,18 +114,41 @@ class Layer:
         hidden = [entry.value for entry in self.ignored] + ([self.colors.unlisted] if self.colors else [])
         if self.vector is not None:
             yield HidingReader(VectorReader(self.vector, grid), hidden)
+        elif self.relief is not None:
+            with relief_reader(self.path, grid, self.relief) as reader:
+                yield reader
         else:
-            with aligned_reader(self.path, grid, self.kind, self.colors) as reader:
+            with aligned_reader(self.path, grid, self.kind, colors=self.colors, backscatter=self.backscatter) as reader:
                 yield HidingReader(reader, hidden)
 
     def draft_encoding(self) -> Encoding:
-        """Its encoding as far as the file alone tells it: classes with names, 8-bit imagery by its range."""
+        """Its encoding as far as the file alone tells it: classes with names, imagery by the range of its type.
+
+        Raises:
+            ConfigError: Its scaling or relief does not fit what it holds.
+        """
         if self.vector is not None or self.colors is not None:
             return self._labelled(Encoding("classes", "uint8", (Band(),), nodata=0.0 if self.vector else None))
         info = self._info
-        columns = zip(info.names, info.units, info.scales, info.offsets, strict=True)
-        bands = tuple(Band(name, unit, scale, offset) for name, unit, scale, offset in columns)
-        return self._labelled(Encoding(self.kind, info.dtype, bands, info.nodata, color_interp=info.color_interp))
+        bands, dtype, nodata = file_bands(info), info.dtype, info.nodata
+        scaling = self._scaling()
+        if scaling == "dtype":
+            limits = np.iinfo(dtype)
+            bands = tuple(dataclasses.replace(band, low=float(limits.min), high=float(limits.max)) for band in bands)
+        if self.relief is not None:  # differences of heights: no offset, and no height means no data
+            bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
+            dtype, nodata = "float32", None
+        encoding = Encoding(
+            self.kind,
+            dtype,
+            bands,
+            nodata,
+            color_interp=info.color_interp,
+            scaling=scaling,
+            backscatter=self.backscatter,
+            relief=self.relief,
+        )
+        return self._labelled(encoding)
 
     def _labelled(self, encoding: Encoding) -> Encoding:
         """The encoding with the classes that are known by name, but for those that mean no data or unlabelled."""
@@ -136,6 +167,22 @@ class Layer:
         if self.colors is None:
             listed = {value: self.map_class(value) for value in self._info.categories} | listed
         return tuple(listed.values())
+
+    def _scaling(self) -> Scaling:
+        """Where the encoded interval comes from.
+
+        Raises:
+            ConfigError: The range of the type is asked for, and the type is too wide to return exactly.
+        """
+        if self.kind != "image" or self.scaling == "percentiles":
+            return "percentiles"
+        dtype = np.dtype(self._info.dtype)
+        if self.scaling == "dtype" and not (dtype.kind in "iu" and dtype.itemsize <= 2):
+            raise ConfigError(
+                f"{self.path}: holds {dtype}, scaling by the range of the type needs integers of 8 or 16 bits; use "
+                "--image-scaling percentiles"
+            )
+        return "dtype" if self.scaling == "dtype" or dtype == np.uint8 else "percentiles"
 
     def map_class(self, value: int) -> MapClass:
         """Name and colour of a stored value: from the table, the file, or made up."""
@@ -184,16 +231,20 @@ def open_layer(
         if kind not in ("auto", "classes"):
             raise ConfigError(f"{path}: a vector layer holds classes, not {kind}")
         return Layer(str(path), "classes", "a vector layer", vector=read_vector(path, field, known))
-    info, is_drawn = describe_raster(path), False
-    if kind == "auto":
-        sample, valid = read_sample(path)
-        concluded, reason = guess_kind(sample, valid, has_palette=bool(info.palette or info.categories))
-        if concluded == "image" and has_colors(info):
-            is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
-            reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
-    else:
-        concluded, reason = kind, "as asked for"
-    layer = Layer(str(path), concluded, reason, raster=info, is_drawn=is_drawn)
+    info, is_drawn, backscatter = describe_raster(path), False, Layer.backscatter
+    concluded, reason = (kind if kind != "auto" else "image"), "as asked for"
+    if kind in ("auto", "sar"):
+        (sample, valid), bands = read_sample(path), file_bands(info)
+        if kind == "auto":
+            has_palette = bool(info.palette or info.categories)
+            concluded, reason = guess_kind(sample, valid, has_palette=has_palette, bands=bands)
+            if concluded == "image" and has_colors(info):
+                is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
+                reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
+        if concluded == "sar":
+            backscatter, how = guess_backscatter(sample, valid, bands)
+            reason = f"{reason}; {how}"
+    layer = Layer(str(path), concluded, reason, raster=info, is_drawn=is_drawn, backscatter=backscatter)
     return _as_map(layer, info, table) if concluded == "classes" else layer
 
 
@@ -218,11 +269,6 @@ def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None) -> Layer:
     return layer
 
 
-def has_colors(info: RasterInfo) -> bool:
-    """Whether it may be a picture in red, green and blue."""
-    return info.count == 3 and info.dtype == "uint8"
-
-
 def complete_encoding(layer: Layer, values: Array, valid: Mask) -> Encoding:
     """The layer's encoding with what a piece of it shows: its classes, or the interval of its values.
 
@@ -239,20 +285,5 @@ def complete_encoding(layer: Layer, values: Array, valid: Mask) -> Encoding:
     if not needs_statistics(draft):
         return draft
     statistics = [BandStatistics() for _ in draft.bands]
-    for band, plane in zip(statistics, values, strict=True):
-        band.add(plane[valid])
+    add_values(statistics, draft, values, valid)
     return with_statistics(draft, statistics)
-
-
-def needs_statistics(encoding: Encoding) -> bool:
-    """Whether the encoded interval depends on the training values."""
-    return not encoding.is_classes and not (encoding.kind == "image" and encoding.dtype == "uint8")
-
-
-def with_statistics(encoding: Encoding, statistics: list[BandStatistics]) -> Encoding:
-    """Set the encoded interval of every band to the middle 99.8 % of its training values."""
-    bands = []
-    for band, values in zip(encoding.bands, statistics, strict=True):
-        low, high = values.percentile(CLIPPED_PERCENT), values.percentile(100 - CLIPPED_PERCENT)
-        bands.append(dataclasses.replace(band, low=low, high=high if high > low else low + 1))
-    return dataclasses.replace(encoding, bands=tuple(bands))

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
-from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 
@@ -225,6 +225,17 @@ def color_bands(dataset: Any) -> list[int]:
     order = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
     roles = {dataset.colorinterp[band - 1]: band for band in data_bands(dataset)}
     return [roles[role] for role in order] if set(roles) == set(order) else data_bands(dataset)
+
+
+def has_colors(info: RasterInfo) -> bool:
+    """Whether it may be a picture in red, green and blue."""
+    return info.count == 3 and info.dtype == "uint8"
+
+
+def file_bands(info: RasterInfo) -> tuple[Band, ...]:
+    """What a file says of each band."""
+    columns = zip(info.names, info.units, info.scales, info.offsets, strict=True)
+    return tuple(Band(name, unit, scale, offset) for name, unit, scale, offset in columns)
 
 
 def data_bands(dataset: Any) -> list[int]:

@@ -16,6 +16,8 @@ from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
+from geop2p.config import Backscatter
+from geop2p.raster.backscatter import from_power, to_power
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import ControlPoints
@@ -38,18 +40,6 @@ class Conversion:
     back: Callable[[Array, str], tuple[Array, Mask]]
 
 
-def _to_power(decibel: Array, valid: Mask) -> npt.NDArray[np.float64]:
-    power: npt.NDArray[np.float64] = np.where(
-        valid, 10 ** (np.where(valid, decibel, 0).astype(np.float64) / 10), np.nan
-    )
-    return power
-
-
-def _from_power(power: Array, dtype: str) -> tuple[Array, Mask]:
-    found: Mask = np.all(np.isfinite(power) & (power > 0), axis=0)
-    return (10 * np.log10(np.where(found, power, 1))).astype(dtype), found
-
-
 def _to_signed(codes: Array, valid: Mask) -> npt.NDArray[np.int16]:
     return np.where(valid, codes, -1).astype(np.int16)
 
@@ -70,9 +60,32 @@ def _from_floats(values: Array, dtype: str) -> tuple[Array, Mask]:
     return (np.rint(filled) if np.issubdtype(np.dtype(dtype), np.integer) else filled).astype(dtype), found
 
 
-POWER = Conversion(math.nan, _to_power, _from_power)  # dB as linear power
 CODES = Conversion(-1, _to_signed, _from_signed)  # 8-bit classes
 FLOATS = Conversion(math.nan, _to_floats, _from_floats)  # values as they are; exact for integers up to 53 bits
+
+
+def through_power(stored: Backscatter, scale: Array, offset: Array) -> Conversion:
+    """Backscatter as linear power, in which it may be averaged.
+
+    Args:
+        stored: How its physical values are stored.
+        scale: Physical value is stored value times scale plus offset (bands, 1, 1).
+        offset: See scale.
+    """
+
+    def forward(values: Array, valid: Mask) -> Array:
+        power: Array = np.where(valid, to_power(np.where(valid, values, 0) * scale + offset, stored), np.nan)
+        return power
+
+    def back(power: Array, dtype: str) -> tuple[Array, Mask]:
+        found: Mask = np.all(np.isfinite(power) & ((power > 0) | (stored != "dB")), axis=0)
+        values = (from_power(np.where(found, power, 1), stored) - offset) / scale
+        if np.dtype(dtype).kind in "iu":
+            limits = np.iinfo(dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        return values.astype(dtype), found
+
+    return Conversion(math.nan, forward, back)
 
 
 @dataclass(frozen=True)

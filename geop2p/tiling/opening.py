@@ -15,6 +15,7 @@ from geop2p.raster.encoding import MapClass
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint, read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
+from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
 
 
 def open_pair(
@@ -41,7 +42,7 @@ def open_pair(
     layers = {side: _drawn(layer, config) for side, layer in layers.items()}
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
-    return layers["source"], layers["target"]
+    return with_choices((layers["source"], layers["target"]), config)
 
 
 def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str, Any]:
@@ -89,7 +90,9 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     """
     paths = {side: layer_path(getattr(scene, side), chipset.folder) for side in SIDES}
     files = {name: Path(layer_path(stored, chipset.folder)) for name, stored in scene.files.items()}
-    options: dict[str, Any] = {name: chipset.settings[name] for name in ("ignore_class", "pixel_grid")}
+    options: dict[str, Any] = {
+        name: chipset.settings[name] for name in ("ignore_class", "pixel_grid", *ENCODING_CHOICES)
+    }
     config = TileConfig(**options | scene.options | files)
     layers = open_pair(paths["source"], paths["target"], config, chipset)
     found = {side: fingerprint(path) for side, path in paths.items()}

@@ -5,12 +5,38 @@ import dataclasses
 import geopandas
 from tqdm import tqdm
 
-from geop2p.errors import ChipSetError
+from geop2p.config import TileConfig
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.raster.agreement import difference
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.layers import Layer, needs_statistics, with_statistics
+from geop2p.raster.layers import Layer
+from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.index import share_columns
+
+ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
+
+
+def with_choices(layers: tuple[Layer, Layer], config: TileConfig) -> tuple[Layer, Layer]:
+    """Both sides with what the settings say of their values.
+
+    Raises:
+        ConfigError: Relief of a source that holds no heights, or a scaling of images where neither side is one.
+    """
+    source, target = layers
+    if config.relief is not None and source.kind != "elevation":
+        raise ConfigError(
+            f"{source.path}: holds {source.kind} ({source.reason}); relief needs elevation as the source; a "
+            "target cannot be relief, which does not lead back to heights"
+        )
+    if config.image_scaling != "auto" and "image" not in (source.kind, target.kind):
+        raise ConfigError(
+            f"image_scaling is '{config.image_scaling}', but {source.path} holds {source.kind} and {target.path} "
+            f"{target.kind}; leave it out"
+        )
+    source = dataclasses.replace(source, scaling=config.image_scaling, relief=config.relief)
+    return source, dataclasses.replace(target, scaling=config.image_scaling)
 
 
 def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encoding:
@@ -30,6 +56,10 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
             )
     if len(draft.bands) != len(known.bands):
         raise ChipSetError(f"{layer.path}: has {len(draft.bands)} bands, the chip set's {side} has {len(known.bands)}")
+    if (apart := difference(draft, known)) is not None:
+        raise ChipSetError(
+            f"{layer.path}: {apart} as in the chip set's {side}; values must mean the same in all scenes, convert them"
+        )
     names = {entry.value: entry.name for entry in known.classes}
     for entry in draft.classes:
         if names.setdefault(entry.value, entry.name) != entry.name:
@@ -54,7 +84,7 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDat
 
 
 def scaled_encoding(chipset: ChipSet, side: str, progress: bool) -> Encoding:
-    """The side's encoding with intervals from the valid pixels of the training chips, where it needs them."""
+    """The side's encoding with what the valid pixels of the training chips hold, where intervals come from it."""
     encoding = chipset.encoding(side)
     if not needs_statistics(encoding) or not chipset.counts["train"]:
         return encoding
@@ -62,6 +92,5 @@ def scaled_encoding(chipset: ChipSet, side: str, progress: bool) -> Encoding:
     with chipset.reader("train") as reader:
         for row in tqdm(range(chipset.counts["train"]), desc=f"{side} values", unit="chip", disable=not progress):
             chip = reader.read(row)
-            for band, values in zip(statistics, getattr(chip, side), strict=True):
-                band.add(values[chip.valid])
+            add_values(statistics, encoding, getattr(chip, side), chip.valid)
     return with_statistics(encoding, statistics)

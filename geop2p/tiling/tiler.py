@@ -21,7 +21,7 @@ from geop2p.tiling.packed import ARRAYS, array_path
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
-from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
+from geop2p.tiling.sides import ENCODING_CHOICES, merged_encoding, scaled_encoding, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import claim_staging, stage
 
@@ -254,24 +254,18 @@ def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> N
 
 def _settings(config: TileConfig) -> dict[str, Any]:
     """The settings that all scenes of a chip set share, as JSON holds them."""
-    names = (
-        "min_valid",
-        "max_shift",
-        "max_share",
-        "split",
-        "split_by",
-        "buffer",
-        "seed",
-        "grid",
-        "pixel_grid",
-        "ignore_class",
-    )
-    return {name: getattr(config, name) for name in names}
+    split = ("split", "split_by", "buffer", "seed")
+    ground = ("min_valid", "max_shift", "max_share", "grid", "pixel_grid", "ignore_class")
+    return {name: getattr(config, name) for name in (*ground, *split, *ENCODING_CHOICES)}
 
 
 def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
     here = _settings(config) | {"size": config.size, "stride": config.step, "format": config.format}
-    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
+    there = (
+        _settings(TileConfig())
+        | earlier.settings
+        | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
+    )
     differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
     if differences:
         raise ChipSetError(

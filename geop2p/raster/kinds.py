@@ -1,0 +1,92 @@
+"""What a layer seems to hold, concluded from its type and a sample of its values, and why."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.config import Backscatter, Kind
+from geop2p.raster.encoding import Array, Band, Mask
+
+MOST_CLASSES = 32  # different values of one integer band that still count as classes
+LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
+LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
+
+
+def guess_kind(sample: Array, valid: Mask, *, has_palette: bool, bands: Sequence[Band] = ()) -> tuple[Kind, str]:
+    """What a layer seems to hold, and why.
+
+    One integer band with a colour table, class names or few values: classes. Otherwise units decide where the file
+    names any, then physical values: up to four bands in the range of backscatter in dB: sar; one band of floats or
+    signed integers over a large range: elevation (SRTM is int16; imagery of one band comes unsigned); else image.
+
+    Args:
+        sample: Some of its values (bands, rows, cols).
+        valid: Which of them are data (rows, cols).
+        has_palette: Whether it has a colour table or category names.
+        bands: What the file says of each band: unit, scale and offset; may be left out.
+    """
+    values = sample[:, valid]
+    count, kind = len(sample), sample.dtype.kind
+    if count == 1 and kind in "iu":
+        if has_palette:
+            return "classes", "one integer band with a colour table or class names"
+        if values.size and (found := len(np.unique(values))) <= MOST_CLASSES:
+            hint = "; if they are heights of flat ground, say that its kind is elevation"
+            return "classes", f"one integer band with {found} different values{hint if _runs_on(sample, valid) else ''}"
+    what = f"{count} band(s) of {sample.dtype}"
+    if not values.size:
+        return "image", f"{what} without a valid pixel in a sample, so it is a guess"
+    units = {band.unit.strip().lower() for band in bands}
+    if units == {"db"}:
+        return "sar", f"{count} band(s) in dB"
+    low, median, high = np.percentile(_physical(values, bands), [1, 50, 99])
+    if count == 1 and len(units) == 1 and units <= set(LENGTHS) and high > low:
+        return "elevation", f"one band in {bands[0].unit}"
+    is_scaled = any(band.scale != 1 for band in bands)
+    if (kind == "f" or is_scaled) and count <= 4 and -60 <= low < -5 and median < 0 and high <= 30:
+        return "sar", f"{count} band(s) between {low:.1f} and {high:.1f}, as backscatter in dB"
+    if count == 1 and high - low > LEAST_RELIEF and (kind == "f" or sample.dtype in (np.int16, np.int32)):
+        return "elevation", f"one {sample.dtype} band over a range of {high - low:.0f}"
+    if kind == "f" and count <= 4 and low >= 0 and median < 0.5 and high > 4 * median:
+        what += ", none negative, with a long tail; if it is backscatter in linear power, say that its kind is sar"
+    return "image", what
+
+
+def guess_backscatter(sample: Array, valid: Mask, bands: Sequence[Band] = ()) -> tuple[Backscatter, str]:
+    """How a SAR layer stores its backscatter, and why.
+
+    Values in dB are negative for nearly all ground; without negative values, floats are linear power (calibrated
+    products) and integers linear amplitude (the digital numbers of detected products).
+
+    Args:
+        sample: Some of its values (bands, rows, cols).
+        valid: Which of them are data (rows, cols).
+        bands: What the file says of each band: unit, scale and offset; may be left out.
+    """
+    values = _physical(sample[:, valid], bands)
+    if {band.unit.strip().lower() for band in bands} == {"db"}:
+        return "dB", "its unit is dB"
+    if not values.size:
+        return "dB", "no valid pixel in a sample, taken as dB"
+    share = float((values < 0).mean())
+    if share > 0.01:  # noise removal leaves some negative power
+        return "dB", f"{share:.0%} of the values are negative, so they are dB"
+    stored: Backscatter = "power" if sample.dtype.kind == "f" else "amplitude"
+    return stored, f"{sample.dtype} without negative values is linear {stored} (a band unit of dB would say otherwise)"
+
+
+def _runs_on(sample: Array, valid: Mask) -> bool:
+    """Whether eight values or more step by one from pixel to pixel, as heights do and classes do not."""
+    steps = np.abs(np.diff(sample[0].astype(np.int64), axis=1))[valid[:, 1:] & valid[:, :-1]]
+    changes = steps[steps > 0]
+    return bool(len(np.unique(sample[0][valid])) >= 8 and changes.size and (changes == 1).mean() > 0.8)
+
+
+def _physical(values: npt.NDArray[Any], bands: Sequence[Band]) -> npt.NDArray[np.float64]:
+    """Stored values (bands, values) in the file's units."""
+    wide: npt.NDArray[np.float64] = values.astype(np.float64)
+    if bands:
+        wide = wide * np.array([[band.scale] for band in bands]) + np.array([[band.offset] for band in bands])
+    return wide
