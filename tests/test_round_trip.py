@@ -32,8 +32,10 @@ def values_of(dtype: str, shape: tuple[int, int, int] = (2, 4, 5)) -> st.SearchS
     else:
         width, most = {"float16": 16, "float32": 32, "float64": 64}[dtype], LARGEST[dtype]
         most = float(np.dtype(dtype).type(most))
-        elements = st.floats(-most, most, width=width)
-        near = st.floats(0, 1, width=width)
+        ranges = ((-most, most), (0.0, 1.0))
+        elements, near = (
+            st.floats(*ends, width=width).map(lambda value: value if abs(value) > 1e-280 else 0.0) for ends in ranges
+        )
     kinds = [arrays.arrays(dtype, shape, elements=one) for one in (elements, near)]
     return st.one_of(*kinds, elements.map(lambda value: np.full(shape, value, dtype)))
 
@@ -91,6 +93,11 @@ def test_a_constant_returns(dtype: str, value: int) -> None:
         encoded = encoding.encode(values, valid)
         assert (encoded == -1).all() and np.array_equal(encoding.decode(encoded), values)
         assert encoding.clipped_share(values, valid) == 0
+
+
+def test_an_interval_whose_inverse_is_no_number_counts_as_one_value() -> None:
+    values, valid = np.array([[[0.0, 1e-312]]]), np.ones((1, 2), bool)
+    assert (image_encoding("float64", 1, 0, 1e-312).encode(values, valid) == -1).all()
 
 
 def test_the_ends_of_64_bit_integers_do_not_overflow() -> None:

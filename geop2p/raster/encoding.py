@@ -156,7 +156,7 @@ class Encoding:
     def data_range(self) -> Array:
         """Width of the encoded interval of every band, float64 (bands,); 1 for an interval of no width."""
         width = np.array([band.high - band.low for band in self.bands])
-        return np.where(width > 0, width, 1)
+        return np.where(width > 1e-300, width, 1)  # the inverse of less is no number
 
     @property
     def unit_range(self) -> Array:
