@@ -15,7 +15,7 @@ from geop2p.errors import ConfigError
 Kind = Literal["image", "classes", "sar", "elevation"]
 KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
 Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "scene", "random", "file"]
+SplitRule = Literal["block", "scene", "polygon", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 RecipeName = Literal["pix2pix"]
@@ -51,9 +51,10 @@ class TileConfig:
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
     split_by: SplitRule = option(
         "block",
-        "Rule of the split: blocks, whole scenes, single chips at random, or --split-file.",
+        "Rule of the split: blocks, whole scenes, polygons of --aoi, single chips at random, or --split-file.",
     )
     split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
+    split_field: str = option("split", "Attribute of --aoi that says train, val or test, for --split-by polygon.")
     buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
     seed: int = option(0, "Seed of the split.")
 
@@ -71,6 +72,8 @@ class TileConfig:
             raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
         if (self.split_by == "file") != (self.split_file is not None):
             raise ConfigError("split_by 'file' and split_file go together: give both or neither")
+        if self.split_by == "polygon" and self.aoi is None:
+            raise ConfigError("split_by 'polygon' needs aoi, polygons whose split_field says train, val or test")
         _ = self.split_shares
 
     @property

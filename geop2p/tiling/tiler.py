@@ -20,7 +20,7 @@ from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, scaled_encoding, with_observed_classes
-from geop2p.tiling.splits import split_chips
+from geop2p.tiling.splits import check_rule, split_chips
 from geop2p.tiling.staging import claim_staging, move_chips, stage
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     scene = _scene(layers, config, earlier)
     if earlier is not None and _is_done(scene, earlier):
         return
+    check_rule(scene, config)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
@@ -146,6 +147,7 @@ def _scene(layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | N
             "target_kind": layers[1].kind,
             "source_field": config.source_field,
             "aoi": None if config.aoi is None else fingerprint(config.aoi),
+            "split_field": config.split_field if config.split_by == "polygon" else None,
         },
         dropped={},
     )
@@ -183,9 +185,8 @@ def _cut_and_place(
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
     table, dropped = stage(staging, scene, layers, drafts, config, progress)
     fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
-    staged = len(table)
-    table = split_chips(table, scene, fixed, config)
-    dropped |= {"near another split": staged - len(table)}
+    table, lost = split_chips(table, scene, fixed, config)
+    dropped |= lost
     index = joined(fixed, table)
     if last:
         _check_splits(count_splits(index), scene, config)
@@ -250,7 +251,7 @@ def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
 
 def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
     """Refuse a block split that leaves a split without chips."""
-    if config.split_by in ("file", "scene"):  # filled scene by scene
+    if config.split_by in ("file", "scene", "polygon"):  # as somebody drew them, or filled scene by scene
         return
     empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
     if empty:
