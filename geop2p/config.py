@@ -109,6 +109,7 @@ class TrainConfig:
     width: int = option(64, "Channels of the first layer of generator and discriminator.")
     downs: int | None = option(None, "Times the generator halves its input; none: down to 1x1, at most 8.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
+    balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")

@@ -144,8 +144,9 @@ class ChipSet:
 
         Columns: id, scene, split, block (row_column of its block), row_off, col_off (pixels in the scene's grid),
         valid (share), shift_rows, shift_cols (pixels that the target lies below and right of the source; measured on
-        some chips, else NaN), shift_confidence, source_<code> or target_<code> (share of each class), geometry
-        (footprint in the scenes' common CRS, else EPSG:4326).
+        some chips, else NaN), shift_confidence, source_<code> or target_<code> (share of each class), weight
+        (how often `--balance` draws it, mean 1 over the training chips), geometry (footprint in the scenes' common CRS,
+        else EPSG:4326).
         """
         table = read_index(self.folder / INDEX)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come

@@ -14,6 +14,7 @@ from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint
+from geop2p.tiling.balance import with_weights
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, count_splits
 from geop2p.tiling.index import INDEX, INDEX_STYLE, joined
 from geop2p.tiling.pairs import find_pairs
@@ -187,7 +188,7 @@ def _cut_and_place(
     fixed = earlier.index() if earlier is not None else table.iloc[:0].assign(split="")
     table, lost = split_chips(table, scene, fixed, config)
     dropped |= lost
-    index = joined(fixed, table)
+    index = with_weights(joined(fixed, table))
     if last:
         _check_splits(count_splits(index), scene, config)
 

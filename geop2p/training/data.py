@@ -26,12 +26,14 @@ class ChipArrays:
         source: (chips, bands, rows, cols).
         target: (chips, bands, rows, cols).
         valid: (chips, rows, cols).
+        weights: float32 (chips), how often each is to be drawn, mean 1.
     """
 
     ids: list[str]
     source: Array
     target: Array
     valid: Mask
+    weights: npt.NDArray[np.float32]
 
     @classmethod
     def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
@@ -42,7 +44,8 @@ class ChipArrays:
         """
         chipset.check_finished()
         index = chipset.index()
-        ids = index.loc[index["split"] == split, "id"].tolist()
+        own = index[index["split"] == split]
+        ids, weights = own["id"].tolist(), own["weight"].to_numpy(np.float32)
         side, size = len(ids), chipset.size
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
@@ -50,7 +53,7 @@ class ChipArrays:
         for row, name in enumerate(tqdm(ids, desc=f"read {split}", unit="chip", disable=not progress)):
             chip = chipset.read(split, name)
             source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
-        return cls(ids, source, target, valid)
+        return cls(ids, source, target, valid, weights)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,9 +87,20 @@ def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: En
     return Batch(torch.from_numpy(sides[0]), torch.from_numpy(sides[1]), valid)
 
 
-def epoch_order(seed: int, epoch: int, chips: int) -> Indices:
-    """A permutation of the chips."""
-    return np.random.default_rng([seed, epoch]).permutation(chips)
+def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float32] | None = None) -> Indices:
+    """A permutation of the chips, or as many draws in proportion to weights.
+
+    Draws are systematic: marks at equal distances, with one random start, on the weights laid end to end in random
+    order. A chip of w times the mean weight is drawn w times rounded down or up, w times in the mean; equal weights
+    give a permutation.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(chips)
+    if weights is None:
+        return order
+    ends = np.cumsum(weights[order], dtype=np.float64)
+    marks = (np.arange(chips) + random.random()) * (ends[-1] / chips)
+    return random.permutation(order[np.minimum(np.searchsorted(ends, marks, side="right"), chips - 1)])
 
 
 def augment(
