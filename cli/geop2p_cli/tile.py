@@ -27,6 +27,7 @@ def tile(source: str, target: str, chips: Path, overwrite: bool, as_json: bool, 
       geop2p tile landcover.tif image.tif chips --size 256
     """
     result = geop2p.tile(source, target, chips, build(TileConfig, values), overwrite=overwrite, progress=not as_json)
+    click.echo(f"{result.chips} chips, {result.scenes} scenes, {result.seconds:.1f} seconds", err=True)
     _print_chips(result.path)
     print_result(result, as_json)
 
@@ -41,6 +42,6 @@ def _print_chips(folder: str) -> None:
     for split in summary.splits:
         figures = [split.share, split.valid, *split.classes.values()]
         rows.append([split.name, str(split.chips), *("-" if value is None else f"{value:.1%}" for value in figures)])
-    click.echo(f"{summary.chips} chips of {summary.scenes} scenes", err=True)
     print_table(rows)
-    print_summary("dropped", summary.dropped)
+    if summary.dropped:
+        print_summary("dropped", summary.dropped)

@@ -37,14 +37,10 @@ class Summary:
     """A chip set.
 
     Attributes:
-        chips: Chips in it.
-        scenes: Scenes in it.
         splits: Its splits.
         dropped: Windows of all scenes that gave no chip, by reason; reasons that occurred, the most frequent first.
     """
 
-    chips: int
-    scenes: int
     splits: list[SplitSummary]
     dropped: dict[str, int]
 
@@ -77,9 +73,7 @@ def summarise(chips: str | Path) -> Summary:
     dropped = Counter[str]()
     for scene in chipset.scenes:
         dropped.update(scene.dropped)
-    return Summary(
-        len(index), len(chipset.scenes), splits, {reason: count for reason, count in dropped.most_common() if count}
-    )
+    return Summary(splits, {reason: count for reason, count in dropped.most_common() if count})
 
 
 def _frequent(chipset: ChipSet, index: GeoDataFrame) -> dict[str, str]:
