@@ -19,7 +19,7 @@ Scaling = Literal["dtype", "percentiles"]
 ScalingChoice = Literal["auto", "dtype", "percentiles"]
 Backscatter = Literal["dB", "power", "amplitude"]
 Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "scene", "random", "file"]
+SplitRule = Literal["block", "scene", "polygon", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 ChipFormat = Literal["geotiff", "packed", "virtual"]
@@ -79,9 +79,10 @@ class TileConfig:
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
     split_by: SplitRule = option(
         "block",
-        "Rule of the split: blocks, whole scenes, single chips at random, or --split-file.",
+        "Rule of the split: blocks, whole scenes, polygons of --aoi, single chips at random, or --split-file.",
     )
     split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
+    split_field: str = option("split", "Attribute of --aoi that says train, val or test, for --split-by polygon.")
     buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
     format: ChipFormat = option(
         "geotiff",
@@ -110,6 +111,8 @@ class TileConfig:
             raise ConfigError(f"pixel_grid pairs pixel by pixel, so grid cannot be '{self.grid}'; give one of the two")
         if (self.split_by == "file") != (self.split_file is not None):
             raise ConfigError("split_by 'file' and split_file go together: give both or neither")
+        if self.split_by == "polygon" and self.aoi is None:
+            raise ConfigError("split_by 'polygon' needs aoi, polygons whose split_field says train, val or test")
         _ = self.split_shares
 
     @property
@@ -155,6 +158,7 @@ class TrainConfig:
     width: int = option(64, "Channels of the first layer of generator and discriminator.")
     downs: int | None = option(None, "Times the generator halves its input; none: down to 1x1, at most 8.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
+    balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")

@@ -72,6 +72,36 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert "synthetic: True" in shown.stdout and json.loads(invoke("info", run, "--json").stdout)["type"] == "model"
 
 
+def test_tile_shows_what_each_split_holds_and_what_was_dropped(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import numpy as np
+
+    from geop2p.tiling.chips import ChipSet
+
+    chips = tmp_path / "chips"
+    result = invoke("tile", *pair, chips, "--size", 32, "--stride", 16, "--min-valid", 0.9)
+    assert result.exit_code == 0 and result.stdout == f"{chips}\n"
+    lines = [line.split() for line in result.stderr.splitlines()]
+    chipset = ChipSet.open(chips)
+    index = chipset.index()
+    assert f"{len(index)} chips, 1 scenes, " in result.stderr
+    header = next(number for number, line in enumerate(lines) if line[:1] == ["split"])
+    assert lines[header][:4] == ["split", "chips", "share", "valid"]
+    assert sorted(lines[header][4:]) == ["meadow", "road", "water"]
+    for line, split in zip(lines[header + 1 : header + 4], ("train", "val", "test"), strict=True):
+        own = index[index["split"] == split]
+        shares = {"water": "source_1", "meadow": "source_2", "road": "source_5"}
+        figures = [own["valid"].sum() / index["valid"].sum(), own["valid"].mean()]
+        figures += [np.average(own[shares[name]], weights=own["valid"]) for name in lines[header][4:]]
+        assert line == [split, str(len(own)), *(f"{value:.1%}" for value in figures)]
+    ends = {len(line) for line in result.stderr.splitlines()[-8:] if "%" in line or "chips  share" in line}
+    assert len(ends) == 1  # aligned
+    dropped = {reason: count for reason, count in chipset.scenes[0].dropped.items() if count}
+    assert set(dropped) == {"too little valid ground", "near another split"}
+    for reason, count in dropped.items():
+        assert [*reason.split(), str(count)] in lines
+    assert len(index) + sum(dropped.values()) == 18 * 26
+
+
 def test_errors_are_one_line_and_exit_with_one(pair: tuple[Path, Path], tmp_path: Path) -> None:
     result = invoke("tile", tmp_path / "none.tif", pair[1], tmp_path / "chips")
     assert result.exit_code == 1 and result.stdout == ""

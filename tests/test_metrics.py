@@ -91,7 +91,9 @@ def test_the_baseline_is_the_mean_colour_of_each_class() -> None:
     codes = generator.choice([1, 2, 5], (4, 1, 16, 16)).astype(np.uint8)
     target = generator.integers(0, 256, (4, 3, 16, 16)).astype(np.uint8)
     valid = generator.random((4, 16, 16)) > 0.2
-    baseline = LinearBaseline(ChipArrays(list("abcd"), codes, target, valid), MAP, image_encoding())
+    baseline = LinearBaseline(
+        ChipArrays(list("abcd"), codes, target, valid, np.ones(4, np.float32)), MAP, image_encoding()
+    )
     predicted = baseline.predict(codes[0], valid[0])
     for value in (1, 2, 5):
         mean = target.transpose(1, 0, 2, 3)[:, (codes[:, 0] == value) & valid].mean(axis=1)

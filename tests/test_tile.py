@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import geopandas
@@ -13,8 +12,6 @@ import pyogrio
 import pytest
 import rasterio
 from conftest import UTM, class_map, grid, write_raster
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
@@ -25,7 +22,6 @@ from geop2p.raster.encoding import MapClass
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.scenes import lattice
-from geop2p.tiling.splits import assign_blocks, block_side
 
 SMALL = TileConfig(size=32, stride=32)
 
@@ -133,33 +129,6 @@ def test_overlapping_scenes_do_not_leak_into_each_other(tmp_path: Path) -> None:
         result = tile(source, target, tmp_path / "chips", TileConfig(size=32, target_kind="image"))
     assert result.scenes == 2
     assert leaks(ChipSet.open(tmp_path / "chips").index(), 0) == 0
-
-
-@given(
-    areas=st.dictionaries(
-        st.tuples(st.integers(0, 30), st.integers(0, 30)), st.floats(0.1, 64), min_size=40, max_size=200
-    ),
-    key=st.text(max_size=5),
-)
-@settings(max_examples=50, deadline=None)
-def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
-    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
-    given_to = assign_blocks(areas, shares, key)
-    assert set(given_to) == set(areas)
-    total, largest = sum(areas.values()), max(areas.values())
-    for split, share in shares.items():
-        area = sum(areas[block] for block, name in given_to.items() if name == split)
-        assert abs(area - share * total) <= (2 if split == "train" else 1) * largest + 1e-6
-
-
-def test_block_side_is_the_largest_that_leaves_forty() -> None:
-    def square(side: int) -> list[tuple[int, int]]:
-        return [(row, col) for row in range(side) for col in range(side)]
-
-    assert block_side(square(5)) == 1
-    assert block_side(square(13)) == 2
-    assert block_side(square(56)) == 8
-    assert block_side(square(500)) == 8
 
 
 @pytest.mark.parametrize(("height", "width", "step"), [(64, 64, 32), (65, 31, 32), (33, 200, 16), (100, 97, 48)])

@@ -1,5 +1,6 @@
 """Rules 5 and 8, and a training that learns."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tm
     arrays = ChipArrays.load(chipset, "train")
     assert not arrays.valid.all()
     junk = np.where(arrays.valid[:, None], arrays.target, 255 - arrays.target)
-    other = ChipArrays(arrays.ids, arrays.source, junk, arrays.valid)
+    other = dataclasses.replace(arrays, target=junk)
     rows = np.flatnonzero(~arrays.valid.all(axis=(1, 2)))[:4]
     losses = []
     for chips in (arrays, other):
@@ -151,6 +152,57 @@ def test_order_visits_every_chip_once_and_depends_on_the_epoch() -> None:
     first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
     assert sorted(first) == sorted(second) == list(range(50))
     assert not np.array_equal(first, second) and np.array_equal(first, epoch_order(0, 0, 50))
+
+
+def test_balanced_draws_follow_the_weights() -> None:
+    weights = np.array([0.25, 0.5, 0.5, 3.0, 0.75, 1.0], np.float32)
+    draws = [epoch_order(0, epoch, 6, weights) for epoch in range(2000)]
+    counts = np.array([np.bincount(draw, minlength=6) for draw in draws])
+    assert (counts.sum(axis=1) == 6).all()
+    assert (abs(counts - weights) < 1).all()  # rounded down or up in every epoch
+    assert np.allclose(counts.mean(axis=0), weights, atol=0.05)
+    assert np.array_equal(draws[7], epoch_order(0, 7, 6, weights)) and not np.array_equal(draws[7], draws[8])
+    assert sorted(epoch_order(3, 1, 50, np.ones(50, np.float32))) == list(range(50))
+
+
+def test_balanced_training_resumes_bit_by_bit_and_differs(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(TINY, epochs=3, balance=True)
+    assert len(set(ChipArrays.load(ChipSet.open(chips), "train").weights.tolist())) > 1
+    train(chips, tmp_path / "whole", config)
+    original = trainer._Training._train_epoch
+
+    def dying(self, epoch, bar):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return original(self, epoch, bar)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer._Training, "_train_epoch", dying)
+        train(chips, tmp_path / "run", config)
+    train(chips, tmp_path / "run", config)
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "run")[name]), name
+    train(chips, tmp_path / "plain", dataclasses.replace(config, balance=False))
+    assert any(
+        not torch.equal(value, weights(tmp_path / "plain")[name]) for name, value in weights(tmp_path / "run").items()
+    )
+    with pytest.raises(ConfigError, match="balance is False, there it is True"):
+        train(chips, tmp_path / "run", dataclasses.replace(config, balance=False))
+
+
+def test_balance_without_classes_says_that_it_does_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    where = grid(160, 160)
+    layers = [
+        write_raster(
+            tmp_path / f"{name}.tif", np.random.default_rng(0).integers(0, 255, (3, 160, 160), np.uint8), where
+        )
+        for name in ("a", "b")
+    ]
+    tile(*layers, tmp_path / "chips", TileConfig(size=32))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=1, width=4, downs=5, balance=True))
+    assert "--balance changes nothing" in caplog.text
 
 
 def test_learning_rate_is_constant_then_falls_to_zero() -> None:

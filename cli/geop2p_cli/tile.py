@@ -8,7 +8,7 @@ import click
 import geop2p
 from geop2p import TileConfig
 from geop2p_cli.options import build, config_options, shared_options
-from geop2p_cli.output import print_result, print_summary
+from geop2p_cli.output import print_result, print_summary, print_table
 
 
 @click.command()
@@ -27,6 +27,21 @@ def tile(source: str, target: str, chips: Path, overwrite: bool, as_json: bool, 
       geop2p tile landcover.tif image.tif chips --size 256
     """
     result = geop2p.tile(source, target, chips, build(TileConfig, values), overwrite=overwrite, progress=not as_json)
-    figures = {name: getattr(result, name) for name in ("scenes", "train", "val", "test", "dropped", "seconds")}
-    print_summary(f"{result.chips} chips", figures)
+    click.echo(f"{result.chips} chips, {result.scenes} scenes, {result.seconds:.1f} seconds", err=True)
+    _print_chips(result.path)
     print_result(result, as_json)
+
+
+def _print_chips(folder: str) -> None:
+    """Show on stderr what each split holds and what was dropped."""
+    from geop2p.tiling.summary import summarise
+
+    summary = summarise(folder)
+    shares = list(summary.splits[0].classes)
+    rows = [["split", "chips", "share", "valid", *shares]]
+    for split in summary.splits:
+        figures = [split.share, split.valid, *split.classes.values()]
+        rows.append([split.name, str(split.chips), *("-" if value is None else f"{value:.1%}" for value in figures)])
+    print_table(rows)
+    if summary.dropped:
+        print_summary("dropped", summary.dropped)

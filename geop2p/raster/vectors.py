@@ -97,6 +97,19 @@ def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
     return features
 
 
+def read_polygons(path: str | Path) -> geopandas.GeoDataFrame:
+    """The polygons of a vector layer with their attributes.
+
+    Raises:
+        RasterError: It is missing, unreadable, empty or without CRS, or holds no polygons.
+    """
+    features = _read_features(path)
+    features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
+    if features.empty:
+        raise RasterError(f"{path}: has no polygons")
+    return features
+
+
 class Area:
     """Ground inside polygons, on a grid.
 
@@ -110,13 +123,9 @@ class Area:
     """
 
     def __init__(self, path: str | Path, grid: Grid) -> None:
-        features = _read_features(path)
-        features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
-        if features.empty:
-            raise RasterError(f"{path}: has no polygons")
         if grid.crs is None:
             raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
-        self._grid, self._features = grid, features.to_crs(grid.crs)
+        self._grid, self._features = grid, read_polygons(path).to_crs(grid.crs)
 
     def mask(self, window: Window) -> Mask:
         """Pixels of a window of the grid whose centre is inside (rows, cols)."""

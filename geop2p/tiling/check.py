@@ -31,6 +31,12 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                     except GeoP2PError as error:
                         problems.append(str(error))
                     bar.update()
+    if chipset.settings["split_by"] in ("scene", "file"):
+        for scene in chipset.scenes:
+            found = set(index.loc[index["scene"] == scene.id, "split"])
+            if len(found) > 1:
+                several = " and ".join(name for name in SPLITS if name in found)
+                problems.append(f"scene '{scene.id}' is in {several}, though its rule gives a scene one split")
     for scene in chipset.scenes:
         own = index[index["scene"] == scene.id]
         if scene.grid.crs is not None:

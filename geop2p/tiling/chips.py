@@ -69,12 +69,13 @@ class Scene:
 
 
 class Entry(NamedTuple):
-    """Where a chip lies."""
+    """Where a chip lies, and how often it is drawn where training is balanced (1 is the mean)."""
 
     id: str
     scene: str
     row_off: int
     col_off: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,9 @@ class ChipSet:
 
         Columns: id, scene, split, block (row_column of its block), row_off, col_off (pixels in the scene's grid),
         valid (share), shift_rows, shift_cols (pixels that the target lies below and right of the source; measured on
-        some chips, else NaN), shift_confidence, source_<code> or target_<code> (share of each class), geometry
-        (footprint in the scenes' common CRS, else EPSG:4326).
+        some chips, else NaN), shift_confidence, source_<code> or target_<code> (share of each class), weight
+        (how often `--balance` draws it, mean 1 over the training chips), geometry (footprint in the scenes' common CRS,
+        else EPSG:4326).
         """
         from geop2p.tiling.index import read_index
 
@@ -195,7 +197,7 @@ class ChipSet:
             ChipSetError: The index is missing or damaged.
         """
         file, known = self.folder / INDEX, {scene.id for scene in self.scenes}
-        query = "SELECT id, scene, row_off, col_off FROM chips WHERE split = ? ORDER BY fid"
+        query = "SELECT id, scene, row_off, col_off, weight FROM chips WHERE split = ? ORDER BY fid"
         try:
             with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
                 rows = [Entry(*row) for row in connection.execute(query, (split,))]

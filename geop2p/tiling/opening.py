@@ -55,6 +55,7 @@ def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str
         "line_width": config.line_width,
         "draw_order": config.draw_order,
         "aoi": None if config.aoi is None else fingerprint(config.aoi),
+        "split_field": config.split_field if config.split_by == "polygon" else None,
         "classes": None if config.classes is None else fingerprint(config.classes),
     }
 

@@ -1,75 +1,27 @@
-"""Which chip trains, validates or tests. Opens no files but the split file."""
+"""Which chip trains, validates or tests. Opens no files but those that say the split."""
 
 import csv
-import hashlib
+import dataclasses
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 from geopandas import GeoDataFrame
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.tiling.areas import codes_on, read_areas
+from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, assign_with_classes, block_side, lacking
 from geop2p.tiling.chips import Scene
+from geop2p.tiling.index import share_columns
 
-MOST_CHIPS_A_BLOCK = 8  # a side
-LEAST_BLOCKS = 40
-
-Block = tuple[int, int]
+NEAR_SPLIT = "near another split"
+NEAR_SCENE = "near another split of an earlier scene"
+ACROSS_AREAS = "on the areas of several splits"
 
 log = logging.getLogger(__name__)
-
-
-def block_side(positions: Sequence[tuple[int, int]]) -> int:
-    """Chips along the side of a block: the largest number up to 8 that leaves at least 40 blocks, else 1.
-
-    Args:
-        positions: (row, column) of every chip with valid ground, counted in strides.
-    """
-    for side in range(MOST_CHIPS_A_BLOCK, 1, -1):
-        if len({(row // side, col // side) for row, col in positions}) >= LEAST_BLOCKS:
-            return side
-    return 1
-
-
-def assign_blocks(
-    areas: Mapping[Block, float],
-    shares: Mapping[Split, float],
-    key: str,
-    held: Mapping[Split, float] | None = None,
-) -> dict[Block, Split]:
-    """Give every block a split, so that the valid ground of the splits is as the shares ask.
-
-    Blocks are taken in an order hashed from `key`; each goes to the split that lacks the largest part of its
-    share, so that no split stays empty while there are blocks.
-
-    Args:
-        areas: Valid ground of every block, any unit.
-        shares: Share of each split, summing to 1; splits of share 0 get nothing.
-        key: Seed and scene; the same key gives the same split.
-        held: Valid ground that the splits have from earlier scenes.
-    """
-
-    def order(block: Block) -> bytes:
-        return hashlib.sha256(f"{key}:{block[0]}:{block[1]}".encode()).digest()
-
-    given: dict[Split, float] = dict.fromkeys(SPLITS, 0.0) | dict(held or {})
-    result: dict[Block, Split] = {}
-    for block in sorted(areas, key=order):
-        split = lacking(given, shares)
-        result[block] = split
-        given[split] += areas[block]
-    return result
-
-
-def lacking(given: Mapping[Split, float], shares: Mapping[Split, float]) -> Split:
-    """The split that has least of what its share asks for, training first where they are equal."""
-    return min((split for split in SPLITS if shares[split] > 0), key=lambda split: given[split] / shares[split])
 
 
 def read_split_file(path: Path) -> dict[str, Split]:
@@ -101,7 +53,7 @@ def read_split_file(path: Path) -> dict[str, Split]:
     return result
 
 
-def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: float) -> npt.NDArray[np.bool_]:
+def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: float) -> Mask:
     """Which chips share ground with others or come nearer to them than a distance.
 
     Args:
@@ -117,21 +69,20 @@ def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: floa
     if chips.crs is None and len(chips):
         others = others[others["scene"].isin(chips["scene"])]
     if len(chips) and len(others):
+        there = others if chips.crs is None or others.crs == chips.crs else others.to_crs(chips.crs)
         inner = shapely.buffer(chips.geometry.to_numpy(), -0.01 * pixel, join_style="mitre")
-        there = others if chips.crs is None else others.to_crs(chips.crs)
         tree = shapely.STRtree(there.geometry.to_numpy())
         result[np.unique(tree.query(inner, predicate="dwithin", distance=distance)[0])] = True
     return result
 
 
-def find_leaks(index: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: float) -> npt.NDArray[np.bool_]:
-    """Which chips of a new scene must go, so that no two splits share ground or come nearer than the buffer.
+def find_leaks(index: GeoDataFrame, buffer: float, pixel: float) -> Mask:
+    """Which chips of a scene must go, so that no two splits share ground or come nearer than the buffer.
 
-    Test chips stay before validation chips, these before training chips; chips of earlier scenes stay.
+    Test chips stay before validation chips, these before training chips.
 
     Args:
         index: The scene's chips with the column `split`, in the scene's CRS.
-        fixed: Chips of earlier scenes with the column `split`, in any CRS.
         buffer: In units of the scene's CRS.
         pixel: Side of a pixel in units of the scene's CRS.
 
@@ -140,9 +91,6 @@ def find_leaks(index: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: f
     """
     split = index["split"].to_numpy()
     dropped = np.zeros(len(index), bool)
-    for name in SPLITS:
-        own = split == name
-        dropped[own] |= near(index.loc[own], fixed.loc[fixed["split"] != name], buffer, pixel)
     for name, stronger in (("val", ("test",)), ("train", ("val", "test"))):
         own = split == name
         others = index.loc[np.isin(split, stronger) & ~dropped]
@@ -150,50 +98,126 @@ def find_leaks(index: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: f
     return dropped
 
 
-def split_chips(table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> GeoDataFrame:
+def split_chips(
+    table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig
+) -> tuple[GeoDataFrame, dict[str, int]]:
     """Add the columns split and block, and leave out chips that come too near to another split.
 
+    Chips of earlier scenes keep their split, so chips on their ground take it too where the rule leaves a choice.
+
     Args:
-        table: The scene's chips in its CRS, with row_off, col_off (pixels) and valid (share).
+        table: The scene's chips in its CRS, with row_off, col_off (pixels), valid (share) and class shares.
         scene: Where they lie.
         fixed: Chips of earlier scenes.
         config: Rule, shares, buffer and seed.
 
+    Returns:
+        The chips that are left, and how many are not, by reason.
+
     Raises:
-        ChipSetError: The split file is bad or lacks the scene.
+        ChipSetError: The split file, or the polygons that say the split, are bad or lack the scene.
     """
-    positions = list(zip(table["row_off"] // config.step, table["col_off"] // config.step, strict=True))
-    side = block_side(positions)
-    blocks = [(int(row) // side, int(col) // side) for row, col in positions]
-    splits = _splits(blocks, table, scene, fixed, config)
-    named = table.assign(split=splits, block=[f"{row}_{col}" for row, col in blocks])
     pixel = math.sqrt(abs(scene.grid.transform.determinant))
-    leaks = find_leaks(named, fixed, config.buffer * pixel, pixel)
-    return named[~leaks].reset_index(drop=True)
+    buffer = config.buffer * pixel
+    beside = np.stack([_near_earlier(table, fixed[fixed["split"] == name], buffer, pixel) for name in SPLITS])
+    lattice = _lattice(table, beside, config)
+    codes = _codes(lattice, table, scene, fixed, config)
+    blocks = [f"{row}_{col}" for row, col in lattice.blocks]
+    named = table.assign(split=np.array([*SPLITS, ""], object)[codes], block=blocks)  # FREE is -1, the last
+    nowhere = codes == FREE
+    taken = (beside & (np.arange(len(SPLITS))[:, None] != codes)).any(axis=0) & ~nowhere
+    if taken.any():
+        _say_overlap(named[taken], fixed, buffer, pixel)
+    rest = named[~nowhere & ~taken].reset_index(drop=True)
+    leaks = find_leaks(rest, buffer, pixel)
+    dropped = {NEAR_SPLIT: int(leaks.sum()), NEAR_SCENE: int(taken.sum()), ACROSS_AREAS: int(nowhere.sum())}
+    return rest[~leaks].reset_index(drop=True), dropped
 
 
-def _splits(
-    blocks: list[tuple[int, int]],
-    table: GeoDataFrame,
-    scene: Scene,
-    fixed: GeoDataFrame,
-    config: TileConfig,
-) -> list[Split]:
-    """The split of every chip by the rule of the settings."""
-    key, shares = f"{config.seed}:{scene.id}", config.split_shares
-    if config.split_file is not None:
-        given = read_split_file(config.split_file)
-        if scene.id not in given:
-            raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
-        return [given[scene.id]] * len(blocks)
+def _near_earlier(table: GeoDataFrame, earlier: GeoDataFrame, buffer: float, pixel: float) -> Mask:
+    """Which chips come too near to chips of earlier scenes; scenes without CRS have no common ground."""
+    if table.crs is None or earlier.crs is None:
+        return np.zeros(len(table), bool)
+    return near(table, earlier, buffer, pixel)
+
+
+def _lattice(table: GeoDataFrame, beside: Mask, config: TileConfig) -> Lattice:
+    """Where the chips lie in steps of the stride; those on ground of one earlier split have that split."""
+    rows, cols = (table[name].to_numpy() // config.step for name in ("row_off", "col_off"))
+    beside_one = beside.sum(axis=0) == 1
+    return Lattice(
+        rows=rows,
+        cols=cols,
+        areas=np.where(beside.sum(axis=0) > 1, 0.0, table["valid"].to_numpy()),  # near two splits it will be dropped
+        given=np.where(beside_one, beside.argmax(axis=0), FREE).astype(np.int8),
+        side=block_side(list(zip(rows, cols, strict=True)), math.ceil(config.size / config.step)),
+        reach=(config.size + config.buffer - 1) // config.step,
+    )
+
+
+def _codes(lattice: Lattice, table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> Codes:
+    """The split of every chip by the rule of the settings, as its place in `SPLITS`, or `FREE` if it has none."""
+    shares = config.split_shares
     held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
-    if config.split_by == "scene":
-        return [lacking(held, shares)] * len(blocks)
-    places = list(enumerate([0] * len(blocks))) if config.split_by == "random" else blocks
-    if config.split_by == "random":
-        log.warning("chips split at random lie side by side with the training: scores will be better than the model")
-    areas: Counter[tuple[int, int]] = Counter()
-    for place, valid in zip(places, table["valid"], strict=True):
-        areas[place] += valid
-    assigned = assign_blocks(areas, shares, key, held)
-    return [assigned[place] for place in places]
+    match config.split_by:
+        case "polygon":
+            return codes_on(read_areas(config, scene.grid), table)
+        case "file":
+            return np.full(len(table), SPLITS.index(_split_of_scene(scene, fixed, config)), np.int8)
+        case "scene":
+            grounds = [lattice.areas[lattice.given == code].sum() for code in range(len(SPLITS))]
+            split = SPLITS[int(np.argmax(grounds))] if any(grounds) else lacking(held, shares)
+            return np.full(len(table), SPLITS.index(split), np.int8)
+        case "random":
+            log.warning(
+                "chips split at random lie side by side with the training: scores will be better than the model"
+            )
+            lattice = dataclasses.replace(lattice, side=1)
+    known = fixed[fixed["split"] == "train"]
+    columns = [name for name in share_columns(table.columns) if name not in known or not (known[name] > 0).any()]
+    classes = table[columns].to_numpy(float).T
+    return assign_with_classes(lattice, shares, f"{config.seed}:{scene.id}", held, classes)
+
+
+def check_rule(scene: Scene, config: TileConfig) -> None:
+    """Refuse a split file or polygons that do not fit a scene, before it is cut.
+
+    Raises:
+        ChipSetError: The split file, or the polygons that say the split, are bad or lack the scene.
+    """
+    if config.split_by == "file":
+        _given_split(scene, config)
+    if config.split_by == "polygon":
+        read_areas(config, scene.grid)
+
+
+def _given_split(scene: Scene, config: TileConfig) -> dict[str, Split]:
+    """The split file, if it has the scene."""
+    assert config.split_file is not None
+    given = read_split_file(config.split_file)
+    if scene.id not in given:
+        raise ChipSetError(f"{config.split_file}: has no row for scene '{scene.id}'; it has {', '.join(given)}")
+    return given
+
+
+def _split_of_scene(scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> Split:
+    """The split that the split file gives a scene; for earlier scenes it must still say what it said then."""
+    given = _given_split(scene, config)
+    for name, split in zip(fixed["scene"], fixed["split"], strict=True):
+        if given.get(name, split) != split:
+            raise ChipSetError(
+                f"{config.split_file}: scene '{name}' is in {given[name]}, the chip set has it in {split}; put the row "
+                "back, or --overwrite to replace the chip set"
+            )
+    return given[scene.id]
+
+
+def _say_overlap(lost: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: float) -> None:
+    """Name the scenes whose ground costs chips of a new one."""
+    found = []
+    for scene, split in sorted(set(zip(fixed["scene"], fixed["split"], strict=True))):
+        chips = fixed[(fixed["scene"] == scene) & (fixed["split"] == split)]
+        count = int(near(lost[lost["split"] != split], chips, buffer, pixel).sum())
+        found += [f"{count} near {split} chips of '{scene}'"] if count else []
+    name, splits = lost["scene"].iloc[0], " and ".join(sorted(set(lost["split"])))
+    log.warning("scene '%s' overlaps: %d of its %s chips are dropped, %s", name, len(lost), splits, ", ".join(found))

@@ -14,6 +14,7 @@ from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError, OutputError
 from geop2p.raster.layers import Layer
 from geop2p.raster.reading import fingerprint
+from geop2p.tiling.balance import with_weights
 from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, count_splits, layout_of
 from geop2p.tiling.index import INDEX_STYLE, joined
 from geop2p.tiling.opening import open_pair, reading_files, reading_options, stored_path
@@ -22,7 +23,7 @@ from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import ENCODING_CHOICES, merged_encoding, scaled_encoding, with_observed_classes
-from geop2p.tiling.splits import split_chips
+from geop2p.tiling.splits import check_rule, split_chips
 from geop2p.tiling.staging import claim_staging, stage
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     scene = _scene(folder, layers, config, earlier)
     if earlier is not None and _is_done(scene, earlier):
         return
+    check_rule(scene, config)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
@@ -185,9 +187,9 @@ def _cut_and_place(
     drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
     staged = stage(staging, scene, layers, drafts, config, progress)
     fixed = earlier.index() if earlier is not None else staged.table.iloc[:0].assign(split="")
-    table = split_chips(staged.table, scene, fixed, config)
-    dropped = staged.dropped | {"near another split": len(staged.table) - len(table)}
-    index = joined(fixed, table)
+    table, lost = split_chips(staged.table, scene, fixed, config)
+    dropped = staged.dropped | lost
+    index = with_weights(joined(fixed, table))
     if last:
         _check_splits(count_splits(index), scene, config)
 
@@ -240,7 +242,7 @@ def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
 
 def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
     """Refuse a block split that leaves a split without chips."""
-    if config.split_by in ("file", "scene"):  # filled scene by scene
+    if config.split_by in ("file", "scene", "polygon"):  # as somebody drew them, or filled scene by scene
         return
     empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
     if empty:

@@ -27,12 +27,14 @@ class ChipArrays:
         source: (chips, bands, rows, cols).
         target: (chips, bands, rows, cols).
         valid: (chips, rows, cols).
+        weights: float32 (chips), how often each is to be drawn, mean 1.
     """
 
     ids: list[str]
     source: Array
     target: Array
     valid: Mask | PackedMasks
+    weights: npt.NDArray[np.float32]
 
     @classmethod
     def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
@@ -42,9 +44,11 @@ class ChipArrays:
             ChipSetError: The chip set is not finished, or a chip is not what it promises.
         """
         chipset.check_finished()
-        ids = [entry.id for entry in chipset.entries(split)]
+        entries = chipset.entries(split)
+        ids = [entry.id for entry in entries]
+        weights = np.array([entry.weight for entry in entries], np.float32)
         if chipset.layout == "packed":
-            return cls(ids, *map_split(chipset, split))
+            return cls(ids, *map_split(chipset, split), weights)
         side, size = len(ids), chipset.size
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
@@ -53,7 +57,7 @@ class ChipArrays:
             for row in tqdm(range(side), desc=f"read {split}", unit="chip", disable=not progress):
                 chip = reader.read(row)
                 source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
-        return cls(ids, source, target, valid)
+        return cls(ids, source, target, valid, weights)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,9 +91,20 @@ def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: En
     return Batch(torch.from_numpy(sides[0]), torch.from_numpy(sides[1]), valid)
 
 
-def epoch_order(seed: int, epoch: int, chips: int) -> Indices:
-    """A permutation of the chips."""
-    return np.random.default_rng([seed, epoch]).permutation(chips)
+def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float32] | None = None) -> Indices:
+    """A permutation of the chips, or as many draws in proportion to weights.
+
+    Draws are systematic: marks at equal distances, with one random start, on the weights laid end to end in random
+    order. A chip of w times the mean weight is drawn w times rounded down or up, w times in the mean; equal weights
+    give a permutation.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(chips)
+    if weights is None:
+        return order
+    ends = np.cumsum(weights[order], dtype=np.float64)
+    marks = (np.arange(chips) + random.random()) * (ends[-1] / chips)
+    return random.permutation(order[np.minimum(np.searchsorted(ends, marks, side="right"), chips - 1)])
 
 
 def augment(

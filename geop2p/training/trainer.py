@@ -133,6 +133,8 @@ class _Training:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
         if not len(self.validation):
             log.warning("no validation chips: nothing tells whether the training helps")
+        if self.config.balance and (self.chips.weights == self.chips.weights[0]).all():
+            log.warning("all chips weigh the same (no side holds classes, or one): --balance changes nothing")
         busy = 0.0
         with tqdm(
             total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
@@ -155,7 +157,8 @@ class _Training:
     def _train_epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         """Run the steps of an epoch; the mean of each loss."""
         self.generator.train()
-        order = epoch_order(self.config.seed, epoch, len(self.chips))
+        weights = self.chips.weights if self.config.balance else None
+        order = epoch_order(self.config.seed, epoch, len(self.chips), weights)
         sums: dict[str, Tensor] = {}
         count = 0
         for rows in batches(order, self.config.batch_size):

@@ -1,0 +1,373 @@
+"""Rule 6: splits that do not leak, whatever the rule, the stride, the buffer and the scenes before."""
+
+import csv
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from conftest import UTM, class_map, grid, write_raster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.windows import Window
+from shapely.geometry import Point, box
+
+from geop2p import TileConfig, check, tile
+from geop2p.config import SPLITS
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.raster.grid import Grid
+from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side
+from geop2p.tiling.chips import ChipSet, Scene
+from geop2p.tiling.geotiff import chip_path
+from geop2p.tiling.index import joined
+from geop2p.tiling.scenes import lattice
+from geop2p.tiling.splits import split_chips
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+DEGREES = Grid(CRS.from_epsg(4326), Affine(2.5e-5, 0, 9.001, 0, -2.5e-5, 47.852), 260, 340)  # inside `grid`'s ground
+ZONE_33 = Grid(CRS.from_epsg(32633), Affine(1.7, 0.4, 51_750, 0.4, -1.7, 5_317_150), 300, 300)  # so is this, turned
+
+
+def chip_table(where: Grid, config: TileConfig, name: str = "a", density: float = 1.0, seed: int = 0):
+    """The index of a scene as staging leaves it: a row for each window, some left out at random."""
+    draws = np.random.default_rng(seed)
+    places = [place for place in lattice(where, config) if draws.random() <= density]
+    columns = {
+        "id": [f"{name}_{row}_{col}" for row, col in places],
+        "row_off": [row for row, _ in places],
+        "col_off": [col for _, col in places],
+        "valid": draws.uniform(0.95, 1, len(places)),
+    }
+    constants = {"scene": name} | dict.fromkeys(("shift_rows", "shift_cols", "shift_confidence"), np.nan)
+    shapes = [where.window(Window(col, row, config.size, config.size)).footprint for row, col in places]
+    return geopandas.GeoDataFrame(columns, geometry=shapes, crs=where.crs).assign(**constants)
+
+
+def split_scenes(tables: list, grids: list[Grid], config: TileConfig):
+    """The index of several scenes that are added one by one, and what each lost."""
+    index, lost = tables[0].iloc[:0].assign(split=""), []
+    for table, where in zip(tables, grids, strict=True):
+        scene = Scene(table["scene"].iloc[0], where, "", "", {}, {}, {})
+        kept, dropped = split_chips(table, scene, index, config)
+        assert len(kept) + sum(dropped.values()) == len(table)
+        before = index[["id", "split"]]
+        index = joined(index, kept)
+        assert index[["id", "split"]].iloc[: len(before)].equals(before)  # a new scene changes nothing
+        lost.append(dropped)
+    return index, lost
+
+
+def count_leaks(index: geopandas.GeoDataFrame, distance: float) -> int:
+    """Pairs of chips of different splits that share more than a sliver of ground or are nearer than a distance."""
+    shapes, splits = index.to_crs(UTM).geometry.to_numpy(), index["split"].to_numpy()
+    found = 0
+    for number, name in enumerate(SPLITS):
+        for other in SPLITS[number + 1 :]:
+            pairs = np.array(np.meshgrid(np.flatnonzero(splits == name), np.flatnonzero(splits == other)))
+            one, two = shapes[pairs[0].ravel()], shapes[pairs[1].ravel()]
+            found += int((shapely.distance(one, two) < distance - 0.1).sum())
+            touching = shapely.intersects(one, two)
+            found += int((shapely.area(shapely.intersection(one[touching], two[touching])) > 3).sum())
+    return found
+
+
+@given(
+    size=st.sampled_from([32, 48]),
+    stride=st.sampled_from([12, 16, 24, 32, 40]),
+    buffer=st.sampled_from([0, 5, 32, 50]),
+    density=st.floats(0.3, 1),
+    seed=st.integers(0, 100),
+    rule=st.sampled_from(["block", "scene", "random"]),
+    others=st.permutations([DEGREES, ZONE_33, grid(250, 200, left=500_141.0, top=5_299_777.0)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_split_sees_the_ground_of_another(
+    size: int, stride: int, buffer: int, density: float, seed: int, rule, others: list[Grid]
+) -> None:
+    config = TileConfig(size=size, stride=stride, buffer=buffer, seed=seed, split_by=rule)
+    grids = [grid(330, 410), *others[:2]]
+    tables = [chip_table(where, config, name, density, seed) for where, name in zip(grids, "abc", strict=True)]
+    index, _ = split_scenes(tables, grids, config)
+    smallest = min(min(where.pixel_size) for where in grids)
+    assert count_leaks(index, buffer * smallest) == 0
+    again, _ = split_scenes(tables, grids, config)
+    assert index[["id", "split"]].equals(again[["id", "split"]])
+    assert index["split"].isin(SPLITS).all()
+
+
+@given(
+    areas=st.dictionaries(
+        st.tuples(st.integers(0, 30), st.integers(0, 30)), st.floats(0.1, 64), min_size=40, max_size=200
+    ),
+    key=st.text(max_size=5),
+)
+@settings(max_examples=50, deadline=None)
+def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
+    rows, cols = np.array(list(areas)).T
+    values = np.array(list(areas.values()))
+    chips = Lattice(rows, cols, values, np.full(len(areas), FREE, np.int8), side=1, reach=0)
+    codes, stays = assign_blocks(chips, SHARES, key)
+    assert stays.all()
+    for code, (split, share) in enumerate(SHARES.items()):
+        area = values[codes == code].sum()
+        assert abs(area - share * values.sum()) <= (2 if split == "train" else 1) * values.max() + 1e-6
+
+
+@given(
+    side=st.integers(1, 8), across=st.integers(7, 12), overlap=st.integers(1, 3), buffer=st.booleans(), key=st.text()
+)
+@settings(max_examples=50, deadline=None)
+def test_what_is_left_is_balanced_when_chips_overlap(
+    side: int, across: int, overlap: int, buffer: bool, key: str
+) -> None:
+    """At least 49 equal blocks, at least a chip wide: what is left is within 7 points of 8:1:1."""
+    steps = side * overlap
+    rows, cols = (axis.ravel() for axis in np.indices((across * steps, across * steps)))
+    chips = Lattice(
+        rows, cols, np.ones(len(rows)), np.full(len(rows), FREE, np.int8), steps, overlap - 1 + (buffer and side > 2)
+    )
+    codes, stays = assign_blocks(chips, SHARES, key)
+    for code, share in enumerate(SHARES.values()):
+        assert abs((stays & (codes == code)).sum() / stays.sum() - share) < 0.07
+
+
+def test_block_side_is_the_largest_that_leaves_forty() -> None:
+    def square(side: int) -> list[tuple[int, int]]:
+        return [(row, col) for row in range(side) for col in range(side)]
+
+    assert block_side(square(5)) == 1
+    assert block_side(square(13)) == 2
+    assert block_side(square(56)) == 8
+    assert block_side(square(200)) == 8
+    assert block_side(square(200), across=2) == 16  # eight chips side by side, as above
+    assert block_side(square(14), across=4) == 4  # a block is never smaller than a chip
+
+
+def test_overlapping_chips_cost_less_than_a_third_of_the_chips(tmp_path: Path) -> None:
+    """1521 windows of 256 pixels every 128: 88 % are left, in the shares that were asked for."""
+    config = TileConfig(size=256, stride=128)
+    where = grid(4992, 4992)
+    index, _ = split_scenes([chip_table(where, config)], [where], config)
+    shares = index["split"].value_counts(normalize=True)
+    assert len(index) > 0.85 * 38 * 38 and abs(shares["train"] - 0.8) < 0.05
+
+
+def test_overlapping_scenes_take_the_split_of_the_ground_they_lie_on() -> None:
+    """The same ground twice, on other grids and CRSs: what lies on one split's ground alone stays with that split."""
+    config = TileConfig(size=32)
+    grids = [grid(330, 410), DEGREES]
+    tables = [chip_table(where, config, name) for where, name in zip(grids, "ab", strict=True)]
+    index, lost = split_scenes(tables, grids, config)
+    first, second = (index[index["scene"] == name].to_crs(UTM) for name in "ab")
+    inner = second.buffer(-0.1)
+    for name in SPLITS:
+        beside = inner.intersects(first[first["split"] == name].union_all())
+        assert set(second.loc[beside, "split"]) <= {name}
+    everywhere = tables[1].to_crs(UTM).buffer(-0.1)
+    sides = [everywhere.intersects(first[first["split"] == name].union_all()) for name in SPLITS]
+    assert lost[1]["near another split of an earlier scene"] == (np.sum(sides, axis=0) > 1).sum()
+
+
+def test_a_scene_on_the_ground_of_another_joins_its_split(caplog: pytest.LogCaptureFixture) -> None:
+    config = TileConfig(size=32, split_by="scene", split="1:1:1")
+    places = [500_000.0, 503_000.0, 503_100.0, 500_050.0, 501_300.0]
+    grids = [grid(100, 100, left=left) for left in places]
+    tables = [chip_table(where, config, name) for where, name in zip(grids, "abcde", strict=True)]
+    index, lost = split_scenes(tables, grids, config)
+    found = {name: set(group["split"]) for name, group in index.groupby("scene")}
+    assert found == {"a": {"train"}, "b": {"val"}, "c": {"val"}, "d": {"train"}, "e": {"test"}}
+    assert sum(sum(dropped.values()) for dropped in lost) == 0 and "overlaps" not in caplog.text
+    bridge = grid(100, 1600, left=500_100.0)  # on the ground of training, validation and test
+    table = chip_table(bridge, config, "f")
+    index, lost = split_scenes([*tables, table], [*grids, bridge], config)
+    assert index.loc[index["scene"] == "f", "split"].nunique() == 1
+    assert lost[-1]["near another split of an earlier scene"] > 0 and count_leaks(index, 0) == 0
+    assert "scene 'f' overlaps: 36 of its val chips are dropped, 12 near train chips of 'a'" in caplog.text
+
+
+def write_split_file(path: Path, *rows: tuple[str, ...]) -> Path:
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("scene", "split", "group"), *rows])
+    return path
+
+
+def test_scenes_of_a_split_file_that_overlap_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_split_file(tmp_path / "split.csv", ("a", "train", "east"), ("b", "val", "west"), ("c", "train", ""))
+    config = TileConfig(size=32, split_by="file", split_file=file)
+    grids = [grid(96, 96), grid(96, 96, left=500_000.0 + 2 * 70), grid(96, 96, left=505_000.0)]
+    tables = [chip_table(where, config, name) for where, name in zip(grids, "abc", strict=True)]
+    index, lost = split_scenes(tables, grids, config)
+    assert lost[1]["near another split of an earlier scene"] == 3 and len(index) == 9 + 6 + 9
+    assert "scene 'b' overlaps: 3 of its val chips are dropped, 3 near train chips of 'a'" in caplog.text
+    write_split_file(file, ("a", "val", "east"), ("b", "val", "west"), ("c", "val", "east"))
+    with pytest.raises(ChipSetError, match=r"scene 'a' is in val, the chip set has it in train; put the row back"):
+        split_chips(tables[2], Scene("c", grids[2], "", "", {}, {}, {}), index[index["scene"] != "c"], config)
+
+
+@given(
+    groups=st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(SPLITS)), min_size=2, max_size=6),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_group_of_a_split_file_never_spans_splits(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[tuple[str, str]], seed: int
+) -> None:
+    names = [f"s{number}" for number in range(len(groups))]
+    rows = [(name, split, group) for name, (group, split) in zip(names, groups, strict=True)]
+    file = write_split_file(tmp_path_factory.mktemp("split") / "split.csv", *rows)
+    config = TileConfig(size=32, split_by="file", split_file=file)
+    shifts = np.random.default_rng(seed).uniform(0, 400, len(groups))
+    grids = [grid(80, 80, left=500_000 + shift) for shift in shifts]
+    tables = [chip_table(where, config, name) for where, name in zip(grids, names, strict=True)]
+    if any(len({split for group, split in groups if group == name}) > 1 for name in "xyz"):
+        with pytest.raises(ChipSetError, match="a group has one split"):
+            split_scenes(tables, grids, config)
+        return
+    index, _ = split_scenes(tables, grids, config)
+    assert count_leaks(index, 0) == 0
+    given_to = index.assign(group=index["scene"].map({name: group for name, _, group in rows}))
+    assert given_to.groupby("group")["split"].nunique().max() == 1
+
+
+def write_areas(path: Path, where: Grid, splits: list, *, field: str = "split") -> Path:
+    """Vertical strips of a grid, one for each value, in degrees."""
+    left, bottom, right, top = where.bounds
+    edges = np.linspace(left, right, len(splits) + 1)
+    shapes = [box(edges[number], bottom, edges[number + 1], top) for number in range(len(splits))]
+    geopandas.GeoDataFrame({field: splits}, geometry=shapes, crs=where.crs).to_crs(4326).to_file(path)
+    return path
+
+
+def test_polygons_say_the_split(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    areas = write_areas(tmp_path / "areas.gpkg", grid(300, 420), ["train", "train", "val", "test"], field="role")
+    config = TileConfig(size=32, aoi=areas, split_by="polygon", split_field="role", min_valid=0.5)
+    tile(*pair, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    found = {split: sorted(set(group["col_off"])) for split, group in index.groupby("split")}
+    # strips end at columns 105, 210, 315 and 420; a chip across two of training is a chip of training
+    assert found == {"train": [0, 32, 64, 96, 128, 160], "val": [224, 256], "test": [320, 352, 384]}
+    assert chipset.scenes[0].dropped["on the areas of several splits"] == 2 * 9
+    assert count_leaks(index, 0) == 0 and check(tmp_path / "chips") == []
+
+
+def test_a_chip_at_the_outer_edge_of_a_polygon_is_of_its_split(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    where = grid(300, 420)
+    left, top = where.transform.c, where.transform.f
+    shapes = [box(left, top - 200, left + 100, top), box(left + 150, top - 200, left + 300, top)]
+    areas = geopandas.GeoDataFrame({"split": ["train", "val"]}, geometry=shapes, crs=UTM)
+    areas.to_file(tmp_path / "areas.gpkg")
+    config = TileConfig(size=32, aoi=tmp_path / "areas.gpkg", split_by="polygon", min_valid=0.5)
+    tile(*pair, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    found = {split: sorted(set(group["col_off"])) for split, group in chipset.index().groupby("split")}
+    assert found == {"train": [0, 32], "val": [64, 96, 128]}  # columns 32 to 50 and 75 to 96 of two chips are inside
+    chip = chipset.read("train", "image_r000064_c000032")
+    assert chip.valid[:, :18].all() and not chip.valid[:, 18:].any()
+
+
+def test_bad_split_polygons_are_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    where, file = grid(300, 420), tmp_path / "areas.gpkg"
+    config = TileConfig(size=32, aoi=file, split_by="polygon")
+
+    def fails(message: str) -> None:
+        with pytest.raises(GeoP2PError, match=message) as caught:
+            tile(*pair, tmp_path / "chips", config)
+        assert "\n" not in str(caught.value) and not (tmp_path / "chips").exists()
+
+    write_areas(file, where, ["train", "val"], field="role")
+    fails(r"areas\.gpkg: has no field 'split'; it has role; choose one with --split-field")
+    write_areas(file, where, ["train", "Validation", None, "dev"])
+    fails(r"areas\.gpkg: field 'split' holds '', 'Validation', 'dev', expected train, val, test")
+    write_areas(file, grid(300, 420, left=600_000.0), ["train", "val"])
+    fails(r"areas\.gpkg: no polygon lies over the scene's grid of 420x300")
+    geopandas.GeoDataFrame({"split": ["train"]}, geometry=[Point(0, 0)], crs=UTM).to_file(file)
+    fails("has no polygons")
+    with pytest.raises(ConfigError, match="'polygon' needs aoi"):
+        TileConfig(split_by="polygon")
+
+
+def with_class(table, code: int, chips: np.ndarray):
+    """A column of the share of a class that these chips hold."""
+    return table.assign(**{f"source_{code}": np.where(chips, 0.3, 0.0)})
+
+
+@pytest.mark.parametrize("stride", [32, 16])
+@pytest.mark.parametrize("seed", range(6))
+def test_training_holds_every_class_that_one_block_has(stride: int, seed: int) -> None:
+    config = TileConfig(size=32, stride=stride, seed=seed)
+    where = grid(448, 448)
+    plain = chip_table(where, config)
+    without, _ = split_scenes([plain], [where], config)
+    held_out = without[without["split"] != "train"]
+    for number in range(0, len(held_out), 7):  # a class that the balance alone would keep from training
+        row = held_out.iloc[number]
+        rare = with_class(plain, 4, (plain["id"] == row["id"]).to_numpy())
+        rare = with_class(rare, 9, np.ones(len(rare), bool))
+        index, _ = split_scenes([rare], [where], config)
+        train = index[index["split"] == "train"]
+        assert (train["source_4"] > 0).any() and (train["source_9"] > 0).any()
+        assert set(index["split"]) == set(SPLITS) and abs(len(train) / len(index) - 0.8) < 0.08
+        again, _ = split_scenes([rare], [where], config)
+        assert index[["id", "split"]].equals(again[["id", "split"]])
+
+
+def test_a_class_that_earlier_training_has_moves_nothing() -> None:
+    config, where = TileConfig(size=32), grid(448, 448)
+    plain = chip_table(where, config, "b")
+    grids = [grid(448, 448, left=600_000.0), where]
+    first = with_class(chip_table(grids[0], config, "a"), 4, np.ones(14 * 14, bool))
+    index, _ = split_scenes([first, plain], grids, config)
+    held_out = index[(index["scene"] == "b") & (index["split"] == "test")]["id"]
+    rare = with_class(plain, 4, plain["id"].isin(held_out).to_numpy())
+    assert split_scenes([first, rare], grids, config)[0]["split"].equals(index["split"])
+
+
+@pytest.mark.parametrize("rule", ["block", "scene", "polygon", "random", "file"])
+def test_the_check_finds_a_planted_leak_for_every_rule(tmp_path: Path, rule) -> None:
+    config = TileConfig(size=32, split="1:1:1")
+    grids = [grid(100, 100, left=500_000 + 1000.0 * number) for number in range(3)]
+    for number, where in enumerate(grids):
+        write_raster(tmp_path / f"map{number}.tif", class_map(100, 100, number), where)
+        write_raster(tmp_path / f"s{number}.tif", np.zeros((3, 100, 100), np.uint8), where)
+    extras = {}
+    if rule == "file":
+        rows = [(f"s{number}", split, "") for number, split in enumerate(SPLITS)]
+        extras = {"split_file": write_split_file(tmp_path / "split.csv", *rows)}
+    if rule == "polygon":
+        extras = {"aoi": write_areas(tmp_path / "areas.gpkg", grid(100, 1100), list(SPLITS))}
+    config = dataclasses.replace(config, split_by=rule, **extras)
+    for number in range(3):
+        tile(tmp_path / f"map{number}.tif", tmp_path / f"s{number}.tif", tmp_path / "chips", config)
+    assert check(tmp_path / "chips") == []
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    row, held = (index[index["split"] == split].iloc[0] for split in ("train", "test"))
+    index.loc[index["id"] == row["id"], "geometry"] = held.geometry
+    chipset.save(index)
+    assert f"{row['id']} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
+    assert f"{held['id']} (test) shares ground with train chips, or comes too near" in check(tmp_path / "chips")
+
+
+@pytest.mark.parametrize("rule", ["scene", "file"])
+def test_the_check_finds_a_scene_in_two_splits(tmp_path: Path, rule) -> None:
+    where = grid(100, 100)
+    source = write_raster(tmp_path / "map.tif", class_map(100, 100), where)
+    target = write_raster(tmp_path / "a.tif", np.zeros((3, 100, 100), np.uint8), where)
+    file = write_split_file(tmp_path / "split.csv", ("a", "train", "east")) if rule == "file" else None
+    tile(source, target, tmp_path / "chips", TileConfig(size=32, split_by=rule, split_file=file))
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    row = index.iloc[-1]
+    for side in ("source", "target"):
+        moved = chip_path(chipset.folder, side, "val", row["id"])
+        moved.parent.mkdir()
+        chip_path(chipset.folder, side, "train", row["id"]).rename(moved)
+    index.loc[index["id"] == row["id"], "split"] = "val"
+    dataclasses.replace(chipset, counts={"train": len(index) - 1, "val": 1, "test": 0}).save(index)
+    assert check(tmp_path / "chips") == ["scene 'a' is in train and val, though its rule gives a scene one split"]
