@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
 
-from geop2p import PredictConfig, TileConfig, TrainConfig, predict, tile, train
+from geop2p import PredictConfig, TileConfig, TrainConfig, describe, predict, tile, train
 from geop2p.errors import ConfigError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.class_table import TOLERANCE, ClassTable, read_class_table
@@ -251,6 +251,7 @@ def test_ignored_classes_are_no_ground_in_chips_and_stay_valid_in_predictions(
     chipset = ChipSet.open(chips)
     assert [entry.name for entry in chipset.source.classes] == ["water", "meadow"]
     assert [(entry.value, entry.name) for entry in chipset.source.ignored] == [(5, "road")]
+    assert describe(chips)["source"]["ignored_classes"] == {"5": "road"}
     seen = 0
     for row in chipset.index().itertuples():
         chip = chipset.read(row.split, row.id)
@@ -375,6 +376,8 @@ def test_classes_are_drawn_in_the_order_asked_for(tmp_path: Path, caplog: pytest
         burnt, _ = VectorReader(drawn(layer, None, order), where).read(Window(0, 0, 32, 32))
         assert (burnt == codes[top_most]).all()
     assert "has no class marsh to draw in order; it has background, house, lake, park, road" in caplog.text
+    drawn(layer, 5.0, ())
+    assert "has no lines or points, so --line-width changes nothing" in caplog.text
     target = write_raster(tmp_path / "image.tif", photo(32, 32), where)
     config = dataclasses.replace(SMALL, source_field="use", draw_order="park, house,road")
     tile(tmp_path / "a.gpkg", target, tmp_path / "chips", config)

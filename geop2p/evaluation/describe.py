@@ -125,7 +125,9 @@ def _model(place: Path) -> dict[str, Any]:
 def _side(encoding: Encoding) -> dict[str, Any]:
     side: dict[str, Any] = {"kind": encoding.kind, "dtype": encoding.dtype, "bands": len(encoding.bands)}
     if encoding.is_classes:
-        return side | {"classes": {str(entry.value): entry.name for entry in encoding.classes}}
+        side |= {"classes": {str(entry.value): entry.name for entry in encoding.classes}}
+        ignored = {str(entry.value): entry.name for entry in encoding.ignored}
+        return side | ({"ignored_classes": ignored} if ignored else {})
     side |= {"scaling": encoding.scaling, "encoded": [[band.low, band.high] for band in encoding.bands]}
     if encoding.kind == "sar":
         side["backscatter"] = encoding.backscatter

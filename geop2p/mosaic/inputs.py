@@ -50,6 +50,8 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
             no CRS where the model has a pixel size.
     """
+    if info.by_points:
+        log.info("%s: placed by ground control points, warped onto %s", info.path, info.grid.describe())
     expected = len(card.source.bands)
     if info.count != expected and not (card.source.is_classes and has_colors(info)):
         names = ", ".join(band.name for band in card.source.bands if band.name) or card.source.kind

@@ -100,7 +100,6 @@ def aligned_reader(
         count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
         if colors is not None:
             read, count, dtype = partial(_read_codes, dataset, color_bands(dataset), path, colors), 1, "uint8"
-        resampling = _resampling(own, grid, kind)
         by_power = kind == "sar" and backscatter != "power"
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
@@ -108,11 +107,12 @@ def aligned_reader(
             conversion = CODES if colors is not None else FLOATS
             if by_power:
                 conversion = through_power(backscatter, *_scales(dataset, bands))
+            resampling = _resampling(own, grid, kind)
             inside = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
         else:
             level = overview_for(dataset, bands, own, grid, kind)
             seen = dataset if level is None else stack.enter_context(opened(path, level))
-            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, resampling))
+            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, _resampling(own, grid, kind)))
             inside = partial(_read_pixels, vrt, data_bands(vrt), path)
         yield AlignedReader(grid, count, dtype, inside)
 

@@ -26,6 +26,8 @@ def drawn(layer: VectorLayer, line_width: float | None, order: Sequence[str]) ->
     thin = shapely.get_dimensions(features.geometry.to_numpy()) < 2
     if line_width is not None and thin.any():
         features = _widened(features, thin, line_width)
+    elif line_width is not None:
+        log.warning("%s: has no lines or points, so --line-width changes nothing", layer.path)
     elif thin.any():
         log.info("%s: lines and points are drawn one pixel wide; --line-width gives them metres", layer.path)
     codes = {entry.name: entry.value for entry in layer.classes}

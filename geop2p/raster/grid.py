@@ -1,5 +1,6 @@
 """`Grid`: where the pixels of a raster lie. Opens no files."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ class Grid:
         down = (centre[0], centre[1] + 1)
         along = (centre[0] + 1, centre[1])
         try:
-            to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+            to_degrees = _to_degrees(self.crs.to_wkt())
         except ProjError as error:
             name = self.crs.to_string()
             raise RasterError(
@@ -116,6 +117,12 @@ class Grid:
         """Read `to_dict`'s form."""
         crs = None if data["crs"] is None else CRS.from_user_input(data["crs"])
         return cls(crs, Affine(*data["transform"]), data["height"], data["width"])
+
+
+@functools.lru_cache(maxsize=64)
+def _to_degrees(crs: str) -> Transformer:
+    """To longitude and latitude; kept, since finding the way there takes PROJ up to 0.2 s."""
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def covering(bounds: tuple[float, float, float, float], crs: CRS | None, resolution: float) -> Grid:

@@ -254,7 +254,8 @@ def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None) -> Layer:
     Raises:
         ConfigError: It does not hold one integer band, nor colours that the table knows.
     """
-    layer = dataclasses.replace(layer, table=table)
+    if table is not None:
+        layer = dataclasses.replace(layer, table=table, reason=f"the classes are those of {table.path}")
     if layer.colors is not None and has_colors(info):
         layer.colors.check_colors()
         share, named = layer.colors.unlisted_share(*read_sample(layer.path, as_colors=True))

@@ -84,7 +84,12 @@ def _pixel_grid(layers: tuple[Layer, Layer]) -> Grid:
 
 
 def _check_crs(layers: tuple[Layer, Layer]) -> None:
-    """Refuse a raster without CRS."""
+    """Refuse a raster without CRS, or with one that says nothing of the earth: training needs the size of a pixel."""
+    for layer in layers:
+        try:
+            _ = layer.grid.pixel_size if layer.grid is not None else None
+        except RasterError as error:
+            raise RasterError(f"{layer.path}: {error}") from error
     bare = [layer for layer in layers if layer.grid is not None and layer.grid.crs is None]
     if not bare:
         return

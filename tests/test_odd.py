@@ -1,0 +1,273 @@
+"""Every oddity of real files, in a small twin: it gives the right chips or one clear line that says why not."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from geop2p import TileConfig, check, tile
+from geop2p.errors import GeoP2PError
+from geop2p.raster.reading import describe_raster
+from geop2p.tiling.chips import ChipSet
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+HEIGHT, WIDTH, SIZE = 72, 90, 32
+UTM = CRS.from_epsg(32618)
+DEGREES = CRS.from_epsg(4326)
+NORTH_UP = Affine(300, 0, 400_000, 0, -300, 2_800_000)
+TURNED = Affine.translation(500_000, 5_749_000) @ Affine.rotation(45) @ Affine.scale(2.5, -2.5)
+DOWN, RIGHT = 1, 2  # pixels that the shifted copy is moved by
+HOLE = np.s_[10:30, 5:25]
+
+
+def noise(dtype: str, bands: int = 1, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Values that tell one pixel from its neighbours."""
+    values = np.random.default_rng(0).integers(1, 250, (bands, height, width))
+    return values.astype(dtype)
+
+
+def write(
+    path: Path, values: np.ndarray, crs: CRS | None = UTM, transform: Affine | None = NORTH_UP, **profile: Any
+) -> None:
+    profile |= {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype}
+    profile |= {} if crs is None else {"crs": crs}
+    profile |= {} if transform is None else {"transform": transform}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as dataset:
+        dataset.write(values)
+
+
+def with_hole(dtype: str, hole: float, bands: int = 1) -> np.ndarray:
+    values = noise(dtype, bands)
+    values[:, *HOLE] = hole
+    return values
+
+
+def gcps_only(path: Path) -> None:
+    points = [
+        GroundControlPoint(row, col, 76 + col / 900 + row / 7000, 11 - row / 900 + col / 9000)
+        for row in (0, 24, 48, 72) for col in (0, 30, 60, 90)
+    ]  # fmt: skip
+    write(path, noise("uint16"), None, None)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = (points, CRS.from_epsg(4326))
+
+
+def palette(path: Path) -> None:
+    values = np.random.default_rng(0).choice([0, 11, 95], (1, HEIGHT, WIDTH)).astype(np.uint8)
+    write(path, values, CRS.from_epsg(5070), Affine(3000, 0, 3_000_000, 0, -3000, 200_000))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {0: (0, 0, 0), 11: (70, 100, 160), 95: (110, 160, 190)})
+
+
+def masked(path: Path, internal: bool) -> None:
+    valid = np.ones((HEIGHT, WIDTH), bool)
+    valid[HOLE] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+        write(path, noise("uint8", 3), photometric="RGB")
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(valid)
+    assert Path(f"{path}.msk").exists() != internal
+
+
+def alpha(path: Path, dtype: str, order: tuple[str, ...]) -> None:
+    values = np.concatenate([noise(dtype, 3), np.full((1, HEIGHT, WIDTH), np.iinfo(dtype).max, dtype)])
+    values[3, *HOLE] = 0
+    write(path, values, CRS.from_epsg(26913), Affine(0.15, 0, 519_467, 0, -0.15, 4_311_669))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp[name] for name in (*order, "alpha")]
+
+
+def corrupt(path: Path) -> None:
+    write(path, noise("uint8", 3), photometric="YCBCR", compress="jpeg", tiled=True, blockxsize=32, blockysize=32)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+def overwritten(path: Path) -> None:
+    write(path, noise("uint8"), compress="deflate", blockysize=8)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = b"\0" * 2000
+    path.write_bytes(data)
+
+
+def scaled(path: Path) -> None:
+    crs = CRS.from_proj4("+proj=utm +zone=10 +a=6378137 +b=6356752 +units=m +no_defs")
+    write(path, with_hole("int16", 0, 2), crs, Affine(428.9, 0, 300_000, 0, -428.9, 4_200_000), nodata=0)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.0001, 0.01), (0.0, -5.0)
+
+
+def south_up(path: Path) -> None:
+    write(path, noise("float32"), DEGREES, Affine(0.5, 0, -80, 0, 0.5, -60), nodata=-9999)
+
+
+def dateline(path: Path) -> None:
+    write(path, noise("uint16"), CRS.from_epsg(32660), Affine(5e3, 0, 6e5, 0, -5e3, 5e6))
+
+
+def eckert(path: Path) -> None:
+    values, crs = with_hole("float64", -32768), CRS.from_epsg(8858)
+    write(path, values, crs, Affine(120, 0, 3e6, 0, -120, -3e6), nodata=-32768)
+
+
+def nans(path: Path) -> None:
+    values = with_hole("float32", 0)
+    values[0, 40:44, 50:60] = np.nan
+    write(path, values, nodata=0)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An odd file.
+
+    Attributes:
+        make: Writes it.
+        message: What the one line says that refuses it; empty if it gives chips.
+        pixel_grid: Whether it needs that setting.
+        holes: Whether HOLE is not valid.
+    """
+
+    make: Callable[[Path], None]
+    message: str = ""
+    pixel_grid: bool = False
+    holes: bool = False
+
+
+NO_CRS = r"has no CRS, so its place on the ground is unknown; assign one .*--pixel-grid"
+LOCAL = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1,AUTHORITY["EPSG","9001"]],AXIS["x",EAST],AXIS["y",NORTH]]')
+OLD = CRS.from_proj4("+proj=utm +zone=25 +south +ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +units=m +no_defs")
+SMALL_GRID = Affine(100, 0, 0, 0, 100, 0)
+NOT_SQUARE = Affine(3, 0, -175, 0, -1.5, 80)
+
+FILES = {
+    "rotated": Odd(lambda path: write(path, noise("uint8"), CRS.from_epsg(32631), TURNED)),
+    "rotated without CRS": Odd(lambda path: write(path, noise("uint8"), None, TURNED), NO_CRS),
+    "rotated without CRS by pixel": Odd(lambda path: write(path, noise("uint8"), None, TURNED), pixel_grid=True),
+    "control points only": Odd(gcps_only),
+    "no CRS": Odd(lambda path: write(path, noise("uint8"), None, None), NO_CRS),
+    "no CRS by pixel": Odd(lambda path: write(path, noise("uint8"), None, None), pixel_grid=True),
+    "int64 without CRS": Odd(lambda path: write(path, noise("int64"), None, None), pixel_grid=True),
+    "south-up": Odd(south_up),
+    "palette": Odd(palette),
+    "internal mask": Odd(lambda path: masked(path, True), holes=True),
+    "external mask": Odd(lambda path: masked(path, False), holes=True),
+    "alpha": Odd(lambda path: alpha(path, "uint8", ("red", "green", "blue")), holes=True),
+    "16-bit alpha, blue first": Odd(lambda path: alpha(path, "uint16", ("blue", "green", "red")), holes=True),
+    "complex": Odd(
+        lambda path: write(path, noise("complex64"), CRS.from_epsg(32631), TURNED), "type complex64; expected one real"
+    ),
+    "all nodata": Odd(lambda path: write(path, noise("uint16", 4) * 0, nodata=0), "no window of 32 pixels has 30%"),
+    "truncated JPEG": Odd(corrupt, r"cannot be read( in rows| as a raster)"),
+    "damaged block": Odd(overwritten, r"cannot be read( in rows| as a raster)"),
+    "not square": Odd(lambda path: write(path, noise("float32"), DEGREES, NOT_SQUARE)),
+    "across the dateline": Odd(dateline),
+    "beyond 180 degrees": Odd(lambda path: write(path, noise("uint8"), DEGREES, Affine(0.01, 0, 179.6, 0, -0.01, 36))),
+    "NaN pixels and nodata 0": Odd(nans, holes=True),
+    "NaN nodata, 3x2": Odd(
+        lambda path: write(path, noise("float32", 1, 2, 3), None, SMALL_GRID, nodata=np.nan), NO_CRS
+    ),
+    "NaN nodata, 3x2 by pixel": Odd(
+        lambda path: write(path, noise("float32", 1, 2, 3), None, SMALL_GRID, nodata=np.nan),
+        "no window of 32 pixels has 30% valid ground on a grid of 3x2 no CRS", pixel_grid=True,
+    ),
+    "2x2": Odd(
+        lambda path: write(path, noise("uint16", 1, 2, 2), CRS.from_string("ESRI:102039")),
+        "no window of 32 pixels has 30% valid ground on a grid of 2x2 ESRI:102039",
+    ),
+    "scale and offset, unknown datum": Odd(scaled, holes=True),
+    "old CRS": Odd(lambda path: write(path, noise("uint8", 6), OLD)),
+    "local CRS": Odd(lambda path: write(path, noise("uint8"), LOCAL), r"\.tif: .* has no relation to the earth"),
+    "nodata -32768 in Eckert IV": Odd(eckert, holes=True),
+}  # fmt: skip
+
+
+def shifted(path: Path) -> Path:
+    """A copy that lies whole pixels further down and right."""
+    copy = path.with_name("shifted.tif")
+    shutil.copy(path, copy)
+    if Path(f"{path}.msk").exists():
+        shutil.copy(f"{path}.msk", f"{copy}.msk")
+    with rasterio.open(copy, "r+") as dataset:
+        if dataset.gcps[0]:
+            points, crs = dataset.gcps
+            moved = [GroundControlPoint(point.row - DOWN, point.col - RIGHT, point.x, point.y) for point in points]
+            dataset.gcps = (moved, crs)
+        elif dataset.crs is not None:
+            dataset.transform = dataset.transform @ Affine.translation(RIGHT, DOWN)
+    return copy
+
+
+def truth(path: Path, down: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a file holds by GDAL itself, moved and padded by 64: values without alpha, and where all bands are valid."""
+    with rasterio.open(path) as dataset:
+        bands = [band for band in dataset.indexes if dataset.colorinterp[band - 1] != ColorInterp.alpha]
+        values, valid = dataset.read(bands), (dataset.read_masks(bands) > 0).all(axis=0)
+    valid &= np.isfinite(values).all(axis=0)
+    margin = ((64 + down, 64 - down), (64 + right, 64 - right))
+    return np.pad(values, ((0, 0), *margin)), np.pad(valid, margin)
+
+
+@pytest.mark.parametrize("against", ["itself", "a shifted copy"])
+@pytest.mark.parametrize("name", FILES)
+def test_odd_files_give_the_right_chips_or_one_clear_line(tmp_path: Path, name: str, against: str) -> None:
+    odd, path, chips = FILES[name], tmp_path / "odd.tif", tmp_path / "chips"
+    odd.make(path)
+    readable = odd.message == "" or "cannot be read" not in odd.message
+    is_moved = against != "itself" and readable
+    source = shifted(path) if is_moved else path
+    config = TileConfig(size=SIZE, split="1:0:0", min_valid=0.3, pixel_grid=odd.pixel_grid)
+    if odd.message:
+        message = "no common ground" if is_moved and name == "2x2" else odd.message
+        with pytest.raises(GeoP2PError, match=message) as caught:
+            tile(source, path, chips, config)
+        assert "\n" not in str(caught.value) and not chips.exists()
+        return
+    tile(source, path, chips, config)
+    assert check(chips) == []
+    chipset = ChipSet.open(chips)
+    index = chipset.index()
+    assert len(index)
+    if describe_raster(path).by_points:
+        assert len(index) >= 4 and (is_moved or all(_same(chipset, row) for row in index.itertuples()))
+        return
+    step = (DOWN, RIGHT) if is_moved and not odd.pixel_grid else (0, 0)
+    (values, valid), (other, there) = truth(path, 0, 0), truth(path, *step)
+    assert bool(odd.holes) == bool((~valid[64 : 64 + HEIGHT, 64 : 64 + WIDTH])[HOLE].all())
+    origin = chipset.scenes[0].grid.offset_in(describe_raster(path).grid)
+    assert origin == (step if name != "rotated" else (0, 0))  # the chips begin where both lie, as far as bounds tell
+    ends = np.zeros_like(valid)
+    ends[: 64 + HEIGHT, : 64 + WIDTH] = True
+    for row in index.itertuples():
+        chip = chipset.read(row.split, row.id)
+        top, left = row.row_off + origin[0] + 64, row.col_off + origin[1] + 64
+        at = np.s_[top : top + SIZE, left : left + SIZE]
+        assert np.array_equal(chip.valid, (valid & there & ends)[at])
+        assert np.array_equal(chip.target[:, chip.valid], values[:, *at][:, chip.valid])
+        assert np.array_equal(chip.source[:, chip.valid], other[:, *at][:, chip.valid])
+
+
+def _same(chipset: ChipSet, row: Any) -> bool:
+    chip = chipset.read(row.split, row.id)
+    return np.array_equal(chip.source, chip.target)
+
+
+def test_chips_of_an_odd_file_say_where_they_are(tmp_path: Path) -> None:
+    """A program that knows nothing of geop2p finds each chip on its ground."""
+    FILES["rotated"].make(tmp_path / "odd.tif")
+    tile(tmp_path / "odd.tif", tmp_path / "odd.tif", tmp_path / "chips", TileConfig(size=SIZE, split="1:0:0"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    for row in chipset.index().itertuples():
+        with rasterio.open(chipset.path("target", row.split, row.id)) as chip:
+            expected = describe_raster(tmp_path / "odd.tif").grid.window(Window(row.col_off, row.row_off, SIZE, SIZE))
+            assert chip.transform.almost_equals(expected.transform, 1e-6)
