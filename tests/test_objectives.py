@@ -11,6 +11,7 @@ from torch import Tensor
 from geop2p.config import TrainConfig
 from geop2p.models.layers import init_weights
 from geop2p.models.patchgan import MultiScale
+from geop2p.models.perceptual import TAP_WEIGHTS, VGGFeatures
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.training.data import Batch
@@ -18,11 +19,13 @@ from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
     adversarial,
     feature_matching,
+    fill,
     gradient_penalty,
     masked_charbonnier,
     masked_cross_entropy,
     masked_dice,
     masked_l1,
+    perceptual,
 )
 from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
@@ -107,6 +110,23 @@ def test_target_values_under_the_mask_change_no_step(name: str) -> None:
     junk = -values
     junk[..., ::3] = torch.nan
     check_blind(RECIPES[name], image_encoding(bands=3), values, junk)
+
+
+def test_perceptual_loss_is_blind_under_the_mask() -> None:
+    torch.manual_seed(0)
+    network = VGGFeatures().eval().requires_grad_(False)
+    valid = batch(torch.zeros(2, 3, SIDE, SIDE)).valid
+    real, junk = torch.rand(2, 3, SIDE, SIDE) * 2 - 1, torch.rand(2, 3, SIDE, SIDE) * 2 - 1
+    found = []
+    for values in (real, torch.where(valid > 0, real, junk), junk):
+        fake = torch.zeros(2, 3, SIDE, SIDE, requires_grad=True)
+        features = network(fill(fake, valid)), network(fill(values, valid))
+        loss = perceptual(*features, TAP_WEIGHTS, valid)
+        loss.backward()
+        found.append((loss.detach(), fake.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+    assert not torch.equal(found[0][0], found[2][0])
+    assert not found[0][1][(valid == 0).expand(2, 3, SIDE, SIDE)].any()
 
 
 def test_classes_under_the_mask_change_no_step() -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import grid, write_raster
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.config import LossPreset, RecipeName
-from geop2p.errors import ConfigError
+from geop2p.errors import CheckpointError, ConfigError
+from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
@@ -150,6 +151,41 @@ def test_loss_presets_are_not_for_maps(pair: tuple[Path, Path], tmp_path: Path) 
     config = TrainConfig(recipe="pix2pix-geo", steps=2, width=2, set=("dice_weight=1",), device="cpu")
     train(tmp_path / "chips", tmp_path / "run", config)
     assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"cross_entropy", "dice"}
+
+
+def test_perceptual_weights_come_from_a_file_and_need_three_bands(
+    pair: tuple[Path, Path], chips: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    file, other = tmp_path / "vgg.pth", tmp_path / "other.safetensors"
+    network = VGGFeatures()
+    torch.save(network.state_dict() | {"classifier.0.weight": torch.zeros(3)}, file)  # what follows is left out
+    save_file({"features.0.weight": torch.zeros(3)}, other)
+    (tmp_path / "torn.pth").write_bytes(file.read_bytes()[:1000])
+    loaded = load_vgg(file)
+    image = torch.rand(1, 3, 16, 16)
+    assert all(torch.equal(one, two) for one, two in zip(loaded(image), network(image), strict=True))
+    assert [one.shape[1] for one in loaded(image)] == [64, 128, 256, 512, 512]
+
+    def config(path: Path, **changes: Any) -> TrainConfig:
+        entries = ("perceptual_weight=10", f"perceptual_file={path}")
+        return TrainConfig(steps=1, width=2, downs=3, device="cpu", set=entries, **changes)
+
+    train(chips, tmp_path / "run", config(file))
+    assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"gan", "d", "l1", "perceptual"}
+    chipset = ChipSet.open(chips)
+    for path, message in (
+        (tmp_path / "none.pth", r"none\.pth: no such file"),
+        (other, "holds other weights than VGG-19's"),
+        (tmp_path / "torn.pth", "not a file of weights"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            build_networks(chipset, config(path))
+    with pytest.raises(ConfigError, match="go together: set both or neither"):
+        build_networks(chipset, TrainConfig(set=("perceptual_weight=10",)))
+    tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
+    with pytest.raises(ConfigError, match="red, green and blue, the target is a map of classes"):
+        build_networks(ChipSet.open(tmp_path / "maps"), config(file))
 
 
 def test_geo_resumes_bit_equal(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from geop2p.errors import ConfigError
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
+from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
@@ -25,13 +26,15 @@ class Networks:
         generator: From encoded source to encoded target.
         discriminator: Judges pairs; None where the target is a map of classes or the recipe has no adversarial loss.
         card: Of the generator.
-        device: Where both are.
+        device: Where they are.
+        vgg: Compares fake and real for the perceptual loss; None without.
     """
 
     generator: nn.Module
     discriminator: nn.Module | None
     card: Card
     device: torch.device
+    vgg: VGGFeatures | None = None
 
 
 def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
@@ -79,7 +82,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
             "set": list(config.set),
         },
     )
-    return Networks(generator.to(device), discriminator, card, device)
+    return Networks(generator.to(device), discriminator, card, device, _vgg(chipset, recipe, device))
 
 
 def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.Module:
@@ -99,6 +102,18 @@ def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.
         )
     init_weights(discriminator)
     return discriminator
+
+
+def _vgg(chipset: ChipSet, recipe: Recipe, device: torch.device) -> VGGFeatures | None:
+    if not recipe.perceptual_weight:
+        return None
+    if chipset.target.is_classes or chipset.target.channels != 3:
+        what = "a map of classes" if chipset.target.is_classes else f"{chipset.target.channels} bands"
+        raise ConfigError(
+            f"{chipset.folder}: the perceptual loss compares pictures of red, green and blue, the target is {what}; "
+            "leave perceptual_weight out"
+        )
+    return load_vgg(recipe.perceptual_file).to(device)
 
 
 def _check_size(chipset: ChipSet, generator: Generator) -> None:

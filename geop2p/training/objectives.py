@@ -88,10 +88,29 @@ def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]], valid: 
     total = torch.zeros((), device=valid.device)
     for scale_fake, scale_real in zip(fake, real, strict=True):
         for one, other in zip(scale_fake[:-1], scale_real[:-1], strict=True):
-            weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
-            difference = (one.float() - other.detach().float()).abs() * weights
-            total = total + difference.sum() / (weights.sum().clamp(min=1e-6) * one.shape[1])
+            total = total + _difference(one, other.detach(), valid)
     return total / len(fake)
+
+
+def perceptual(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...], valid: Tensor) -> Tensor:
+    """Weighted sum of the mean absolute differences of a fixed network's features (arXiv 1711.11585, section 3.3).
+
+    Args:
+        fake: Features of the layers.
+        real: The same of real images.
+        weights: Of the layers.
+        valid: (batch, 1, rows, cols) of 0 and 1; a feature weighs by its share of valid pixels.
+    """
+    total = torch.zeros((), device=valid.device)
+    for one, other, weight in zip(fake, real, weights, strict=True):
+        total = total + weight * _difference(one, other.detach(), valid)
+    return total
+
+
+def _difference(one: Tensor, other: Tensor, valid: Tensor) -> Tensor:
+    weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
+    difference = (one.float() - other.float()).abs() * weights
+    return difference.sum() / (weights.sum().clamp(min=1e-6) * one.shape[1])
 
 
 def gradient_penalty(judge: Callable[[Tensor], list[list[Tensor]]], real: Tensor, valid: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class Recipe:
         pixel_loss: The difference to the truth.
         pixel_weight: Its weight beside the adversarial term.
         feature_weight: Of the difference between the discriminator's features of real and fake.
+        perceptual_weight: Of the difference between VGG-19's features of real and fake; three-band targets only.
+        perceptual_file: VGG-19's weights.
         dice_weight: Of the Dice term beside the cross entropy, for maps as targets.
         r1_weight: Of the gradient penalty on real pairs.
         r1_every: Steps from one gradient penalty to the next, which counts as often.
@@ -72,6 +74,8 @@ class Recipe:
     pixel_loss: PixelLoss = "l1"
     pixel_weight: float = 100.0
     feature_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    perceptual_file: str = ""
     dice_weight: float = 0.0
     r1_weight: float = 0.0
     r1_every: int = 16
@@ -94,8 +98,10 @@ class Recipe:
             raise ConfigError(f"betas are {self.betas}, expected two numbers from 0 to below 1")
         if self.adversarial == "none" and (self.feature_weight or self.r1_weight):
             raise ConfigError("adversarial is none: without a discriminator feature_weight and r1_weight must be 0")
-        if self.adversarial == "none" and not self.pixel_weight:
+        if self.adversarial == "none" and not (self.pixel_weight or self.perceptual_weight):
             raise ConfigError("adversarial is none and pixel_weight is 0: nothing is left to learn from")
+        if bool(self.perceptual_weight) != bool(self.perceptual_file):
+            raise ConfigError("perceptual_weight and perceptual_file go together: set both or neither")
 
 
 _LARGE = 1e6
@@ -105,6 +111,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("scales", 1, 4),
     ("pixel_weight", 0, _LARGE),
     ("feature_weight", 0, _LARGE),
+    ("perceptual_weight", 0, _LARGE),
     ("dice_weight", 0, _LARGE),
     ("r1_weight", 0, _LARGE),
     ("r1_every", 1, _LARGE),
@@ -158,7 +165,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
     """
     changes: dict[str, Any] = {}
     if config.loss is not None:
-        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0}
+        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0}
     hints = typing.get_type_hints(Recipe)
     for entry in config.set:
         key, equals, text = entry.partition("=")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
+from geop2p.models.perceptual import TAP_WEIGHTS
 from geop2p.training.data import Batch
 from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
@@ -18,6 +19,7 @@ from geop2p.training.objectives import (
     gradient_penalty,
     masked_cross_entropy,
     masked_dice,
+    perceptual,
 )
 from geop2p.training.recipes import Recipe
 from geop2p.training.schedule import decay
@@ -37,7 +39,7 @@ class TrainingStep:
 
     def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
         self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
-        self.generator, self.discriminator = networks.generator, networks.discriminator
+        self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
         self.makes_classes = networks.card.target.is_classes
         self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
         self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
@@ -119,6 +121,11 @@ class TrainingStep:
                     real = self._judge(batch.source, batch.target)
                 losses["features"] = feature_matching(judged, real, batch.valid)
                 terms.append(recipe.feature_weight * losses["features"])
+        if self.vgg is not None:
+            with self._autocast():
+                fake_features, real_features = self.vgg(fake), self.vgg(batch.target)
+            losses["perceptual"] = perceptual(fake_features, real_features, TAP_WEIGHTS, batch.valid)
+            terms.append(recipe.perceptual_weight * losses["perceptual"])
         if recipe.pixel_weight:
             losses[recipe.pixel_loss] = PIXEL_LOSSES[recipe.pixel_loss](fake, batch.target, batch.valid)
             terms.append(recipe.pixel_weight * losses[recipe.pixel_loss])
