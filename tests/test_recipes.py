@@ -43,11 +43,12 @@ def test_every_named_recipe_is_there() -> None:
 
 def test_values_are_read_as_the_fields_are_annotated() -> None:
     config = TrainConfig(
-        set=("pixel_weight=10", "betas=0, 0.99", "d4=true", "downs=none", "patch=142", "up=resize", "encoder=vgg11")
+        set=("pixel_weight=10", "betas=0, 0.99", "d4=true", "downs=none", "patch=142", "up=resize", "skips=false")
     )
     recipe = recipe_of(config)
     assert (recipe.pixel_weight, recipe.betas, recipe.d4, recipe.downs) == (10.0, (0.0, 0.99), True, None)
-    assert (recipe.patch, recipe.up, recipe.encoder) == (142, "resize", "vgg11")
+    assert (recipe.patch, recipe.up, recipe.skips) == (142, "resize", False)
+    assert recipe_of(TrainConfig(set=("encoder=vgg11", "generator=smp"))).encoder == "vgg11"
     assert recipe_of(TrainConfig(set=("pixel_weight=10", "pixel_weight=20"))).pixel_weight == 20
     assert recipe_of(TrainConfig(recipe="pix2pix-geo", downs=6, batch_size=2)).downs == 6
     untouched = RECIPES["pix2pix-geo"]
@@ -69,6 +70,7 @@ def test_values_are_read_as_the_fields_are_annotated() -> None:
         ("betas=0.5", "betas is '0.5', expected a number,a number"),
         ("betas=0.5,1", "betas are"),
         ("downs=few", "downs is 'few', expected a whole number or none"),
+        ("encoder=vgg11", "encoder is for the generator smp, the generator is unet; leave it out"),
         ("adversarial=none", None),
     ],
 )

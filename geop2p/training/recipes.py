@@ -147,6 +147,17 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
 }
 
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "dropout": ("unet", "resnet"),
+    "up": ("unet", "resnet"),
+    "padding": ("unet", "resnet"),
+    "downs": ("unet",),
+    "skips": ("unet",),
+    "blocks": ("resnet",),
+    "architecture": ("smp",),
+    "encoder": ("smp",),
+}
+
 # Table 1 of arXiv 1611.07004: these terms and no other.
 _PRESETS: dict[LossPreset, dict[str, Any]] = {
     "l1": {"adversarial": "none", "pixel_loss": "l1", "r1_weight": 0.0},
@@ -176,7 +187,14 @@ def recipe_of(config: TrainConfig) -> Recipe:
         changes["downs"] = config.downs
     if config.batch_size is not None:
         changes["batch_size"] = config.batch_size
-    return dataclasses.replace(RECIPES[config.recipe], **changes)
+    recipe = dataclasses.replace(RECIPES[config.recipe], **changes)
+    for key, generators in _ONLY_FOR.items():
+        if key in changes and recipe.generator not in generators:
+            raise ConfigError(
+                f"{key} is for the generator {' and '.join(generators)}, the generator is {recipe.generator}; leave "
+                "it out"
+            )
+    return recipe
 
 
 def _parse(key: str, text: str, hint: Any) -> Any:
