@@ -6,8 +6,8 @@ The three jobs are functions, loaded on first use so that `import geop2p` needs 
     geop2p.train(chips, run, TrainConfig(...))
     geop2p.predict(model, input, output, PredictConfig(...))
 
-`geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.describe` says what a file is, and
-`geop2p.Translator.load(model)(array, valid)` translates one array.
+`geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.describe` says what a file is,
+`geop2p.list_systems` what can be trained, and `geop2p.Translator.load(model)(array, valid)` translates one array.
 """
 
 import importlib
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.mosaic.predictor import predict
     from geop2p.tiling.tiler import tile
+    from geop2p.training.systems import list_systems
     from geop2p.training.trainer import train
     from geop2p.translator import Translator
 
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate_mosaic": "geop2p.evaluation.mosaics",
     "check": "geop2p.evaluation.describe",
     "describe": "geop2p.evaluation.describe",
+    "list_systems": "geop2p.training.systems",
     "Translator": "geop2p.translator",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_mosaic",
+    "list_systems",
     "predict",
     "tile",
     "train",

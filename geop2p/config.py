@@ -23,7 +23,8 @@ SplitRule = Literal["block", "scene", "polygon", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 ChipFormat = Literal["geotiff", "packed", "virtual"]
-RecipeName = Literal["pix2pix"]
+RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
+LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -154,9 +155,11 @@ class TrainConfig:
     recipe: RecipeName = option("pix2pix", "Named set of networks, losses and optimiser.")
     epochs: int = option(200, "Passes over the training chips; the second half decays the learning rate to 0.")
     steps: int | None = option(None, "Optimisation steps instead of epochs; none: as --epochs says.")
-    batch_size: int = option(1, "Chips per step.")
+    batch_size: int | None = option(None, "Chips per step; none: as the recipe says.")
     width: int = option(64, "Channels of the first layer of generator and discriminator.")
-    downs: int | None = option(None, "Times the generator halves its input; none: down to 1x1, at most 8.")
+    downs: int | None = option(None, "Times the U-Net halves its input; none: as the recipe says.")
+    loss: LossPreset | None = option(None, "Terms of the loss, as in the paper's ablation; none: as the recipe says.")
+    set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
     balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
@@ -164,10 +167,11 @@ class TrainConfig:
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "width"):
+        for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
-        if self.steps is not None:
-            _at_least("steps", self.steps, 1)
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
         if self.downs is not None:
             _at_least("downs", self.downs, 2)
         _check_seed(self.seed)

@@ -33,7 +33,7 @@ def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
         assert options[field.name].help == field.metadata["help"]
 
 
-@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "info", "demo"])
+@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "info", "models", "demo"])
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0 and f"geop2p {name} " in result.stdout.split("Example")[1]
@@ -100,6 +100,24 @@ def test_tile_shows_what_each_split_holds_and_what_was_dropped(pair: tuple[Path,
     for reason, count in dropped.items():
         assert [*reason.split(), str(count)] in lines
     assert len(index) + sum(dropped.values()) == 18 * 26
+
+
+def test_models_are_listed_as_a_table_and_as_json() -> None:
+    shown, data = invoke("models"), json.loads(invoke("models", "--json").stdout)
+    assert shown.exit_code == 0 and "54,409,603" in shown.stdout
+    assert [entry["name"] for entry in data["systems"]] == ["pix2pix", "pix2pix-paper", "pix2pix-geo"]
+    assert all(f"  {entry['name']} " in shown.stdout for entries in data.values() for entry in entries)
+
+
+def test_repeated_settings_reach_the_recipe(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert invoke("tile", *pair, tmp_path / "chips", "--size", 32).exit_code == 0
+    small = ("train", tmp_path / "chips", tmp_path / "run", "--steps", 1, "--width", 2, "--loss", "l1+gan")
+    done = invoke(*small, "--set", "up=resize", "--set", "patch=16")
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["set"], config["loss"]) == (["up=resize", "patch=16"], "l1+gan")
+    wrong = invoke(*small, "--set", "patch=17")
+    assert wrong.exit_code == 1 and wrong.stderr.startswith("Error: patch is '17', expected 1 or 16")
 
 
 def test_errors_are_one_line_and_exit_with_one(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,14 +1,39 @@
-"""Golden figures of the networks (rule 9), and how far they look."""
+"""Golden figures of the networks (rule 9), the contract that every generator keeps, and how far they look."""
 
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from conftest import image_encoding
 from torch import nn
 
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
-from geop2p.models.layers import init_weights, norm_layer
-from geop2p.models.patchgan import PatchGAN
+from geop2p.models.layers import (
+    Generator,
+    ShuffledConv,
+    convolution,
+    init_weights,
+    norm_layer,
+    upsampling,
+    uses_input_statistics,
+)
+from geop2p.models.patchgan import LAYERS, MultiScale, PatchGAN
+from geop2p.models.resnet import ResNet
+from geop2p.models.smp import Smp
 from geop2p.models.unet import UNet
+from geop2p.translator import Card, Translator
+
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"downs": 4, "width": 4},
+    "resnet": {"blocks": 6, "width": 4},
+    "smp": {"architecture": "unet", "encoder": "mobilenet_v2"},
+}
+UPS = ("transposed", "resize", "pixelshuffle")
+PADDINGS = ("zero", "reflect", "replicate")
 
 
 def count(network: nn.Module) -> int:
@@ -21,23 +46,25 @@ def count(network: nn.Module) -> int:
         (lambda: UNet(3, 3, norm="instance"), 54_409_603),
         (lambda: UNet(3, 3, norm="batch"), 54_413_955),
         (lambda: UNet(3, 3, downs=7, norm="batch"), 41_828_995),
+        (lambda: ResNet(3, 3, blocks=9, norm="instance"), 11_378_179),
+        (lambda: PatchGAN(6, layers=0, norm="batch"), 9_024),
         (lambda: PatchGAN(6, norm="instance"), 2_767_809),
         (lambda: PatchGAN(6, norm="batch"), 2_768_705),
         (lambda: PatchGAN(6, layers=1, norm="batch"), 139_585),
         (lambda: PatchGAN(6, layers=2, norm="instance"), 666_049),
         (lambda: PatchGAN(6, layers=4, norm="batch"), 6_964_033),
         (lambda: PatchGAN(6, layers=5, norm="instance"), 11_157_441),
+        (lambda: MultiScale(39, patch=70, scales=2), 5_603_202),
     ],
 )
 def test_parameter_counts(network, parameters: int) -> None:
-    assert count(network()) == parameters
+    with torch.device("meta"):
+        assert count(network()) == parameters
 
 
-@pytest.mark.parametrize(
-    ("layers", "patches", "field"), [(1, 126, 16), (2, 62, 34), (3, 30, 70), (4, 14, 142), (5, 6, 286)]
-)
-def test_patch_sizes(layers: int, patches: int, field: int) -> None:
-    discriminator = PatchGAN(2, layers=layers, width=1)
+@pytest.mark.parametrize(("patch", "patches"), [(1, 256), (16, 126), (34, 62), (70, 30), (142, 14), (286, 6)])
+def test_patch_sizes(patch: int, patches: int) -> None:
+    discriminator = PatchGAN(2, layers=LAYERS[patch], width=1)
     assert discriminator(torch.zeros(1, 2, 256, 256)).shape == (1, 1, patches, patches)
     for module in discriminator.modules():
         if isinstance(module, nn.Conv2d):
@@ -48,7 +75,28 @@ def test_patch_sizes(layers: int, patches: int, field: int) -> None:
     output[0, 0, output.shape[2] // 2, output.shape[3] // 2].backward()
     assert image.grad is not None
     seen = image.grad[0, 0].abs().sum(dim=0).nonzero()
-    assert int(seen.max() - seen.min()) + 1 == field
+    assert int(seen.max() - seen.min()) + 1 == patch
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_scales_give_features_and_logits(spectral: bool) -> None:
+    network = MultiScale(5, patch=34, scales=2, width=4, with_spectral_norm=spectral)
+    init_weights(network)
+    fine, coarse = network(torch.randn(2, 5, 64, 64))
+    assert [tuple(one.shape[1:]) for one in fine] == [(4, 32, 32), (8, 16, 16), (16, 15, 15), (1, 14, 14)]
+    assert coarse[-1].shape == (2, 1, 6, 6)
+    smallest = network(torch.zeros(1, 5, network.smallest, network.smallest))
+    assert smallest[-1][-1].shape == (1, 1, 1, 1)
+
+
+def test_spectral_norms_are_one_from_the_first_step_on() -> None:
+    torch.manual_seed(0)
+    network = MultiScale(3, patch=34, width=8, with_spectral_norm=True)
+    init_weights(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            norm = float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), ord=2))
+            assert norm == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize(("downs", "field"), [(4, 45), (5, 93), (6, 189), (7, 381), (8, 765)])
@@ -56,8 +104,39 @@ def test_one_sided_field_of_the_unet(downs: int, field: int) -> None:
     assert one_sided_field(UNet(2, 1, downs=downs, width=1), 2, 2**downs) == field
 
 
-def test_a_field_wider_than_the_reach_is_unbounded() -> None:
+@pytest.mark.parametrize(("blocks", "field"), [(6, 60), (9, 84)])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_one_sided_field_of_the_residual_network(blocks: int, field: int, norm: str) -> None:
+    """169 pixels in all for nine blocks: 84 to each side and the pixel itself."""
+    assert one_sided_field(ResNet(2, 1, blocks=blocks, width=1, norm=norm), 2, 4) == field
+
+
+def test_fields_that_no_halo_covers_are_unbounded() -> None:
     assert one_sided_field(UNet(1, 1, downs=5, width=1), 1, 32, reach=64) is None
+
+    class Gate(nn.Module):
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            return source * source.mean(dim=(2, 3), keepdim=True).sigmoid()
+
+    class Stretch(nn.Module):
+        """Corners on corners: where a pixel comes from depends on the size of the whole."""
+
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            half = nn.functional.avg_pool2d(source, 2)
+            return nn.functional.interpolate(half, scale_factor=2, mode="bilinear", align_corners=True)
+
+    assert one_sided_field(Gate(), 1, 1, reach=64) is None
+    assert one_sided_field(Stretch(), 1, 2, reach=64) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "field"),
+    [("unet", "mobilenet_v2", 339), ("unet", "resnet34", 543), ("unet", "vgg11", 217), ("fpn", "resnet18", None)],
+)
+def test_fields_of_library_networks(architecture: str, encoder: str, field: int | None) -> None:
+    network = Smp(1, 1, architecture, encoder)
+    assert one_sided_field(network, 1, network.stride, reach=768) == field
+    assert uses_input_statistics(network) == (architecture == "fpn")  # its group norms
 
 
 def test_dropout_and_norms_sit_where_the_port_has_them() -> None:
@@ -68,14 +147,125 @@ def test_dropout_and_norms_sit_where_the_port_has_them() -> None:
     assert with_norm == [False, True, True, True, True, True, True, False]
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 4), (7, 1)])
-def test_every_generator_keeps_the_size(norm: str, inputs: int, outputs: int) -> None:
-    for build in GENERATORS.values():
-        network = build(in_channels=inputs, out_channels=outputs, downs=4, width=4, norm=norm)
-        assert network(torch.zeros(2, inputs, 32, 48)).shape == (2, outputs, 32, 48)
-    for build in DISCRIMINATORS.values():
-        assert build(in_channels=inputs, width=4)(torch.zeros(2, inputs, 64, 64)).shape == (2, 1, 6, 6)
+def build(name: str, inputs: int, outputs: int, **changes: Any) -> Generator:
+    torch.manual_seed(0)
+    network = GENERATORS[name](in_channels=inputs, out_channels=outputs, **SMALL[name] | changes)
+    if network.std is not None:
+        init_weights(network, 0.1)
+    return network
+
+
+def test_every_generator_is_under_contract() -> None:
+    assert set(SMALL) == set(GENERATORS)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("inputs", "outputs", "head"), [(1, 4, "tanh"), (7, 1, "logits")])
+def test_every_generator_keeps_the_size_and_learns_in_all_its_parts(
+    name: str, inputs: int, outputs: int, head: str
+) -> None:
+    network = build(name, inputs, outputs, norm="batch", head=head)
+    side = network.smallest
+    output = network(torch.randn(2, inputs, side, side + network.stride))
+    assert output.shape == (2, outputs, side, side + network.stride)
+    assert (output.abs().max() <= 1) == (head == "tanh") or head == "logits"
+    output.square().sum().backward()
+    unmoved = [key for key, one in network.named_parameters() if one.grad is None or not one.grad.any()]
+    assert not unmoved
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("norm", ["instance", "group", "none"])
+def test_every_generator_takes_every_norm(name: str, norm: str) -> None:
+    network = build(name, 2, 3, norm=norm)
+    assert uses_input_statistics(network) == (norm != "none")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert network(torch.randn(1, 2, network.smallest, network.smallest)).shape[1] == 3
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_generator_survives_saving_and_takes_odd_sizes(name: str, tmp_path: Path) -> None:
+    network = build(name, 5, 3, norm="batch")
+    card = Card(
+        generator=name,
+        arguments={"in_channels": 5, "out_channels": 3, "norm": "batch"} | SMALL[name],
+        source=image_encoding(bands=5),
+        target=image_encoding(bands=3),
+        pixel_size=None,
+        chip_size=64,
+        stride=network.stride,
+        field=None,
+        statistics="none",
+        recipe="pix2pix",
+        provenance={},
+    )
+    before = Translator(network, card)
+    before.save(tmp_path / "model.safetensors")
+    after = Translator.load(tmp_path / "model.safetensors")
+    values = np.random.default_rng(0).integers(0, 255, (5, 67, 95), dtype=np.uint8)
+    assert before(values).shape == (3, 67, 95)
+    assert np.array_equal(before(values), after(values))
+
+
+@pytest.mark.parametrize(("up", "padding"), [*itertools.product(UPS, PADDINGS)])
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_tiles_with_a_halo_of_the_field_equal_the_whole(name: str, up: str, padding: str) -> None:
+    """Fact 2 of exact mosaics, for trained-like weights: tiles cut at multiples of the stride agree everywhere."""
+    network = build(name, 2, 1, norm="batch", up=up, padding=padding, **({"downs": 3} if name == "unet" else {}))
+    check_halo(network)
+
+
+def test_tiles_of_library_networks_equal_the_whole() -> None:
+    check_halo(build("smp", 2, 1))
+
+
+def check_halo(network: Generator) -> None:
+    network.eval()
+    field = one_sided_field(network, 2, network.stride)
+    assert field is not None
+    halo = -(-field // network.stride) * network.stride
+    image = torch.randn(1, 2, 32, 2 * halo + 96)
+    with torch.inference_mode():
+        whole = network(image)[..., halo + 32 : halo + 64]
+        tile = network(image[..., 32 : 64 + 2 * halo])[..., halo:-halo]
+    assert torch.allclose(tile, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("up", "padding"), [*itertools.product(UPS, PADDINGS)])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_padding_replaces_the_zeros_beyond_the_border(up: str, padding: str, kernel: int) -> None:
+    """Of a constant, every square of 2x2 pixels is made alike up to the border, unless zeros lie beyond it."""
+    layer = upsampling(up, 2, 3, kernel, padding)
+    made = layer(torch.ones(1, 2, 8, 8)).detach()[0]
+    squares = made.reshape(3, 8, 2, 8, 2)
+    assert torch.allclose(squares, squares[:, 4:5, :, 4:5], atol=1e-6) == (padding != "zero")
+    halved = convolution(2, 3, kernel, 2, padding)(torch.ones(1, 2, 8, 8)).detach()
+    assert halved.shape == (1, 3, 4, 4)
+    assert torch.allclose(halved, halved[..., 2:3, 2:3], atol=1e-6) == (padding != "zero")
+
+
+def test_a_side_too_short_to_be_reflected_is_repeated() -> None:
+    layer = convolution(1, 1, 7, 1, "reflect")
+    nn.init.constant_(layer.weight, 1 / 49)
+    assert float((layer(torch.full((1, 1, 1, 2), 3.0)) - layer.bias).detach().max()) == pytest.approx(3)
+    assert UNet(1, 1, downs=3, width=2, up="pixelshuffle", padding="reflect")(torch.ones(1, 1, 8, 8)).shape[-1] == 8
+
+
+def test_shuffled_pixels_begin_as_nearest_neighbour() -> None:
+    network = UNet(2, 3, downs=3, width=4, up="pixelshuffle")
+    init_weights(network)
+    for module in network.modules():
+        if isinstance(module, ShuffledConv):
+            made = module(torch.randn(1, module[0].in_channels, 4, 4))
+            assert torch.allclose(made[..., ::2, ::2], made[..., 1::2, 1::2], atol=1e-6)
+
+
+def test_without_skips_nothing_passes_around_the_bottleneck() -> None:
+    network = UNet(1, 1, downs=4, width=4, norm="none", skips=False)
+    nn.init.zeros_(network.encoder[3][1].weight)
+    nn.init.zeros_(network.encoder[3][1].bias)
+    one, two = network(torch.randn(2, 1, 16, 16))
+    assert torch.equal(one, two)
 
 
 def test_initial_weights_are_drawn_from_a_narrow_normal() -> None:
@@ -87,6 +277,15 @@ def test_initial_weights_are_drawn_from_a_narrow_normal() -> None:
     assert float(gain.mean()) == pytest.approx(1, abs=0.02)
 
 
-def test_unknown_norms_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected instance or batch"):
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected instance, batch, group, none"):
         norm_layer("layer", 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="architecture 'vnet' is unknown; known: deeplabv3"):
+        Smp(1, 1, "vnet")
+    with pytest.raises(ValueError, match="unet cannot be built with encoder 'resnet1'"):
+        Smp(1, 1, "unet", "resnet1")
+
+
+def test_every_discriminator_takes_any_channels() -> None:
+    for builder in DISCRIMINATORS.values():
+        assert builder(in_channels=7, width=4)(torch.zeros(2, 7, 64, 64))[0][-1].shape == (2, 1, 6, 6)

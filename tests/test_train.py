@@ -18,7 +18,7 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training import trainer
 from geop2p.training.checkpoint import read_metrics
 from geop2p.training.data import Batch, ChipArrays, augment, encode_batch, epoch_order
-from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
+from geop2p.training.objectives import PIXEL_LOSSES, adversarial, fill, masked_cross_entropy, masked_l1
 from geop2p.training.schedule import decay
 from geop2p.translator import Translator, read_card
 
@@ -294,7 +294,7 @@ def test_a_malicious_checkpoint_is_not_executed(chips: Path, tmp_path: Path) -> 
 def test_losses_that_are_not_finite_stop_the_training(
     chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "masked_l1", lambda fake, *_: fake.sum() * torch.nan)
+    monkeypatch.setitem(PIXEL_LOSSES, "l1", lambda fake, *_: fake.sum() * torch.nan)
     with pytest.raises(GeoP2PError, match=r"loss gan and l1 and d is not finite at step .* lower --lr"):
         train(chips, tmp_path / "run", TINY)
 

@@ -43,13 +43,15 @@ def _declaration(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     declaration: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
     if hint is bool:
         return declaration | {"is_flag": True}
+    if typing.get_origin(hint) is tuple:
+        return declaration | {"type": typing.get_args(hint)[0], "multiple": True}
     declaration["show_default"] = field.default is not None
     return declaration | {"type": _type(hint)}
 
 
 def _type(hint: Any) -> Any:
     """The click type of a field's annotation."""
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(entry for entry in typing.get_args(hint) if entry is not type(None))
     if typing.get_origin(hint) is Literal:
         return click.Choice(typing.get_args(hint))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
-from geop2p.models.patchgan import PatchGAN
+from geop2p.models.layers import Generator
+from geop2p.models.patchgan import MultiScale
+from geop2p.models.resnet import ResNet
+from geop2p.models.smp import Smp
 from geop2p.models.unet import UNet
 
-GENERATORS: dict[str, Callable[..., UNet]] = {"unet": UNet}
-DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {"patchgan": PatchGAN}
+GENERATORS: dict[str, Callable[..., Generator]] = {"unet": UNet, "resnet": ResNet, "smp": Smp}
+DISCRIMINATORS: dict[str, Callable[..., MultiScale]] = {"patchgan": MultiScale}

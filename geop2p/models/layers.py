@@ -1,14 +1,39 @@
-"""What generators and discriminators share: the normalisation layers and the initial weights."""
+"""What generators and discriminators share: norms, padded convolutions, up-sampling and the initial weights."""
 
-from typing import Literal
+import math
+from typing import Any, Literal, cast, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
-Norm = Literal["instance", "batch"]
+Norm = Literal["instance", "batch", "group", "none"]
+Padding = Literal["zero", "reflect", "replicate"]
+Up = Literal["transposed", "resize", "pixelshuffle"]
+Head = Literal["tanh", "logits"]
+
+GROUPS = 32  # of group norm at most (Wu & He, ECCV 2018, arXiv 1803.08494)
+POWER_ITERATIONS = 15  # after which spectral norms fit fresh weights
+
+
+class Generator(nn.Module):
+    """A network from (batch, in_channels, rows, cols) to (batch, out_channels, rows, cols).
+
+    Attributes:
+        stride: Its down-sampling factor: sides of the input must be multiples of it.
+        smallest: Shortest side of the input that it can be trained on.
+        std: Standard deviation of the initial weights; None: the network draws its own.
+    """
+
+    stride: int
+    smallest: int
+    std: float | None = 0.02
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """A normalisation layer: instance norm without weights, or batch norm with them.
+    """A normalisation layer: instance norm without weights, batch or group norm with them, or none.
 
     Raises:
         ValueError: The name is not known.
@@ -17,22 +42,134 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
         return nn.InstanceNorm2d(channels)
     if norm == "batch":
         return nn.BatchNorm2d(channels)
-    raise ValueError(f"norm is '{norm}', expected instance or batch")
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f"norm is '{norm}', expected {', '.join(get_args(Norm))}")
 
 
 def has_own_shift(norm: Norm) -> bool:
     """Whether the norm adds its own bias, so that the convolution before it needs none."""
-    return norm == "batch"
+    return norm in ("batch", "group")
+
+
+def uses_input_statistics(network: nn.Module) -> bool:
+    """Whether the network, when it predicts, normalises by statistics of its input: then tiles see each other's cut."""
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d) and not module.track_running_stats:
+            return True
+        if isinstance(module, nn.GroupNorm):
+            return True
+    return False
+
+
+def convolution(ins: int, outs: int, kernel: int, stride: int, padding: Padding, bias: bool = True) -> nn.Conv2d:
+    """A convolution that keeps the side, or divides it by its stride."""
+    amount = (kernel - 1) // 2
+    if padding == "zero":
+        return nn.Conv2d(ins, outs, kernel, stride, amount, bias=bias)
+    return PaddedConv(ins, outs, kernel, stride, amount, bias=bias, padding_mode=padding)
+
+
+def upsampling(up: Up, ins: int, outs: int, kernel: int, padding: Padding, bias: bool = True) -> nn.Module:
+    """A convolution that doubles the side.
+
+    Args:
+        up: transposed: a transposed convolution; resize: nearest neighbour, then a 3x3 convolution (Odena et al.,
+            Distill 2016); pixelshuffle: a 3x3 convolution to four times the channels, then one pixel of each
+            (Shi et al., arXiv 1609.05158).
+        ins: Channels before.
+        outs: Channels after.
+        kernel: Side of the transposed kernel, 3 or 4.
+        padding: What lies beyond the border.
+        bias: Whether to add one.
+
+    Raises:
+        ValueError: The name is not known.
+    """
+    if up == "transposed":
+        extra = 4 - kernel
+        if padding == "zero":
+            return nn.ConvTranspose2d(ins, outs, kernel, 2, 1, extra, bias=bias)
+        return PaddedTransposedConv(ins, outs, kernel, extra, padding, bias)
+    if up == "resize":
+        return nn.Sequential(nn.Upsample(scale_factor=2), convolution(ins, outs, 3, 1, padding, bias))
+    if up == "pixelshuffle":
+        return ShuffledConv(convolution(ins, 4 * outs, 3, 1, padding, bias), nn.PixelShuffle(2))
+    raise ValueError(f"up is '{up}', expected {', '.join(get_args(Up))}")
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution with reflected or repeated borders, also where a side is too short to be reflected."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad, then convolve."""
+        padded = _pad(input, cast(int, self.padding[0]), self.padding_mode)
+        return functional.conv2d(padded, self.weight, self.bias, self.stride)
+
+
+class PaddedTransposedConv(nn.ConvTranspose2d):
+    """A transposed convolution that doubles the side and sees a reflected or repeated pixel beyond the border."""
+
+    def __init__(self, ins: int, outs: int, kernel: int, extra: int, mode: str, bias: bool) -> None:
+        super().__init__(ins, outs, kernel, 2, 3, extra, bias=bias)  # 1, and the two pixels that the padding adds
+        self.mode = mode
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Pad, then convolve."""
+        return super().forward(_pad(input, 1, self.mode), output_size)
+
+
+class ShuffledConv(nn.Sequential):
+    """A convolution to four times the channels, and the shuffle that makes each four a square of 2x2 pixels."""
+
+    def even_out(self) -> None:
+        """Start as nearest neighbour: the four share their weights (ICNR; Aitken et al., arXiv 1707.02937)."""
+        weight = cast(nn.Conv2d, self[0]).weight
+        with torch.no_grad():
+            weight.copy_(weight[::4].repeat_interleave(4, 0))
+
+
+def _pad(image: Tensor, amount: int, mode: str) -> Tensor:
+    if min(image.shape[-2:]) <= amount:
+        mode = "replicate"  # a single pixel is its own reflection
+    return functional.pad(image, (amount,) * 4, mode)
+
+
+def spectral(network: nn.Module) -> None:
+    """Divide the weights of every convolution by their spectral norm (Miyato et al., arXiv 1802.05957)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            spectral_norm(module)
 
 
 def init_weights(network: nn.Module, std: float = 0.02) -> None:
-    """Draw convolution weights from N(0, std) and batch-norm gains from N(1, std); biases are 0 (pix2pix, 6.2)."""
+    """Draw convolution weights from N(0, std) and norm gains from N(1, std); biases are 0 (pix2pix, 6.2)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, std)
-        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(_raw_weight(module), 0.0, std)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.normal_(module.weight, 1.0, std)
         else:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ShuffledConv):
+            module.even_out()
+        elif parametrize.is_parametrized(module, "weight"):
+            _refit(module)
+
+
+def _raw_weight(module: nn.Module) -> Tensor:
+    if parametrize.is_parametrized(module, "weight"):
+        return cast(Any, module).parametrizations.weight.original  # type: ignore[no-any-return]
+    return cast(Tensor, module.weight)
+
+
+def _refit(module: nn.Module) -> None:
+    """Bring a spectral norm's vectors to new weights: each look at the weight in training mode is an iteration."""
+    with torch.no_grad():
+        for _ in range(POWER_ITERATIONS):
+            _ = module.weight

@@ -1,19 +1,15 @@
 """The U-Net generator of pix2pix (Isola et al., CVPR 2017, arXiv 1611.07004, section 6.1.1)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from geop2p.models.layers import Norm, has_own_shift, norm_layer
-
-Head = Literal["tanh", "logits"]
+from geop2p.models.layers import Generator, Head, Norm, Padding, Up, convolution, has_own_shift, norm_layer, upsampling
 
 MAX_FACTOR = 8  # channels grow from `width` to at most 8 times it
 DROPOUT_FROM = 4  # level; the widest decoder levels but the innermost have dropout: three of eight
 
 
-class UNet(nn.Module):
+class UNet(Generator):
     """Encoder and decoder of 4x4 convolutions with stride 2, joined by skips at every level.
 
     No norm follows the first convolution or the innermost one, where one pixel has no variance. Dropout sits on
@@ -27,6 +23,9 @@ class UNet(nn.Module):
         norm: Normalisation layer.
         dropout: Probability on the levels that have it, while training.
         head: tanh for values in [-1, 1], logits for class scores.
+        skips: Whether the levels are joined; without it is the paper's encoder-decoder.
+        up: How the decoder doubles the side.
+        padding: What the convolutions see beyond the border.
     """
 
     def __init__(
@@ -38,11 +37,15 @@ class UNet(nn.Module):
         norm: Norm = "instance",
         dropout: float = 0.5,
         head: Head = "tanh",
+        skips: bool = True,
+        up: Up = "transposed",
+        padding: Padding = "zero",
     ) -> None:
         super().__init__()
         if downs < 2:
             raise ValueError(f"downs is {downs}, expected at least 2")
-        self.stride: int = 2**downs  # sides of the input must be multiples of it
+        self.stride = self.smallest = 2**downs
+        self.skips = skips
         bias = not has_own_shift(norm)
         outs = [width * min(2**level, MAX_FACTOR) for level in range(downs)]
         ins = [in_channels, *outs[:-1]]
@@ -51,21 +54,21 @@ class UNet(nn.Module):
         for level, (before, after) in enumerate(zip(ins, outs, strict=True)):
             outermost, innermost = level == 0, level == downs - 1
             down: list[nn.Module] = [] if outermost else [nn.LeakyReLU(0.2)]
-            down.append(nn.Conv2d(before, after, 4, 2, 1, bias=bias))
+            down.append(convolution(before, after, 4, 2, padding, bias=bias))
             if not (outermost or innermost):
                 down.append(norm_layer(norm, after))
             self.encoder.append(nn.Sequential(*down))
 
-            deep = after if innermost else 2 * after
-            up: list[nn.Module] = [nn.ReLU()]
+            deep = 2 * after if skips and not innermost else after
+            rise: list[nn.Module] = [nn.ReLU()]
             if outermost:
-                up.append(nn.ConvTranspose2d(deep, out_channels, 4, 2, 1))
-                up += [nn.Tanh()] if head == "tanh" else []
+                rise.append(upsampling(up, deep, out_channels, 4, padding))
+                rise += [nn.Tanh()] if head == "tanh" else []
             else:
-                up += [nn.ConvTranspose2d(deep, before, 4, 2, 1, bias=bias), norm_layer(norm, before)]
+                rise += [upsampling(up, deep, before, 4, padding, bias=bias), norm_layer(norm, before)]
                 if DROPOUT_FROM <= level < downs - 1:
-                    up.append(nn.Dropout(dropout))
-            self.decoder.append(nn.Sequential(*up))
+                    rise.append(nn.Dropout(dropout))
+            self.decoder.append(nn.Sequential(*rise))
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate a batch.
@@ -76,14 +79,15 @@ class UNet(nn.Module):
         Returns:
             (batch, out_channels, rows, cols).
         """
-        skips: list[Tensor] = []
+        levels: list[Tensor] = []
         features = source
         for layer in self.encoder:
             features = layer(features)
-            skips.append(features)
-        skips.pop()
+            levels.append(features)
+        levels.pop()
         for layer in reversed(self.decoder):
             features = layer(features)
-            if skips:
-                features = torch.cat([skips.pop(), features], dim=1)
+            if levels:
+                skip = levels.pop()
+                features = torch.cat([skip, features], dim=1) if self.skips else features
         return features

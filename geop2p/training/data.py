@@ -108,7 +108,14 @@ def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float
 
 
 def augment(
-    batch: Batch, rows: Indices, seed: int, epoch: int, jitter: float, flip: bool, classes: tuple[bool, bool]
+    batch: Batch,
+    rows: Indices,
+    seed: int,
+    epoch: int,
+    jitter: float,
+    flip: bool,
+    classes: tuple[bool, bool],
+    d4: bool = False,
 ) -> Batch:
     """Enlarge, crop and mirror a batch; the draw of a chip depends on seed, epoch and its row alone.
 
@@ -123,6 +130,7 @@ def augment(
         jitter: Factor of the enlargement before the crop.
         flip: Whether to mirror half of the chips.
         classes: Whether source and target are maps of classes.
+        d4: Whether to draw one of the eight turns and mirror images of a square.
     """
     size = batch.valid.shape[-1]
     large = round(size * jitter)
@@ -135,11 +143,17 @@ def augment(
         draw = np.random.default_rng([seed, epoch, int(row), 1])
         top, left = (int(value) for value in draw.integers(0, large - size + 1, 2))
         crop = image[:, top : top + size, left : left + size]
-        crops.append(crop.flip(-1) if flip and draw.random() < 0.5 else crop)
+        crop = crop.flip(-1) if flip and draw.random() < 0.5 else crop
+        crops.append(_turned(crop, int(draw.integers(8))) if d4 else crop)
     stacked = torch.stack(crops)
     source, target, holes = torch.split(stacked, [source.shape[1], target.shape[1], 1], dim=1)
     valid = (holes == 0).float()
     return Batch(source * valid, target * valid, valid)
+
+
+def _turned(image: Tensor, element: int) -> Tensor:
+    """An element of the dihedral group D4: quarter turns, and from the fifth on mirrored first."""
+    return torch.rot90(image.flip(-1) if element >= 4 else image, element % 4, (-2, -1))
 
 
 def _enlarge(image: Tensor, side: int, nearest: bool) -> Tensor:

@@ -11,9 +11,10 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ConfigError
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
-from geop2p.models.layers import init_weights
+from geop2p.models.layers import Generator, init_weights, uses_input_statistics
+from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
-from geop2p.training.recipes import RECIPES, Recipe
+from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
 
 
@@ -23,39 +24,43 @@ class Networks:
 
     Attributes:
         generator: From encoded source to encoded target.
-        discriminator: Judges pairs; None where the target is a map of classes.
+        discriminator: Judges pairs; None where the target is a map of classes or the recipe has no adversarial loss.
         card: Of the generator.
-        device: Where both are.
+        device: Where they are.
+        vgg: Compares fake and real for the perceptual loss; None without.
     """
 
     generator: nn.Module
     discriminator: nn.Module | None
     card: Card
     device: torch.device
+    vgg: VGGFeatures | None = None
 
 
 def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
     """Make generator and discriminator for a chip set; the seed decides their weights.
 
     Raises:
-        ConfigError: The chip size cannot be halved as often as asked, or the device is not there.
+        ConfigError: The chips are too small for the networks, the settings do not fit, or the device is not there.
     """
-    recipe, device = RECIPES[config.recipe], resolve_device(config.device)
+    recipe, device = recipe_of(config), resolve_device(config.device)
+    if chipset.target.is_classes and config.loss is not None:
+        raise ConfigError(
+            f"loss is '{config.loss}', but the target of {chipset.folder} is a map of classes, which is trained by "
+            "cross entropy; leave --loss out (--set dice_weight=1 adds a Dice term)"
+        )
     arguments = _generator_arguments(chipset, config, recipe)
     torch.manual_seed(config.seed)
-    generator = GENERATORS[recipe.generator](**arguments)
-    init_weights(generator)
+    try:
+        generator = GENERATORS[recipe.generator](**arguments)
+    except ValueError as error:
+        raise ConfigError(f"generator '{recipe.generator}': {error}") from error
+    if generator.std is not None:
+        init_weights(generator, generator.std)
+    _check_size(chipset, generator)
     discriminator = None
-    if not chipset.target.is_classes:
-        discriminator = DISCRIMINATORS[recipe.discriminator](
-            in_channels=chipset.source.channels + chipset.target.channels,
-            layers=recipe.layers,
-            width=config.width,
-            norm=recipe.norm,
-        )
-        init_weights(discriminator)
-        discriminator = discriminator.to(device)
-    twin = GENERATORS[recipe.generator](**arguments | {"width": 1})  # the width does not change the field
+    if not chipset.target.is_classes and recipe.adversarial != "none":
+        discriminator = _discriminator(chipset, config, recipe).to(device)
     card = Card(
         generator=recipe.generator,
         arguments=arguments,
@@ -64,8 +69,8 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
         pixel_size=chipset.pixel_size,
         chip_size=chipset.size,
         stride=generator.stride,
-        field=one_sided_field(twin, chipset.source.channels, generator.stride),
-        statistics="tile" if recipe.norm == "instance" else "none",
+        field=_field(recipe.generator, arguments),
+        statistics="tile" if uses_input_statistics(generator) else "none",
         recipe=config.recipe,
         provenance={
             "geop2p": importlib.metadata.version("geop2p"),
@@ -73,26 +78,82 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
             "chips": chipset.folder.name,
             "scenes": [scene.id for scene in chipset.scenes],
             "seed": config.seed,
+            "loss": config.loss,
+            "set": list(config.set),
         },
     )
-    return Networks(generator.to(device), discriminator, card, device)
+    return Networks(generator.to(device), discriminator, card, device, _vgg(chipset, recipe, device))
+
+
+def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.Module:
+    discriminator = DISCRIMINATORS[recipe.discriminator](
+        in_channels=chipset.target.channels + (chipset.source.channels if recipe.conditional else 0),
+        patch=recipe.patch,
+        scales=recipe.scales,
+        width=config.width,
+        norm=recipe.discriminator_norm,
+        with_spectral_norm=recipe.spectral_norm,
+    )
+    if chipset.size < discriminator.smallest:
+        raise ConfigError(
+            f"{chipset.folder}: chips of {chipset.size} pixels are too small for a discriminator of {recipe.patch} "
+            f"pixels at {recipe.scales} scales, which needs {discriminator.smallest}; use --set patch=... or --set "
+            "scales=... with less, or tile with a larger --size"
+        )
+    init_weights(discriminator)
+    return discriminator
+
+
+def _vgg(chipset: ChipSet, recipe: Recipe, device: torch.device) -> VGGFeatures | None:
+    if not recipe.perceptual_weight:
+        return None
+    if chipset.target.is_classes or chipset.target.channels != 3:
+        what = "a map of classes" if chipset.target.is_classes else f"{chipset.target.channels} bands"
+        raise ConfigError(
+            f"{chipset.folder}: the perceptual loss compares pictures of red, green and blue, the target is {what}; "
+            "leave perceptual_weight out"
+        )
+    return load_vgg(recipe.perceptual_file).to(device)
+
+
+def _check_size(chipset: ChipSet, generator: Generator) -> None:
+    size, least = chipset.size, generator.smallest
+    if size % generator.stride or size < least:
+        raise ConfigError(
+            f"{chipset.folder}: chips of {size} pixels do not fit the generator, which needs multiples of "
+            f"{generator.stride} from {least} on; tile with such a --size"
+        )
+
+
+def _field(name: str, arguments: dict[str, Any]) -> int | None:
+    """The field, measured on a twin of width 1 where there is a width, which does not change the field."""
+    narrow = {key: 1 for key in ("width",) if key in arguments}
+    twin = GENERATORS[name](**arguments | narrow)
+    return one_sided_field(twin, arguments["in_channels"], twin.stride, rows=max(twin.stride, twin.smallest // 2))
 
 
 def _generator_arguments(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "in_channels": chipset.source.channels,
+        "out_channels": chipset.target.channels,
+        "norm": recipe.norm,
+        "head": "logits" if chipset.target.is_classes else "tanh",
+    }
+    if recipe.generator == "smp":
+        return arguments | {"architecture": recipe.architecture, "encoder": recipe.encoder}
+    arguments |= {"width": config.width, "dropout": recipe.dropout, "up": recipe.up, "padding": recipe.padding}
+    if recipe.generator == "resnet":
+        return arguments | {"blocks": recipe.blocks}
+    return arguments | {"downs": _downs(chipset, recipe), "skips": recipe.skips}
+
+
+def _downs(chipset: ChipSet, recipe: Recipe) -> int:
     halvings = (chipset.size & -chipset.size).bit_length() - 1
-    downs = min(8, halvings) if config.downs is None else config.downs
+    downs = min(8, halvings) if recipe.downs is None else recipe.downs
     if chipset.size % 2**downs or downs < 2:
         hint = f"use --downs {min(8, halvings)} or less, or " if halvings >= 2 else ""
         raise ConfigError(
             f"{chipset.folder}: chips of {chipset.size} pixels cannot be halved {max(downs, 2)} times; {hint}tile with "
             "a --size that is a power of 2"
         )
-    return {
-        "in_channels": chipset.source.channels,
-        "out_channels": chipset.target.channels,
-        "downs": downs,
-        "width": config.width,
-        "norm": recipe.norm,
-        "dropout": recipe.dropout,
-        "head": "logits" if chipset.target.is_classes else "tanh",
-    }
+    return downs

@@ -1,51 +1,253 @@
-"""Recipes: named, frozen sets of networks, losses and optimiser."""
+"""Recipes: named, frozen sets of networks, losses and optimiser, and the changes that a user makes to one."""
 
+import dataclasses
+import types
+import typing
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from geop2p.config import RecipeName
-from geop2p.models.layers import Norm
+from geop2p.config import LossPreset, RecipeName, TrainConfig
+from geop2p.errors import ConfigError
+from geop2p.models.layers import Norm, Padding, Up
+from geop2p.models.patchgan import Patch
+from geop2p.training.objectives import AdversarialLoss, PixelLoss
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training is made of, sizes and durations left to `TrainConfig`.
+    """What a training is made of, width and duration left to `TrainConfig`.
 
     Attributes:
         generator: Name in the registry of generators.
-        norm: Normalisation of generator and discriminator.
-        dropout: Of the generator.
+        norm: Normalisation of the generator.
+        dropout: Of the U-Net and the residual network.
+        up: How they double the side.
+        padding: What they see beyond the border.
+        downs: Times the U-Net halves its input; None: down to 1x1, at most 8.
+        skips: Whether the U-Net's levels are joined.
+        blocks: Of the residual network.
+        architecture: Of segmentation-models-pytorch.
+        encoder: Of segmentation-models-pytorch.
         discriminator: Name in the registry of discriminators.
-        layers: Convolutions with stride 2 in the discriminator.
-        l1_weight: Of the L1 term beside the adversarial term.
+        patch: Side in pixels of what one answer of the discriminator sees.
+        scales: Discriminators, each at half the resolution of the one before.
+        conditional: Whether they see the source beside the target.
+        discriminator_norm: Their normalisation.
+        spectral_norm: Whether their weights are divided by their spectral norm.
+        adversarial: Their loss; none: no discriminator.
+        pixel_loss: The difference to the truth.
+        pixel_weight: Its weight beside the adversarial term.
+        feature_weight: Of the difference between the discriminator's features of real and fake.
+        perceptual_weight: Of the difference between VGG-19's features of real and fake; three-band targets only.
+        perceptual_file: VGG-19's weights.
+        dice_weight: Of the Dice term beside the cross entropy, for maps as targets.
+        r1_weight: Of the gradient penalty on real pairs.
+        r1_every: Steps from one gradient penalty to the next, which counts as often.
         discriminator_weight: Of the sum of the real and the fake loss.
+        discriminator_lr: Learning rate of the discriminator, as a factor of the generator's.
         betas: Of Adam.
+        batch_size: Chips per step.
+        ema: Decay of the running mean of the generator's weights, which is what is kept; 0: the last weights are.
+        statistics_chips: Training chips that batch-norm statistics are estimated on before they are used.
         jitter: Chips are enlarged by this factor, then cropped to their size at random.
         flip: Whether half of the chips are mirrored left to right.
+        d4: Whether chips are turned and mirrored; never where a side is SAR or elevation.
     """
 
-    generator: str
-    norm: Norm
-    dropout: float
-    discriminator: str
-    layers: int
-    l1_weight: float
-    discriminator_weight: float
-    betas: tuple[float, float]
-    jitter: float
-    flip: bool
+    generator: Literal["unet", "resnet", "smp"] = "unet"
+    norm: Norm = "instance"
+    dropout: float = 0.5
+    up: Up = "transposed"
+    padding: Padding = "zero"
+    downs: int | None = None
+    skips: bool = True
+    blocks: Literal[6, 9] = 9
+    architecture: str = "unet"
+    encoder: str = "resnet34"
+    discriminator: Literal["patchgan"] = "patchgan"
+    patch: Patch = 70
+    scales: int = 1
+    conditional: bool = True
+    discriminator_norm: Norm = "instance"
+    spectral_norm: bool = False
+    adversarial: AdversarialLoss | Literal["none"] = "bce"
+    pixel_loss: PixelLoss = "l1"
+    pixel_weight: float = 100.0
+    feature_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    perceptual_file: str = ""
+    dice_weight: float = 0.0
+    r1_weight: float = 0.0
+    r1_every: int = 16
+    discriminator_weight: float = 0.5
+    discriminator_lr: float = 1.0
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch_size: int = 1
+    ema: float = 0.0
+    statistics_chips: int = 256
+    jitter: float = 286 / 256
+    flip: bool = True
+    d4: bool = False
 
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value}, expected {low} to {high}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are {self.betas}, expected two numbers from 0 to below 1")
+        if self.adversarial == "none" and (self.feature_weight or self.r1_weight):
+            raise ConfigError("adversarial is none: without a discriminator feature_weight and r1_weight must be 0")
+        if self.adversarial == "none" and not (self.pixel_weight or self.perceptual_weight):
+            raise ConfigError("adversarial is none and pixel_weight is 0: nothing is left to learn from")
+        if bool(self.perceptual_weight) != bool(self.perceptual_file):
+            raise ConfigError("perceptual_weight and perceptual_file go together: set both or neither")
+
+
+_LARGE = 1e6
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("dropout", 0, 0.95),
+    ("downs", 2, 10),
+    ("scales", 1, 4),
+    ("pixel_weight", 0, _LARGE),
+    ("feature_weight", 0, _LARGE),
+    ("perceptual_weight", 0, _LARGE),
+    ("dice_weight", 0, _LARGE),
+    ("r1_weight", 0, _LARGE),
+    ("r1_every", 1, _LARGE),
+    ("discriminator_weight", 0, _LARGE),
+    ("discriminator_lr", 0, 100),
+    ("batch_size", 1, _LARGE),
+    ("ema", 0, 0.99999),
+    ("statistics_chips", 1, _LARGE),
+    ("jitter", 1, 2),
+)
 
 RECIPES: dict[RecipeName, Recipe] = {
-    "pix2pix": Recipe(
-        generator="unet",
-        norm="instance",
-        dropout=0.5,
-        discriminator="patchgan",
-        layers=3,
-        l1_weight=100.0,
-        discriminator_weight=0.5,
-        betas=(0.5, 0.999),
-        jitter=286 / 256,
-        flip=True,
-    )
+    # the network and losses of the slides: the PyTorch port with instance norm
+    "pix2pix": Recipe(),
+    # arXiv 1611.07004: batch norm; its statistics are re-estimated, so that prediction does not depend on the tile
+    "pix2pix-paper": Recipe(norm="batch", discriminator_norm="batch"),
+    # ours: tile-independent statistics, a finite field, and nothing that resamples the ground
+    "pix2pix-geo": Recipe(
+        norm="batch",
+        dropout=0.0,
+        up="resize",
+        padding="reflect",
+        downs=5,
+        scales=2,
+        spectral_norm=True,
+        adversarial="hinge",
+        feature_weight=10.0,
+        batch_size=4,
+        ema=0.999,
+        jitter=1.0,
+        flip=False,
+        d4=True,
+    ),
 }
+
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "dropout": ("unet", "resnet"),
+    "up": ("unet", "resnet"),
+    "padding": ("unet", "resnet"),
+    "downs": ("unet",),
+    "skips": ("unet",),
+    "blocks": ("resnet",),
+    "architecture": ("smp",),
+    "encoder": ("smp",),
+}
+
+# Table 1 of arXiv 1611.07004: these terms and no other.
+_PRESETS: dict[LossPreset, dict[str, Any]] = {
+    "l1": {"adversarial": "none", "pixel_loss": "l1", "r1_weight": 0.0},
+    "gan": {"conditional": False, "pixel_weight": 0.0},
+    "cgan": {"conditional": True, "pixel_weight": 0.0},
+    "l1+gan": {"conditional": False, "pixel_loss": "l1"},
+    "l1+cgan": {"conditional": True, "pixel_loss": "l1"},
+}
+
+
+def recipe_of(config: TrainConfig) -> Recipe:
+    """The recipe that is named, with the loss preset and the single values that were set.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not of its type or out of its range.
+    """
+    changes: dict[str, Any] = {}
+    if config.loss is not None:
+        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0}
+    hints = typing.get_type_hints(Recipe)
+    for entry in config.set:
+        key, equals, text = entry.partition("=")
+        if not equals or key not in hints:
+            raise ConfigError(f"set is '{entry}', expected KEY=VALUE with one of the keys {', '.join(sorted(hints))}")
+        changes[key] = _parse(key, text, hints[key])
+    if config.downs is not None:
+        changes["downs"] = config.downs
+    if config.batch_size is not None:
+        changes["batch_size"] = config.batch_size
+    recipe = dataclasses.replace(RECIPES[config.recipe], **changes)
+    for key, generators in _ONLY_FOR.items():
+        if key in changes and recipe.generator not in generators:
+            raise ConfigError(
+                f"{key} is for the generator {' and '.join(generators)}, the generator is {recipe.generator}; leave "
+                "it out"
+            )
+    return recipe
+
+
+def _parse(key: str, text: str, hint: Any) -> Any:
+    """The value that a text means for a field annotated so."""
+    for choice in _choices(hint):
+        found = _match(text, choice)
+        if found is not _NO_MATCH:
+            return found
+    raise ConfigError(f"{key} is '{text}', expected {' or '.join(_name(choice) for choice in _choices(hint))}")
+
+
+_NO_MATCH = object()
+
+
+@dataclass(frozen=True)
+class _Exactly:
+    """One value of a closed vocabulary."""
+
+    value: Any
+
+
+def _choices(hint: Any) -> list[Any]:
+    """A hint as its alternatives: the members of unions and literals, each by itself."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+    if typing.get_origin(hint) is Literal:
+        return [_Exactly(value) for value in typing.get_args(hint)]
+    return [hint]
+
+
+def _match(text: str, hint: Any) -> Any:
+    if isinstance(hint, _Exactly):
+        return hint.value if text == str(hint.value) else _NO_MATCH
+    if typing.get_origin(hint) is tuple:
+        parts = [_match(part.strip(), kind) for part, kind in zip(text.split(","), typing.get_args(hint), strict=False)]
+        fits = len(text.split(",")) == len(typing.get_args(hint)) and _NO_MATCH not in parts
+        return tuple(parts) if fits else _NO_MATCH
+    if hint is types.NoneType:
+        return None if text == "none" else _NO_MATCH
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), _NO_MATCH)
+    if hint is str:
+        return text
+    try:
+        return hint(text)
+    except ValueError:
+        return _NO_MATCH
+
+
+def _name(hint: Any) -> str:
+    if isinstance(hint, _Exactly):
+        return str(hint.value)
+    if typing.get_origin(hint) is tuple:
+        return ",".join(_name(part) for part in typing.get_args(hint))
+    names = {types.NoneType: "none", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return names[hint]

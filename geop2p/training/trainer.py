@@ -6,18 +6,20 @@ import logging
 import math
 import shutil
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from geop2p.config import TrainConfig
+from geop2p.config import Kind, TrainConfig
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.calibration import batch_norms, estimate_statistics
 from geop2p.training.checkpoint import (
     CONFIG,
     append_metrics,
@@ -29,15 +31,17 @@ from geop2p.training.checkpoint import (
 )
 from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
 from geop2p.training.networks import Networks, build_networks
-from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
-from geop2p.training.recipes import RECIPES
+from geop2p.training.recipes import recipe_of
 from geop2p.training.schedule import decay
+from geop2p.training.step import TrainingStep
 from geop2p.training.validation import validate, write_samples
 from geop2p.translator import FILE_NAME, Card, Translator
 
 log = logging.getLogger(__name__)
 
 SAMPLE_TIMES = 40  # sample pictures a training leaves at most
+STATISTICS_BATCH = 8  # chips whose variance is taken together
+LOOKING: set[Kind] = {"sar", "elevation"}  # seen from one side or lit from one: turning a chip changes what it shows
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def train(
     if overwrite and (run / CONFIG).exists():
         shutil.rmtree(run)
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    settings["set"] = list(config.set)  # as JSON gives it back
     claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
     return _Training(chipset, networks, run, config, progress).run()
 
@@ -99,32 +104,22 @@ class _Training:
 
     def __init__(self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool) -> None:
         self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
-        self.recipe, self.device = RECIPES[config.recipe], networks.device
-        self.generator, self.discriminator, self.card = networks.generator, networks.discriminator, networks.card
-        self.optimizer_g = self._optimizer(networks.generator)
-        if networks.discriminator is not None:
-            self.optimizer_d = self._optimizer(networks.discriminator)
+        self.recipe, self.device, self.card = recipe_of(config), networks.device, networks.card
+        self.batch_size = self.recipe.batch_size
         self.chips = ChipArrays.load(chipset, "train", progress)
         self.validation = ChipArrays.load(chipset, "val", progress)
-        self.steps_per_epoch = math.ceil(len(self.chips) / config.batch_size)
+        self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
+        self.update = TrainingStep(networks, self.recipe, config, self.total)
         self.step, self.images, self.seconds = 0, 0, 0.0
         self._restore()
-
-    def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
-        fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(network.parameters(), self.config.lr, self.recipe.betas, fused=fused)
 
     def _restore(self) -> None:
         state = load_state(self.folder, self.device)
         if state is None:
             rewind_metrics(self.folder, 0)
             return
-        self.generator.load_state_dict(state["generator"])
-        self.optimizer_g.load_state_dict(state["optimizer_g"])
-        if self.discriminator is not None:
-            self.discriminator.load_state_dict(state["discriminator"])
-            self.optimizer_d.load_state_dict(state["optimizer_d"])
+        self.update.load_state(state)
         self.step, self.seconds = state["step"], state["seconds"]
         rewind_metrics(self.folder, self.step)
 
@@ -156,13 +151,13 @@ class _Training:
 
     def _train_epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         """Run the steps of an epoch; the mean of each loss."""
-        self.generator.train()
+        self.update.generator.train()
         weights = self.chips.weights if self.config.balance else None
         order = epoch_order(self.config.seed, epoch, len(self.chips), weights)
         sums: dict[str, Tensor] = {}
         count = 0
-        for rows in batches(order, self.config.batch_size):
-            losses = self._train_step(self._batch(rows, epoch), self.step)
+        for rows in batches(order, self.batch_size):
+            losses = self.update(self._batch(rows, epoch), self.step)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
             self.step, self.images, count = self.step + 1, self.images + len(rows), count + 1
@@ -178,46 +173,9 @@ class _Training:
     def _batch(self, rows: Indices, epoch: int) -> Batch:
         source, target = self.chipset.source, self.chipset.target
         batch = encode_batch(self.chips, rows, source, target).to(self.device)
-        classes = (source.is_classes, target.is_classes)
-        return augment(batch, rows, self.config.seed, epoch, self.recipe.jitter, self.recipe.flip, classes)
-
-    def _train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One update of discriminator and generator (arXiv 1611.07004, section 3), or of the generator alone."""
-        torch.manual_seed((self.config.seed << 32) + step)  # dropout: a function of seed and step, so runs resume
-        for optimizer in [self.optimizer_g] + ([self.optimizer_d] if self.discriminator is not None else []):
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.lr * decay(step, self.total)
-        with self._autocast():
-            output = self.generator(batch.source)
-        if self.discriminator is None:
-            loss = masked_cross_entropy(output.float(), batch.target, batch.valid)
-            _update(self.optimizer_g, loss)
-            return {"cross_entropy": loss.detach()}
-
-        discriminator, recipe, valid = self.discriminator, self.recipe, batch.valid
-        fake = fill(output.float(), valid)
-        discriminator.requires_grad_(True)
-        with self._autocast():
-            on_fake = discriminator(torch.cat([batch.source, fake.detach()], dim=1))
-            on_real = discriminator(torch.cat([batch.source, batch.target], dim=1))
-        loss_fake, loss_real = adversarial(on_fake.float(), False, valid), adversarial(on_real.float(), True, valid)
-        loss_d = recipe.discriminator_weight * (loss_fake + loss_real)
-        _update(self.optimizer_d, loss_d)
-
-        discriminator.requires_grad_(False)
-        with self._autocast():
-            judged = discriminator(torch.cat([batch.source, fake], dim=1))
-        loss_gan = adversarial(judged.float(), True, valid)
-        loss_l1 = masked_l1(fake, batch.target, valid)
-        _update(self.optimizer_g, loss_gan + recipe.l1_weight * loss_l1)
-        return {"gan": loss_gan.detach(), "l1": loss_l1.detach(), "d": loss_d.detach()}
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        wanted = self.config.precision
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        if wanted == "bf16" or (wanted == "auto" and has_bf16):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        classes, recipe = (source.is_classes, target.is_classes), self.recipe
+        d4 = recipe.d4 and not {source.kind, target.kind} & LOOKING
+        return augment(batch, rows, self.config.seed, epoch, recipe.jitter, recipe.flip, classes, d4)
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -229,8 +187,10 @@ class _Training:
 
     def _finish_epoch(self, epoch: int, losses: dict[str, float], start: float) -> None:
         """Validate, draw, log and save: a repeated command goes on from here."""
-        translator = Translator(self.generator, self._card_now())
-        scores = validate(translator, self.validation, self.config.batch_size) if len(self.validation) else None
+        if batch_norms(self.update.result):
+            estimate_statistics(self.update.result, self._some_sources())
+        translator = Translator(self.update.result, self._card_now())
+        scores = validate(translator, self.validation, self.batch_size) if len(self.validation) else None
         epochs = math.ceil(self.total / self.steps_per_epoch)
         every = math.ceil(epochs / SAMPLE_TIMES)
         if (epoch + 1) % every == 0 or self.step == self.total:
@@ -240,21 +200,18 @@ class _Training:
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         append_metrics(self.folder, entry | {"losses": losses, "val": scores, "seconds": round(self.seconds, 2)})
         translator.save(self.folder / FILE_NAME)
-        state = {"step": self.step, "seconds": self.seconds, "generator": self.generator.state_dict()}
-        state["optimizer_g"] = self.optimizer_g.state_dict()
-        if self.discriminator is not None:
-            state |= {"discriminator": self.discriminator.state_dict(), "optimizer_d": self.optimizer_d.state_dict()}
-        save_state(self.folder, state)
+        save_state(self.folder, {"step": self.step, "seconds": self.seconds} | self.update.state())
+
+    def _some_sources(self) -> Iterator[Tensor]:
+        """Chips as they are, spread over the training ground, in batches of nearly one size."""
+        count = min(self.recipe.statistics_chips, len(self.chips))
+        rows = np.linspace(0, len(self.chips) - 1, count).round().astype(np.int64)
+        for some in np.array_split(rows, math.ceil(count / STATISTICS_BATCH)):
+            yield encode_batch(self.chips, some, self.chipset.source, self.chipset.target).to(self.device).source
 
     def _card_now(self) -> Card:
         counts = {"train_chips": len(self.chips), "steps": self.step, "of_steps": self.total}
         return dataclasses.replace(self.card, provenance=self.card.provenance | counts)
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def _best(history: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,0 +1,85 @@
+"""Features of VGG-19 (Simonyan & Zisserman, arXiv 1409.1556) for the perceptual loss of pix2pixHD (arXiv 1711.11585).
+
+The weights come from a file that the user names, nothing is fetched.
+"""
+
+import pickle
+from pathlib import Path
+from typing import cast
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from geop2p.errors import CheckpointError
+
+# Channels of the convolutions up to conv5_1; 0 is a pooling that halves the side.
+_LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
+_TAPS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+TAP_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on which the weights were learnt
+
+
+class VGGFeatures(nn.Module):
+    """The activations of five layers of VGG-19; its weights stay as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in _LAYERS:
+            if width:
+                layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU()]
+                channels = width
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of an image.
+
+        Args:
+            image: (batch, 3, rows, cols), red, green and blue in [-1, 1], sides at least 16.
+
+        Returns:
+            Activations of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1.
+        """
+        found: list[Tensor] = []
+        current = ((image + 1) / 2 - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        for index, layer in enumerate(self.features):
+            current = layer(current)
+            if index in _TAPS:
+                found.append(current)
+        return found
+
+
+def load_vgg(path: str | Path) -> VGGFeatures:
+    """Read the weights of torchvision's VGG-19, whole or up to `features.28`, from safetensors or a tensor-only pickle.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds other weights.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; give torchvision's VGG-19 weights (vgg19-dcbb9e9d.pth)")
+    try:
+        stored = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except (RuntimeError, pickle.UnpicklingError, EOFError, safetensors.SafetensorError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a file of weights ({first}); give torchvision's VGG-19 weights") from error
+    network = VGGFeatures()
+    wanted = network.state_dict()
+    fits = isinstance(stored, dict) and all(
+        isinstance(stored.get(name), Tensor) and stored[name].shape == one.shape for name, one in wanted.items()
+    )
+    if not fits:
+        raise CheckpointError(f"{file}: holds other weights than VGG-19's features.0 to features.28; give those")
+    network.load_state_dict({name: stored[name] for name in wanted})
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,192 @@
+"""One step of the training: an update of discriminator and generator, or of the generator alone."""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geop2p.config import TrainConfig
+from geop2p.models.perceptual import TAP_WEIGHTS
+from geop2p.training.data import Batch
+from geop2p.training.networks import Networks
+from geop2p.training.objectives import (
+    PIXEL_LOSSES,
+    adversarial,
+    feature_matching,
+    fill,
+    gradient_penalty,
+    masked_cross_entropy,
+    masked_dice,
+    perceptual,
+)
+from geop2p.training.recipes import Recipe
+from geop2p.training.schedule import decay
+
+Judged = list[list[Tensor]]
+
+
+class TrainingStep:
+    """Networks and optimisers of a training.
+
+    Args:
+        networks: What is trained.
+        recipe: Losses and optimiser.
+        config: Learning rate, precision and seed.
+        total: Steps of the whole training.
+    """
+
+    def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
+        self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
+        self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
+        self.makes_classes = networks.card.target.is_classes
+        self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
+        self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
+        self.rates = {"optimizer_g": config.lr, "optimizer_d": config.lr * recipe.discriminator_lr}
+        if self.discriminator is not None:
+            self.optimizers["optimizer_d"] = self._optimizer(self.discriminator)
+
+    def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(network.parameters(), self.config.lr, self.recipe.betas, fused=fused)
+
+    @property
+    def result(self) -> nn.Module:
+        """The generator to validate and to keep: the running mean of the weights where the recipe has one."""
+        return self.generator if self.mean is None else self.mean
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as tensors and plain values."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        networks = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.mean}
+        return {name: part for name, part in networks.items() if part is not None} | self.optimizers
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Update the networks.
+
+        Args:
+            batch: Encoded chips.
+            step: Steps done before.
+
+        Returns:
+            Each loss, without gradient.
+        """
+        torch.manual_seed((self.config.seed << 32) + step)  # dropout: a function of seed and step, so runs resume
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[name] * decay(step, self.total)
+        batch = Batch(batch.source, fill(batch.target, batch.valid), batch.valid)
+        with self._autocast():
+            output = self.generator(batch.source)
+        if self.makes_classes:
+            losses = self._learn_classes(output.float(), batch)
+        else:
+            losses = self._learn_values(fill(output.float(), batch.valid), batch, step)
+        if self.mean is not None:
+            self._follow(self.mean, step)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _learn_classes(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        losses = {"cross_entropy": masked_cross_entropy(logits, batch.target, batch.valid)}
+        loss = losses["cross_entropy"]
+        if self.recipe.dice_weight:
+            losses["dice"] = masked_dice(logits, batch.target, batch.valid)
+            loss = loss + self.recipe.dice_weight * losses["dice"]
+        _update(self.optimizers["optimizer_g"], loss)
+        return losses
+
+    def _learn_values(self, fake: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Section 3 of arXiv 1611.07004: the discriminator learns first, then the generator against it."""
+        recipe = self.recipe
+        of_discriminator: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
+        terms: list[Tensor] = []
+        if self.discriminator is not None and recipe.adversarial != "none":
+            of_discriminator = self._teach_discriminator(fake.detach(), batch, step)
+            self.discriminator.requires_grad_(False)
+            judged = self._judge(batch.source, fake)
+            scales = [adversarial(one[-1].float(), True, batch.valid, recipe.adversarial, True) for one in judged]
+            losses["gan"] = _mean(scales)
+            terms.append(losses["gan"])
+            if recipe.feature_weight:
+                with torch.no_grad():
+                    real = self._judge(batch.source, batch.target)
+                losses["features"] = feature_matching(judged, real, batch.valid)
+                terms.append(recipe.feature_weight * losses["features"])
+        if self.vgg is not None:
+            with self._autocast():
+                fake_features, real_features = self.vgg(fake), self.vgg(batch.target)
+            losses["perceptual"] = perceptual(fake_features, real_features, TAP_WEIGHTS, batch.valid)
+            terms.append(recipe.perceptual_weight * losses["perceptual"])
+        if recipe.pixel_weight:
+            losses[recipe.pixel_loss] = PIXEL_LOSSES[recipe.pixel_loss](fake, batch.target, batch.valid)
+            terms.append(recipe.pixel_weight * losses[recipe.pixel_loss])
+        _update(self.optimizers["optimizer_g"], _sum(terms))
+        return losses | of_discriminator
+
+    def _teach_discriminator(self, fake: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        recipe, valid = self.recipe, batch.valid
+        assert self.discriminator is not None and recipe.adversarial != "none"
+        self.discriminator.requires_grad_(True)
+        answers = {False: self._judge(batch.source, fake), True: self._judge(batch.source, batch.target)}
+        fakes, reals = (
+            _mean([adversarial(one[-1].float(), is_real, valid, recipe.adversarial) for one in judged])
+            for is_real, judged in answers.items()
+        )
+        losses = {"d": recipe.discriminator_weight * (fakes + reals)}
+        loss = losses["d"]
+        if recipe.r1_weight and step % recipe.r1_every == 0:
+            losses["r1"] = gradient_penalty(lambda image: self._judged(batch.source, image), batch.target, valid)
+            loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
+        _update(self.optimizers["optimizer_d"], loss)
+        return losses
+
+    def _judge(self, source: Tensor, image: Tensor) -> Judged:
+        with self._autocast():
+            return self._judged(source, image)
+
+    def _judged(self, source: Tensor, image: Tensor) -> Judged:
+        assert self.discriminator is not None
+        judged: Judged = self.discriminator(torch.cat([source, image], dim=1) if self.recipe.conditional else image)
+        return judged
+
+    def _follow(self, mean: nn.Module, step: int) -> None:
+        """Move the running mean; early on it is shorter, so that it forgets the first weights."""
+        keep = min(self.recipe.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for kept, now in zip(mean.parameters(), self.generator.parameters(), strict=True):
+                kept.lerp_(now, 1 - keep)
+            for state, current in zip(mean.buffers(), self.generator.buffers(), strict=True):
+                state.copy_(current)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        wanted = self.config.precision
+        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if wanted == "bf16" or (wanted == "auto" and has_bf16):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return _sum(values) / len(values)

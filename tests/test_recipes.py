@@ -1,0 +1,294 @@
+"""Recipes, what a user changes of them, and what each of their parts does in a training."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from conftest import grid, write_raster
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p.config import LossPreset, RecipeName
+from geop2p.errors import CheckpointError, ConfigError
+from geop2p.models.perceptual import VGGFeatures, load_vgg
+from geop2p.models.unet import UNet
+from geop2p.raster.encoding import Array
+from geop2p.tiling.chips import ChipSet
+from geop2p.training import trainer
+from geop2p.training.calibration import estimate_statistics
+from geop2p.training.checkpoint import load_state, read_metrics
+from geop2p.training.data import Batch, augment
+from geop2p.training.networks import build_networks
+from geop2p.training.recipes import RECIPES, recipe_of
+from geop2p.training.systems import list_systems
+from geop2p.translator import Translator, read_card
+
+GEO = TrainConfig(recipe="pix2pix-geo", epochs=3, width=2, device="cpu", set=("statistics_chips=16",))
+
+
+@pytest.fixture
+def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    return tmp_path / "chips"
+
+
+def test_every_named_recipe_is_there() -> None:
+    assert set(RECIPES) == set(get_args(RecipeName))
+
+
+def test_values_are_read_as_the_fields_are_annotated() -> None:
+    config = TrainConfig(
+        set=("pixel_weight=10", "betas=0, 0.99", "d4=true", "downs=none", "patch=142", "up=resize", "skips=false")
+    )
+    recipe = recipe_of(config)
+    assert (recipe.pixel_weight, recipe.betas, recipe.d4, recipe.downs) == (10.0, (0.0, 0.99), True, None)
+    assert (recipe.patch, recipe.up, recipe.skips) == (142, "resize", False)
+    assert recipe_of(TrainConfig(set=("encoder=vgg11", "generator=smp"))).encoder == "vgg11"
+    assert recipe_of(TrainConfig(set=("pixel_weight=10", "pixel_weight=20"))).pixel_weight == 20
+    assert recipe_of(TrainConfig(recipe="pix2pix-geo", downs=6, batch_size=2)).downs == 6
+    untouched = RECIPES["pix2pix-geo"]
+    assert recipe_of(TrainConfig(recipe="pix2pix-geo")) == untouched
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("lambda=10", r"set is 'lambda=10', expected KEY=VALUE with one of the keys adversarial, architecture, .*up"),
+        ("pixel_weight", "set is 'pixel_weight', expected KEY=VALUE"),
+        ("pixel_weight=much", "pixel_weight is 'much', expected a number"),
+        ("pixel_weight=nan", "pixel_weight is nan, expected 0 to"),
+        ("scales=1.5", "scales is '1.5', expected a whole number"),
+        ("scales=0", "scales is 0, expected 1 to 4"),
+        ("patch=71", "patch is '71', expected 1 or 16 or 34 or 70 or 142 or 286"),
+        ("norm=layer", "norm is 'layer', expected instance or batch or group or none"),
+        ("d4=yes", "d4 is 'yes', expected true or false"),
+        ("betas=0.5", "betas is '0.5', expected a number,a number"),
+        ("betas=0.5,1", "betas are"),
+        ("downs=few", "downs is 'few', expected a whole number or none"),
+        ("encoder=vgg11", "encoder is for the generator smp, the generator is unet; leave it out"),
+        ("adversarial=none", None),
+    ],
+)
+def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
+    if message is None:
+        assert recipe_of(TrainConfig(set=(entry,))).adversarial == "none"
+        with pytest.raises(ConfigError, match="feature_weight and r1_weight must be 0"):
+            recipe_of(dataclasses.replace(GEO, set=(entry,)))
+        return
+    with pytest.raises(ConfigError, match=message):
+        recipe_of(TrainConfig(set=(entry,)))
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+@pytest.mark.parametrize("loss", get_args(LossPreset))
+def test_presets_are_the_terms_that_they_name(
+    chips: Path, tmp_path: Path, recipe: RecipeName, loss: LossPreset
+) -> None:
+    config = TrainConfig(recipe=recipe, steps=1, width=2, downs=3, loss=loss, device="cpu", set=("statistics_chips=2",))
+    train(chips, tmp_path / "run", config)
+    logged = set(read_metrics(tmp_path / "run")[0]["losses"])
+    assert logged == ({"l1"} if "l1" in loss else set()) | ({"gan", "d"} if "gan" in loss else set())
+    networks = build_networks(ChipSet.open(chips), config)
+    if "gan" in loss:
+        channels = next(p for p in networks.discriminator.parameters() if p.ndim == 4).shape[1]  # type: ignore[union-attr]
+        assert channels == (6 if "cgan" in loss else 3)
+    assert read_card(tmp_path / "run").provenance["loss"] == loss
+
+
+def test_changes_are_recorded_and_belong_to_the_run(chips: Path, tmp_path: Path) -> None:
+    config = TrainConfig(steps=1, width=2, downs=3, set=("up=pixelshuffle", "norm=group"), device="cpu")
+    train(chips, tmp_path / "run", config)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["set"] == ["up=pixelshuffle", "norm=group"]
+    card = read_card(tmp_path / "run")
+    assert card.provenance["set"] == ["up=pixelshuffle", "norm=group"]
+    assert card.arguments["up"] == "pixelshuffle" and card.statistics == "tile"
+    assert train(chips, tmp_path / "run", config).steps == 1  # the same settings go on
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        train(chips, tmp_path / "run", dataclasses.replace(config, set=("up=resize",)))
+
+
+@pytest.mark.parametrize(
+    ("config", "statistics", "stride", "field"),
+    [
+        (TrainConfig(downs=4), "tile", 16, 45),
+        (TrainConfig(recipe="pix2pix-paper", downs=4), "none", 16, 45),
+        (GEO, "none", 32, 93),
+        (TrainConfig(downs=4, set=("norm=none",)), "none", 16, 45),
+        (TrainConfig(downs=4, set=("norm=group",)), "tile", 16, 45),
+        (TrainConfig(set=("generator=resnet", "blocks=6")), "tile", 4, 60),
+        (TrainConfig(set=("generator=smp", "encoder=resnet18", "norm=batch")), "none", 32, 311),
+    ],
+)
+def test_the_card_tells_statistics_stride_and_field(
+    chips: Path, config: TrainConfig, statistics: str, stride: int, field: int
+) -> None:
+    card = build_networks(ChipSet.open(chips), dataclasses.replace(config, width=2, device="cpu")).card
+    assert (card.statistics, card.stride, card.field) == (statistics, stride, field)
+
+
+def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
+    chipset = ChipSet.open(chips)
+    for entries, message in (
+        (
+            ("patch=286",),
+            "chips of 64 pixels are too small for a discriminator of 286 pixels at 1 scales, which needs 96",
+        ),
+        (("scales=4",), "needs 192"),
+        (("generator=smp", "architecture=pan", "norm=batch"), "multiples of 16 from 256 on"),
+        (("generator=smp", "encoder=none-such"), "generator 'smp': unet cannot be built with encoder 'none-such'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_networks(chipset, TrainConfig(width=2, set=entries, device="cpu"))
+
+
+def test_loss_presets_are_not_for_maps(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    with pytest.raises(ConfigError, match="trained by cross entropy; leave --loss out"):
+        train(tmp_path / "chips", tmp_path / "run", TrainConfig(loss="l1"))
+    config = TrainConfig(recipe="pix2pix-geo", steps=2, width=2, set=("dice_weight=1",), device="cpu")
+    train(tmp_path / "chips", tmp_path / "run", config)
+    assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"cross_entropy", "dice"}
+
+
+def test_perceptual_weights_come_from_a_file_and_need_three_bands(
+    pair: tuple[Path, Path], chips: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    file, other = tmp_path / "vgg.pth", tmp_path / "other.safetensors"
+    network = VGGFeatures()
+    torch.save(network.state_dict() | {"classifier.0.weight": torch.zeros(3)}, file)  # what follows is left out
+    save_file({"features.0.weight": torch.zeros(3)}, other)
+    (tmp_path / "torn.pth").write_bytes(file.read_bytes()[:1000])
+    loaded = load_vgg(file)
+    image = torch.rand(1, 3, 16, 16)
+    assert all(torch.equal(one, two) for one, two in zip(loaded(image), network(image), strict=True))
+    assert [one.shape[1] for one in loaded(image)] == [64, 128, 256, 512, 512]
+
+    def config(path: Path, **changes: Any) -> TrainConfig:
+        entries = ("perceptual_weight=10", f"perceptual_file={path}")
+        return TrainConfig(steps=1, width=2, downs=3, device="cpu", set=entries, **changes)
+
+    train(chips, tmp_path / "run", config(file))
+    assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"gan", "d", "l1", "perceptual"}
+    chipset = ChipSet.open(chips)
+    for path, message in (
+        (tmp_path / "none.pth", r"none\.pth: no such file"),
+        (other, "holds other weights than VGG-19's"),
+        (tmp_path / "torn.pth", "not a file of weights"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            build_networks(chipset, config(path))
+    with pytest.raises(ConfigError, match="go together: set both or neither"):
+        build_networks(chipset, TrainConfig(set=("perceptual_weight=10",)))
+    tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
+    with pytest.raises(ConfigError, match="red, green and blue, the target is a map of classes"):
+        build_networks(ChipSet.open(tmp_path / "maps"), config(file))
+
+
+def test_geo_resumes_bit_equal(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spectral norms, running mean and batch norms included."""
+    train(chips, tmp_path / "whole", GEO)
+    original, calls = trainer._Training._train_epoch, 0
+
+    def dying(self: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            original(self, *arguments)
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(chips, tmp_path / "run", GEO)
+    monkeypatch.undo()
+    train(chips, tmp_path / "run", GEO)
+    cpu = torch.device("cpu")
+    states = [load_state(tmp_path / name, cpu) for name in ("whole", "run")]
+    for part in ("generator", "discriminator", "ema"):
+        assert all(torch.equal(one, states[1][part][name]) for name, one in states[0][part].items()), part  # type: ignore[index]
+    saved = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run")]
+    assert all(torch.equal(one, saved[1][name]) for name, one in saved[0].items())
+    mean = states[0]["ema"]  # type: ignore[index]
+    assert all(torch.equal(one, mean[name]) for name, one in saved[0].items())  # what is kept is the running mean
+    assert any(not torch.equal(one, mean[name]) for name, one in states[0]["generator"].items())  # type: ignore[index]
+
+
+def test_statistics_are_means_over_chips_and_leave_the_rest_alone() -> None:
+    torch.manual_seed(0)
+    network = UNet(2, 1, downs=3, width=4, norm="batch", dropout=0.5)
+    before = {name: one.clone() for name, one in network.named_parameters()}
+    sources = [torch.randn(2, 2, 16, 16) + 3 for _ in range(3)]
+    seen: list[torch.Tensor] = []
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for _ in range(2):  # a second time gives the same
+        estimate_statistics(network, sources)
+        means = torch.stack([one.mean(dim=(0, 2, 3)) for one in seen[-3:]]).mean(0)
+        assert torch.allclose(norm.running_mean, means, atol=1e-6)  # type: ignore[arg-type]
+    handle.remove()
+    assert all(torch.equal(one, before[name]) for name, one in network.named_parameters())
+    assert not network.training and not norm.training and norm.momentum == 0.1
+
+
+def test_validation_sees_the_estimated_statistics(chips: Path, tmp_path: Path) -> None:
+    """With one chip a step the running statistics of training are not those of the training ground."""
+    config = TrainConfig(recipe="pix2pix-paper", epochs=1, width=4, downs=4, device="cpu")
+    train(chips, tmp_path / "run", config)
+    generator = Translator.load(tmp_path / "run").generator
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {-(-ChipSet.open(chips).counts["train"] // 8)}  # type: ignore[arg-type]
+
+
+def test_every_element_of_d4_is_drawn_and_moves_the_pair_as_one() -> None:
+    chip = torch.arange(64.0).reshape(1, 1, 8, 8)
+    valid = (chip % 7 > 0).float()
+    batch = Batch(chip * valid, -2 * chip * valid, valid)
+    rows = [augment(batch, np.array([row]), 0, 0, 1.0, False, (False, False), d4=True) for row in range(100)]
+    turned = [torch.rot90(flipped, turns, (-2, -1)) for flipped in (chip, chip.flip(-1)) for turns in range(4)]
+    drawn = set()
+    for made in rows:
+        (element,) = [index for index, one in enumerate(turned) if torch.equal(one * made.valid, made.source)]
+        drawn.add(element)
+        assert torch.equal(made.target, -2 * made.source)
+        assert torch.equal(made.valid, (turned[element] % 7 > 0).float())
+    assert drawn == set(range(8))
+    again = augment(batch, np.array([5]), 0, 0, 1.0, False, (False, False), d4=True)
+    assert torch.equal(again.source, rows[5].source)
+
+
+@pytest.mark.parametrize(("kind", "turns"), [("sar", False), ("image", True)])
+def test_sides_that_look_are_not_turned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, turns: bool
+) -> None:
+    values: Array = np.random.default_rng(0).normal(-10, 3, (1, 200, 200)).astype(np.float32)
+    source = write_raster(tmp_path / "a.tif", values, grid(200, 200))
+    target = write_raster(tmp_path / "b.tif", (values + 50).astype(np.float32), grid(200, 200))
+    tile(source, target, tmp_path / "chips", TileConfig(size=64, source_kind=kind, target_kind="image"))
+    asked = []
+
+    def spy(*arguments: Any) -> Batch:
+        asked.append(arguments[-1])
+        return augment(*arguments)
+
+    monkeypatch.setattr(trainer, "augment", spy)
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu"))
+    assert asked == [turns]
+
+
+def test_systems_are_listed_with_their_sizes() -> None:
+    listed = list_systems()
+    assert [entry["name"] for entry in listed["systems"]] == list(RECIPES)
+    generators = {entry["name"]: entry for entry in listed["generators"]}
+    assert generators["unet, 8 downs"]["parameters"] == 54_409_603
+    assert generators["unet, 8 downs"] | {"stride": 256, "field": 765} == generators["unet, 8 downs"]
+    assert generators["resnet, 9 blocks"] | {"stride": 4, "field": 84} == generators["resnet, 9 blocks"]
+    patches = {entry["patch"]: entry["parameters"] for entry in listed["discriminators"]}
+    assert patches == {1: 8_897, 16: 139_457, 34: 666_049, 70: 2_767_809, 142: 6_962_625, 286: 11_157_441}
+    geo = next(entry for entry in listed["systems"] if entry["name"] == "pix2pix-geo")
+    assert (geo["statistics"], geo["field"], geo["stride"]) == ("none", 93, 32)
