@@ -52,7 +52,7 @@ def split_scenes(tables: list, grids: list[Grid], config: TileConfig):
     """The index of several scenes that are added one by one, and what each lost."""
     index, lost = tables[0].iloc[:0].assign(split=""), []
     for table, where in zip(tables, grids, strict=True):
-        scene = Scene(table["scene"].iloc[0], where, "", "", {}, {}, {})
+        scene = Scene(table["scene"].iloc[0], where.to_dict(), None, "", "", {}, {}, {}, {})
         kept, dropped = split_chips(table, scene, index, config)
         assert len(kept) + sum(dropped.values()) == len(table)
         before = index[["id", "split"]]
@@ -206,7 +206,12 @@ def test_scenes_of_a_split_file_that_overlap_are_named(tmp_path: Path, caplog: p
     assert "scene 'b' overlaps: 3 of its val chips are dropped, 3 near train chips of 'a'" in caplog.text
     write_split_file(file, ("a", "val", "east"), ("b", "val", "west"), ("c", "val", "east"))
     with pytest.raises(ChipSetError, match=r"scene 'a' is in val, the chip set has it in train; put the row back"):
-        split_chips(tables[2], Scene("c", grids[2], "", "", {}, {}, {}), index[index["scene"] != "c"], config)
+        split_chips(
+            tables[2],
+            Scene("c", grids[2].to_dict(), None, "", "", {}, {}, {}, {}),
+            index[index["scene"] != "c"],
+            config,
+        )
 
 
 @given(

@@ -3,11 +3,14 @@
 import os
 import queue
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import TypeVar
+
+from rasterio.errors import NotGeoreferencedWarning
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,24 +35,28 @@ def in_order(jobs: Iterable[Job], opener: Opener[Job, Result], threads: int) -> 
     """
     todo: queue.SimpleQueue[tuple[Future[Result], Job] | None] = queue.SimpleQueue()
     workers = [threading.Thread(target=_work, args=(todo, opener), daemon=True) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
     waiting: deque[Future[Result]] = deque()
-    try:
-        for job in jobs:
-            waiting.append(Future())
-            todo.put((waiting[-1], job))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-        for _ in workers:
-            todo.put(None)
+    with warnings.catch_warnings():
+        # rasterio silences this one by exchanging the filters, which all threads share: threads that overlap would
+        # put back each other's filters too early
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         for worker in workers:
-            worker.join()
+            worker.start()
+        try:
+            for job in jobs:
+                waiting.append(Future())
+                todo.put((waiting[-1], job))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            for _ in workers:
+                todo.put(None)
+            for worker in workers:
+                worker.join()
 
 
 def _work(todo: "queue.SimpleQueue[tuple[Future[Result], Job] | None]", opener: Opener[Job, Result]) -> None:
