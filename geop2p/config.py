@@ -23,6 +23,7 @@ SplitRule = Literal["block", "scene", "polygon", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 ChipFormat = Literal["geotiff", "packed", "virtual"]
+Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
 

@@ -24,7 +24,9 @@ from shapely.geometry import box
 
 import geop2p.tiling.chips as chips_module
 import geop2p.tiling.cutting as cutting
+import geop2p.tiling.packed as packed_module
 import geop2p.tiling.staging as staging_module
+import geop2p.tiling.survey as survey_module
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, OutputError
@@ -126,9 +128,9 @@ def die_at(
 @pytest.mark.parametrize(
     ("place", "name", "number"),
     [
-        (staging_module._Cutter, "cut", 1),
-        (staging_module._Cutter, "cut", 5),
-        (staging_module, "class_shares", 20),
+        (survey_module.Survey, "_examine", 1),
+        (survey_module.Survey, "_examine", 5),
+        (survey_module, "class_shares", 20),
         (staging_module, "_staged", 1),
         (chips_module, "write_json", 1),
         (Path, "replace", 25),
@@ -164,7 +166,7 @@ def test_a_kill_in_the_middle_of_a_journal_line_is_survived(
     config = dataclasses.replace(SMALL, format="packed")
     tile(*pair, tmp_path / "whole", config)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(staging_module._Cutter, "cut", die_at(6, staging_module._Cutter.cut))
+        patch.setattr(packed_module._Writer, "flush", die_at(6, packed_module._Writer.flush))
         tile(*pair, tmp_path / "chips", config)
     journal = tmp_path / "chips" / ".staging" / "image" / "journal.jsonl"
     assert len(journal.read_text().splitlines()) == 5
@@ -176,12 +178,14 @@ def test_a_kill_in_the_middle_of_a_journal_line_is_survived(
 @pytest.mark.parametrize("layout", ["geotiff", "packed"])
 def test_kill_9_at_any_moment(tmp_path: Path, layout: str) -> None:
     """A real process on a raster that takes a while, killed by the system as soon as its journal grows."""
-    where = grid(1500, 1500)
-    source = write_raster(tmp_path / "map.tif", class_map(1500, 1500), where)
-    image = np.random.default_rng(0).integers(0, 255, (3, 1500, 1500)).astype(np.uint8)
-    target = write_raster(tmp_path / "image.tif", image, where, mask=image[0] > 5)
+    where = grid(1200, 1200)
+    source = write_raster(tmp_path / "map.tif", class_map(1200, 1200), where)
+    image = np.random.default_rng(0).integers(0, 255, (3, 1200, 1200)).astype(np.uint8)
+    target = write_raster(
+        tmp_path / "image.tif", image, where, mask=np.broadcast_to(np.arange(1200) % 400 > 3, (1200, 1200)).copy()
+    )
     program = (
-        "import sys, geop2p, geop2p.tiling.cutting as cutting; cutting.REGION_BYTES = 40_000\n"
+        "import sys, geop2p, geop2p.tiling.cutting as cutting; cutting.REGION_BYTES = 100_000\n"
         "geop2p.tile(*sys.argv[1:4], geop2p.TileConfig(size=32, format=sys.argv[4]))"
     )
 

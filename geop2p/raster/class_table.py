@@ -118,9 +118,11 @@ def hex_color(color: Iterable[int]) -> str:
 
 
 def count_colors(sample: Array, valid: Mask) -> int:
-    """How many colours the valid pixels of a sample have, uint8 (3, rows, cols)."""
+    """How many colours the valid pixels of a sample have, uint8 (3, rows, cols); at least so many if above 32."""
     red, green, blue = sample[:, valid].astype(np.uint32)
-    return len(np.unique((red << 16) | (green << 8) | blue))
+    packed = (red << 16) | (green << 8) | blue
+    some = len(np.unique(packed[: 64 * DRAWN_COLORS]))
+    return some if some > DRAWN_COLORS else len(np.unique(packed))
 
 
 def read_class_table(path: Path) -> ClassTable:

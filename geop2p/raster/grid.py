@@ -5,6 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import shapely
 from affine import Affine
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
@@ -123,6 +126,20 @@ class Grid:
 def _to_degrees(crs: str) -> Transformer:
     """To longitude and latitude; kept, since finding the way there takes PROJ up to 0.2 s."""
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def footprints(grid: Grid, places: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.object_]:
+    """Outlines of square windows of a grid, in its CRS.
+
+    Args:
+        grid: Whose windows.
+        places: row_off and col_off of each (windows, 2).
+        size: Their side in pixels.
+    """
+    corners = np.array([(0, 0), (0, size), (size, size), (size, 0)])
+    rows, cols = (places[:, None, :] + corners).transpose(2, 0, 1)
+    xs, ys = grid.transform @ (cols, rows)
+    return np.asarray(shapely.polygons(np.stack([xs, ys], axis=-1)))
 
 
 def covering(bounds: tuple[float, float, float, float], crs: CRS | None, resolution: float) -> Grid:

@@ -3,6 +3,7 @@
 This is the only module that opens rasters for reading.
 """
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -68,13 +69,15 @@ class RasterInfo:
     by_points: bool = False
 
 
-def gdal_env() -> AbstractContextManager[Any]:
-    """GDAL's settings for all work of geop2p: a bounded cache, masks inside files, all cores."""
-    env: AbstractContextManager[Any] = rasterio.Env(
-        GDAL_CACHEMAX=BLOCK_CACHE,
-        GDAL_TIFF_INTERNAL_MASK=True,
-        GDAL_NUM_THREADS="ALL_CPUS",
-    )
+def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
+    """GDAL's settings for all work of geop2p: a bounded cache, masks inside files, all cores unless told otherwise.
+
+    Inside an environment that has these settings already they stay as they are.
+    """
+    wanted = {"GDAL_CACHEMAX": BLOCK_CACHE, "GDAL_TIFF_INTERNAL_MASK": True, "GDAL_NUM_THREADS": threads}
+    if rasterio.env.hasenv() and set(wanted) <= set(rasterio.env.getenv()):
+        return contextlib.nullcontext()
+    env: AbstractContextManager[Any] = rasterio.Env(**wanted)
     return env
 
 
@@ -189,7 +192,7 @@ def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]
 
         if max(dataset.shape) <= SAMPLE_SIDE:
             return read(None)
-        pieces = [read(window) for window in _spread(*dataset.shape)]
+        pieces = [read(window) for window in _spread(dataset.shape, dataset.block_shapes[0])]
         if any(valid.any() for _, valid in pieces):
             columns = zip(*pieces, strict=True)
             values, valid = (np.concatenate(column, axis=-1) for column in columns)
@@ -198,14 +201,15 @@ def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]
         return read(None, tuple(max(1, round(side / factor)) for side in dataset.shape))
 
 
-def _spread(height: int, width: int) -> list[Window]:
-    """Windows of one size in an even pattern over so many rows and columns."""
-    down, across = min(height, SAMPLE_WINDOW), min(width, SAMPLE_WINDOW)
-    rows, cols = (
-        np.unique(np.linspace(0, side - piece, SAMPLE_WINDOWS).astype(int))
-        for side, piece in ((height, down), (width, across))
-    )
-    return [Window(int(col), int(row), across, down) for row in rows for col in cols]
+def _spread(shape: tuple[int, int], blocks: tuple[int, int]) -> list[Window]:
+    """Windows in an even pattern over so many rows and columns, each at the corner of a block, so in one if it fits."""
+    axes = []
+    for side, block in zip(shape, blocks, strict=True):
+        piece = min(side, SAMPLE_WINDOW)
+        places = np.linspace(0, side - piece, SAMPLE_WINDOWS).astype(int)
+        snapped = places if block >= side else np.minimum(places // block * block, side - piece)
+        axes.append([(int(place), piece) for place in np.unique(snapped)])
+    return [Window(col, row, across, down) for row, down in axes[0] for col, across in axes[1]]
 
 
 def read_whole(path: str | Path) -> tuple[Array, Mask]:

@@ -48,23 +48,23 @@ def measure_shift(source: Array, target: Array, valid: Mask, classes: tuple[bool
         classes: Whether source and target are maps of classes, which are told by their boundaries.
     """
     sides = zip((source, target), classes, strict=True)
-    first, second = (np.fft.fft2(edges(values, valid, is_classes)) for values, is_classes in sides)
+    first, second = (np.fft.rfft2(edges(values, valid, is_classes)) for values, is_classes in sides)
     cross = second * np.conj(first)
-    rows, cols = np.fft.fftfreq(valid.shape[0])[:, None], np.fft.fftfreq(valid.shape[1])
-    smooth = np.exp(-(rows**2 + cols**2) / (2 * SMOOTHING**2))
-    cross = smooth * cross / np.maximum(np.abs(cross), 1e-12)
-    surface = np.fft.ifft2(cross).real
+    rows, cols = _frequencies(valid.shape)
+    smooth = np.exp(-(rows[:, None] ** 2 + cols**2) / (2 * SMOOTHING**2))
+    cross = smooth.astype(np.float32) * cross / np.maximum(np.abs(cross), 1e-12)
+    surface = np.fft.irfft2(cross, valid.shape)
     reach = _near_zero(valid.shape)
     peak = np.unravel_index(np.argmax(np.where(reach, surface, -np.inf)), surface.shape)
     deviation = float(surface.std())
     row, col = (
         int(place) if place <= side // 2 else int(place) - side for place, side in zip(peak, valid.shape, strict=True)
     )
-    fine_row, fine_col, height = _refine(cross, row, col)
+    fine_row, fine_col, height = _refine(cross, valid.shape, row, col)
     return Shift(fine_row, fine_col, height / deviation if deviation else 0.0)
 
 
-def edges(values: Array, valid: Mask, is_classes: bool) -> Floats:
+def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float32]:
     """Strength of the edges (rows, cols), tapered to the border; 0 beside ground that is not valid.
 
     Boundaries for classes; else the gradient, each band scaled by its own mean so that none outweighs the others.
@@ -84,7 +84,7 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> Floats:
             whole &= np.roll(valid, step, axis)
     centred = np.where(whole, strength - (strength[whole].mean() if whole.any() else 0.0), 0.0)
     taper = np.hanning(valid.shape[0] + 2)[1:-1, None] * np.hanning(valid.shape[1] + 2)[1:-1]
-    tapered: Floats = centred * taper
+    tapered: npt.NDArray[np.float32] = (centred * taper).astype(np.float32)
     return tapered
 
 
@@ -95,16 +95,22 @@ def _near_zero(shape: tuple[int, ...]) -> Mask:
     return near
 
 
-def _refine(cross: npt.NDArray[Any], row: int, col: int) -> tuple[float, float, float]:
+def _frequencies(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Of the rows and of the columns of a transform of real values, in cycles a pixel."""
+    return np.fft.fftfreq(shape[0]).astype(np.float64), np.fft.rfftfreq(shape[1]).astype(np.float64)
+
+
+def _refine(cross: npt.NDArray[Any], shape: tuple[int, ...], row: int, col: int) -> tuple[float, float, float]:
     """Row, column and height of the peak of the correlation near a pixel of it."""
-    height, width = cross.shape
+    rows, cols = _frequencies(shape)
+    twice = np.where((cols > 0) & (cols < 0.5), 2, 1).astype(np.float32)  # the other half of the plane mirrors this one
     at_row, at_col, peak = float(row), float(col), 0.0
     for margin, step in ((MARGIN, COARSE_STEP), (COARSE_STEP, STEP)):
         offsets = np.arange(-margin, margin + step / 2, step)
-        down = np.exp(2j * np.pi * np.outer(at_row + offsets, np.fft.fftfreq(height)))
-        across = np.exp(2j * np.pi * np.outer(np.fft.fftfreq(width), at_col + offsets))
-        lines = np.einsum("ij,jk->ik", down, cross)  # not @: starting BLAS threads costs more than the sums
-        surface = np.einsum("ij,jk->ik", lines, across).real / cross.size
+        down = np.exp(2j * np.pi * np.outer(at_row + offsets, rows)).astype(np.complex64)
+        across = np.exp(2j * np.pi * np.outer(cols, at_col + offsets)).astype(np.complex64)
+        lines = np.einsum("ij,jk->ik", down, cross * twice)  # not @: starting BLAS threads costs more than the sums
+        surface = np.einsum("ij,jk->ik", lines, across).real / (shape[0] * shape[1])
         best_row, best_col = np.unravel_index(np.argmax(surface), surface.shape)
         at_row, at_col = at_row + offsets[best_row], at_col + offsets[best_col]
         peak = float(surface[best_row, best_col])

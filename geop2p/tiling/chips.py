@@ -169,6 +169,10 @@ class ChipSet:
         from geop2p.tiling.index import write_index
 
         write_index(self.folder / INDEX, index)
+        self.save_description()
+
+    def save_description(self) -> None:
+        """Write the description alone, atomically."""
         data = {"format": FORMAT} | {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del data["folder"]
         data |= {"scenes": [dataclasses.asdict(scene) for scene in self.scenes]}
@@ -248,8 +252,8 @@ class Writer(Protocol):
     def resume(self, chips: int) -> None:
         """Begin, after so many chips that an interrupted run has staged."""
 
-    def add(self, name: str, grid: "Grid", chip: Chip) -> None:
-        """Stage one chip that lies on a grid."""
+    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+        """Stage the chip at a place of the scene's grid."""
 
     def flush(self) -> None:
         """Leave nothing that was added in the memory of this process."""
@@ -264,8 +268,8 @@ class Layout(Protocol):
     def open_split(self, chipset: ChipSet, split: Split) -> AbstractContextManager[SplitReader]:
         """Open the chips of a split."""
 
-    def open_writer(self, staging: Path, palettes: tuple[Palette, Palette]) -> Writer:
-        """Begin to stage the chips of a scene."""
+    def open_writer(self, staging: Path, grid: "Grid", palettes: tuple[Palette, Palette]) -> Writer:
+        """Begin to stage the chips of a scene that has a grid."""
 
     def place(self, staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
         """Put staged chips where they belong; repeated after a kill it ends in the same.

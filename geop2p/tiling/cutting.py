@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rasterio.windows import Window
@@ -13,7 +12,7 @@ from geop2p.config import TileConfig
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
-from geop2p.raster.threads import cores, in_order
+from geop2p.raster.reading import gdal_env
 from geop2p.raster.vectors import Area
 from geop2p.tiling.chips import Chip
 from geop2p.tiling.scenes import lattice_axis
@@ -81,15 +80,6 @@ def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) ->
     ]
 
 
-def read_regions(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None, regions: list[Region]) -> Iterator[Ground]:
-    """Both layers on every region, in order; as many threads as cores read, with handles of their own.
-
-    Raises:
-        RasterError: A layer cannot be read.
-    """
-    yield from in_order(regions, partial(open_ground, grid, layers, aoi), min(cores(), len(regions)))
-
-
 @contextmanager
 def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> Iterator[Callable[[Region], Ground]]:
     """Open both layers on a grid.
@@ -99,7 +89,7 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
         layers: Source and target.
         aoi: Vector layer of polygons; ground outside them is not valid. None: all is.
     """
-    with ExitStack() as stack:
+    with gdal_env(threads="1"), ExitStack() as stack:
         source, target = (stack.enter_context(layer.reader(grid)) for layer in layers)
         polygons = None if aoi is None else Area(aoi, grid)
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import geopandas
+from rasterio.windows import Window
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
@@ -40,16 +41,17 @@ class _Reader:
 
 
 class _Writer:
-    def __init__(self, staging: Path, palettes: tuple[Palette, Palette]) -> None:
-        self._staging, self._palettes = staging, palettes
+    def __init__(self, staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> None:
+        self._staging, self._grid, self._palettes = staging, grid, palettes
         self._files: list[ChipFiles] = []
 
     def resume(self, chips: int) -> None:
         for side in SIDES:
             make_folder(self._staging / side)
 
-    def add(self, name: str, grid: Grid, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
         sides = (chip.source, chip.target)
+        grid = self._grid.window(Window(col, row, *chip.valid.shape[::-1]))
         if not self._files:
             self._files = [
                 ChipFiles(grid, len(values), values.dtype.name, palette)
@@ -76,9 +78,9 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> _Writer:
     """See `Layout`."""
-    return _Writer(staging, palettes)
+    return _Writer(staging, grid, palettes)
 
 
 def place(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame, order: list[str]) -> None:

@@ -3,8 +3,10 @@
 A million chips are seven files. numpy alone reads them.
 """
 
+import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
 COPIED_AT_ONCE = 2**24  # bytes
+COPIES = 2  # files that are copied at the same time
 
 
 class PackedMasks:
@@ -109,7 +112,7 @@ class _Writer:
             with writing(path):
                 self._files.append(path.open("r+b" if path.exists() else "w+b"))
 
-    def add(self, name: str, grid: "Grid", chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
         arrays = (chip.source, chip.target, np.packbits(chip.valid, axis=-1))
         for path, file, array in zip(self._paths, self._files, arrays, strict=True):
             with writing(path):
@@ -139,7 +142,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette]) -> _Writer:
     """See `Layout`; the colours stand in the description."""
     return _Writer(staging)
 
@@ -147,14 +150,17 @@ def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
 def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
     """See `Layout`: staged chips are copied behind those of earlier scenes, split by split."""
     positions = {name: position for position, name in enumerate(order)}
-    for split in SPLITS:
-        wanted = [positions[name] for name in table.loc[table["split"] == split, "id"]]
-        if wanted:
-            for name in ARRAYS:
-                shape, dtype = _form(chipset, name)
-                path = array_path(chipset.folder, split, name)
-                with writing(path), _staged(staging, name).open("rb") as staged:
-                    _append(path, chipset.counts[split], shape, dtype, staged, wanted)
+    wanted = {split: [positions[name] for name in table.loc[table["split"] == split, "id"]] for split in SPLITS}
+
+    def append(split: Split, name: str) -> None:
+        path = array_path(chipset.folder, split, name)
+        with writing(path), _staged(staging, name).open("rb") as staged:
+            _append(path, chipset.counts[split], *_form(chipset, name), staged, wanted[split])
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        jobs = [pool.submit(append, split, name) for split in SPLITS if wanted[split] for name in ARRAYS]
+    for job in jobs:
+        job.result()
 
 
 def _append(
@@ -162,14 +168,26 @@ def _append(
 ) -> None:
     """Copy staged chips behind the first `count - len(wanted)` of an array, which has `count` afterwards."""
     chip = int(np.prod(shape)) * dtype.itemsize
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    with path.open("r+b" if path.exists() else "w+b", buffering=0) as file:
         file.seek(HEADER + (count - len(wanted)) * chip)
         file.truncate()
         for first, end in _runs(wanted, max(1, COPIED_AT_ONCE // chip)):
-            staged.seek(first * chip)
-            file.write(staged.read((end - first) * chip))
+            _copy(staged, first * chip, file, (end - first) * chip)
         file.seek(0)
         file.write(_header((count, *shape), dtype))
+
+
+def _copy(source: BinaryIO, offset: int, target: BinaryIO, length: int) -> None:
+    """Copy bytes to where the target stands: inside the system where it can, which is several times faster."""
+    if not hasattr(os, "copy_file_range"):
+        source.seek(offset)
+        target.write(source.read(length))
+        return
+    while length:
+        done = os.copy_file_range(source.fileno(), target.fileno(), length, offset)
+        if not done:
+            raise OSError(f"{source.name} ends early")
+        offset, length = offset + done, length - done
 
 
 def _runs(positions: list[int], most: int) -> Iterator[tuple[int, int]]:

@@ -33,15 +33,16 @@ def write_preview(chipset: ChipSet) -> None:
                 row[:height, place * (width + GAP) : place * (width + GAP) + width] = pair
             rows.append(row)
     with replacing(chipset.folder / PREVIEW) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary, optimize=True)
+        Image.fromarray(np.concatenate(rows)).save(temporary)
 
 
 def _pair(chipset: ChipSet, split: Split, chip: Chip) -> npt.NDArray[np.uint8]:
     """Source above target inside a frame of the split's colour, uint8 (rows, cols, 3)."""
-    pictures = [render(chip.source, chip.valid, chipset.source), render(chip.target, chip.valid, chipset.target)]
-    pair = np.concatenate(pictures)
     step = max(1, -(-chipset.size // LARGEST))
-    framed = np.empty((len(pair[::step]) + 6, len(pair[0, ::step]) + 6, 3), np.uint8)
+    thinned = np.s_[..., ::step, ::step]
+    sides = ((chip.source, chipset.source), (chip.target, chipset.target))
+    pair = np.concatenate([render(values[thinned], chip.valid[thinned], encoding) for values, encoding in sides])
+    framed = np.empty((len(pair) + 6, len(pair[0]) + 6, 3), np.uint8)
     framed[:] = SPLIT_COLORS[split]
-    framed[3:-3, 3:-3] = pair[::step, ::step]
+    framed[3:-3, 3:-3] = pair
     return framed

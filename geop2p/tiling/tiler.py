@@ -223,7 +223,7 @@ def _finish(folder: Path, progress: bool) -> None:
         source=scaled_encoding(chipset, "source", progress),
         target=scaled_encoding(chipset, "target", progress),
     )
-    chipset.save(index)
+    chipset.save_description()
     write_preview(chipset)
     _warn_of_missing(chipset, index)
     shutil.rmtree(folder / STAGING)

@@ -47,7 +47,7 @@ class _Writer:
     def resume(self, chips: int) -> None:
         pass
 
-    def add(self, name: str, grid: Grid, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
         pass
 
     def flush(self) -> None:
@@ -64,7 +64,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
         yield _Reader(chipset, split, stack)
 
 
-def open_writer(staging: Path, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> _Writer:
     """See `Layout`."""
     return _Writer()
 

@@ -1,0 +1,139 @@
+"""What the windows of a region hold, and which of them become chips. Done by the threads that read them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from geop2p.config import TileConfig
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.layers import Layer
+from geop2p.raster.threads import cores, in_order
+from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
+from geop2p.tiling.chips import SIDES, Chip
+from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.index import class_shares, share_columns
+
+FEW = 16  # classes that are counted one by one
+SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
+
+
+@dataclass
+class Found:
+    """What a region gave, as a line of the journal.
+
+    Attributes:
+        entries: Rows of the index, without geometry, of the chips that were staged.
+        dropped: Windows that gave no chip, by reason.
+        shifts: (rows, cols, confidence) where the shift was measured, on dropped chips too.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    dropped: dict[str, int] = field(
+        default_factory=lambda: {"too little valid ground": 0, "nearly one class": 0, "shifted": 0}
+    )
+    shifts: list[tuple[float, float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Looks at the regions of a scene.
+
+    Attributes:
+        scene: Its name.
+        layers: Source and target.
+        drafts: Their encodings so far.
+        config: Which windows become chips.
+        regions: How many there are.
+        likely: Classes seen so far on each side.
+    """
+
+    scene: str
+    layers: tuple[Layer, Layer]
+    drafts: tuple[Encoding, ...]
+    config: TileConfig
+    regions: int
+    likely: dict[str, set[int]] = field(default_factory=lambda: {side: set() for side in SIDES})
+
+    def run(self, grid: Grid, regions: list[Region], done: int) -> Iterator[tuple[Ground, Found]]:
+        """Read and examine regions in order, without the first `done`; as many threads as cores.
+
+        Raises:
+            RasterError: A layer cannot be read.
+        """
+        jobs = list(enumerate(regions))[done:]
+        yield from in_order(jobs, partial(self._open, grid), min(cores(), len(jobs)))
+
+    @contextmanager
+    def _open(self, grid: Grid) -> Iterator[Callable[[tuple[int, Region]], tuple[Ground, Found]]]:
+        with open_ground(grid, self.layers, self.config.aoi) as read:
+
+            def work(job: tuple[int, Region]) -> tuple[Ground, Found]:
+                ground = read(job[1])
+                return ground, self._examine(job[0], ground)
+
+            yield work
+
+    def _examine(self, number: int, ground: Ground) -> Found:
+        """Which windows of a region become chips."""
+        found = Found()
+        for row in ground.region.rows:
+            for col in ground.region.cols:
+                chip = ground.chip(row, col)
+                valid = float(chip.valid.mean())
+                if valid < self.config.min_valid:
+                    found.dropped["too little valid ground"] += 1
+                    continue
+                shares = self._shares(chip)
+                if any(value > self.config.max_share for value in shares.values()):
+                    found.dropped["nearly one class"] += 1
+                    continue
+                name = f"{self.scene}_r{row:06d}_c{col:06d}"
+                entry = {"id": name, "scene": self.scene, "row_off": row, "col_off": col, "valid": valid}
+                found.entries.append(entry | shares)
+        self._measure_shifts(number, ground, found)
+        return found
+
+    def _shares(self, chip: Chip) -> dict[str, float]:
+        shares: dict[str, float] = {}
+        for side, draft, values in zip(SIDES, self.drafts, (chip.source, chip.target), strict=True):
+            if draft.is_classes:
+                likely = self.likely[side]
+                shares |= class_shares(side, values[0], chip.valid, sorted(likely) if len(likely) <= FEW else ())
+                likely |= {int(name.rsplit("_", 1)[1]) for name in share_columns(shares) if name.startswith(side)}
+        return shares
+
+    def _measure_shifts(self, number: int, ground: Ground, found: Found) -> None:
+        """Add the shift of some chips; of all where those that are shifted are to be dropped."""
+        classes, most = (self.drafts[0].is_classes, self.drafts[1].is_classes), self.config.max_shift
+        measured = _spread(len(found.entries), self._measured_in(number)) if most is None else range(len(found.entries))
+        kept = []
+        for place, entry in enumerate(found.entries):
+            shift = Shift(math.nan, math.nan, math.nan)
+            if place in measured:
+                chip = ground.chip(entry["row_off"], entry["col_off"])
+                shift = measure_shift(chip.source, chip.target, chip.valid, classes)
+                found.shifts.append(dataclasses.astuple(shift))
+            if most is not None and shift.confidence >= TRUSTED and max(abs(shift.rows), abs(shift.cols)) > most:
+                found.dropped["shifted"] += 1
+                continue
+            columns = {"shift_rows": shift.rows, "shift_cols": shift.cols, "shift_confidence": shift.confidence}
+            kept.append(entry | columns)
+        found.entries[:] = kept
+
+    def _measured_in(self, number: int) -> int:
+        """How many chips of a region have their shift measured: about `SHIFTS_MEASURED` in all."""
+        if number % math.ceil(self.regions / SHIFTS_MEASURED):
+            return 0
+        return math.ceil(SHIFTS_MEASURED / self.regions)
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """About so many of the places 0 to count - 1, evenly."""
+    return set(np.linspace(0, count - 1, min(count, wanted)).astype(int).tolist())
