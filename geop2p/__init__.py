@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geop2p.evaluation.describe import check, describe
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
+    from geop2p.interop.conversion import convert
     from geop2p.mosaic.predictor import predict
     from geop2p.tiling.tiler import tile
     from geop2p.training.systems import list_systems
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "convert": "geop2p.interop.conversion",
     "tile": "geop2p.tiling.tiler",
     "train": "geop2p.training.trainer",
     "predict": "geop2p.mosaic.predictor",
@@ -49,6 +51,7 @@ __all__ = [
     "Translator",
     "__version__",
     "check",
+    "convert",
     "describe",
     "evaluate",
     "evaluate_mosaic",

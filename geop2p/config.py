@@ -23,6 +23,7 @@ SplitRule = Literal["block", "scene", "polygon", "random", "file"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 ChipFormat = Literal["geotiff", "packed", "virtual"]
+FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
 Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
@@ -86,10 +87,13 @@ class TileConfig:
     split_file: Path | None = option(None, "CSV with the columns scene, split and optionally group.")
     split_field: str = option("split", "Attribute of --aoi that says train, val or test, for --split-by polygon.")
     buffer: int = option(0, "Least distance in pixels between the ground of two splits.")
-    format: ChipFormat = option(
+    format: FormatChoice = option(
         "geotiff",
-        "How chips are stored: a GeoTIFF each, packed into one array per split and side, or virtual (the index alone; "
-        "pixels are read from the layers).",
+        "How chips are stored: a GeoTIFF each, packed into one array per split and side, virtual (the index alone; "
+        "pixels are read from the layers), or, with --from, A|B images side by side.",
+    )
+    direction: Direction = option(
+        "AtoB", "Which half of A|B images, or which of ArcGIS' images (A) and images2 (B), is the source, with --from."
     )
     seed: int = option(0, "Seed of the split.")
 
@@ -121,6 +125,20 @@ class TileConfig:
     def step(self) -> int:
         """Distance between chips in pixels."""
         return self.stride or self.size
+
+    @property
+    def layout(self) -> ChipFormat:
+        """How a chip set is stored.
+
+        Raises:
+            ConfigError: A|B images are asked for, which are no chip set.
+        """
+        if self.format == "side-by-side":
+            raise ConfigError(
+                "format 'side-by-side' keeps neither ground nor values: tile into another one, then export it with "
+                "geop2p tile --from CHIPS FOLDER --format side-by-side"
+            )
+        return self.format
 
     @property
     def ignored_classes(self) -> list[str]:

@@ -128,10 +128,10 @@ def die_at(
 @pytest.mark.parametrize(
     ("place", "name", "number"),
     [
-        (survey_module.Survey, "_examine", 1),
-        (survey_module.Survey, "_examine", 5),
+        (survey_module.Survey, "examine", 1),
+        (survey_module.Survey, "examine", 5),
         (survey_module, "class_shares", 20),
-        (staging_module, "_staged", 1),
+        (staging_module, "staged_chips", 1),
         (chips_module, "write_json", 1),
         (Path, "replace", 25),
     ],

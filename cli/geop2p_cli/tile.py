@@ -1,6 +1,5 @@
 """`geop2p tile`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,12 +11,16 @@ from geop2p_cli.output import print_result, print_summary, print_table
 
 
 @click.command()
-@click.argument("source")
-@click.argument("target")
-@click.argument("chips", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[SOURCE TARGET] CHIPS")
+@click.option(
+    "--from",
+    "origin",
+    help="Convert these chips instead of cutting layers: a chip set, a folder of A|B images, or an ArcGIS Export Tiles "
+    "folder with images and images2.",
+)
 @config_options(TileConfig)
 @shared_options
-def tile(source: str, target: str, chips: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+def tile(paths: tuple[str, ...], origin: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Cut SOURCE and TARGET, two layers covering the same ground, into the chip set CHIPS.
 
     Repeated with another pair it adds a scene. CHIPS/index.gpkg opens in QGIS.
@@ -25,10 +28,20 @@ def tile(source: str, target: str, chips: Path, overwrite: bool, as_json: bool, 
     \b
     Example:
       geop2p tile landcover.tif image.tif chips --size 256
+      geop2p tile --from chips packed --format packed
     """
-    result = geop2p.tile(source, target, chips, build(TileConfig, values), overwrite=overwrite, progress=not as_json)
+    config, progress = build(TileConfig, values), not as_json
+    if len(paths) != (3 if origin is None else 1):
+        wanted = "SOURCE TARGET CHIPS" if origin is None else "CHIPS after --from FOLDER"
+        raise click.UsageError(f"expected {wanted}, got {len(paths)} names")
+    if origin is None:
+        source, target, chips = paths
+        result = geop2p.tile(source, target, chips, config, overwrite=overwrite, progress=progress)
+    else:
+        result = geop2p.convert(origin, paths[0], config, overwrite=overwrite, progress=progress)
     click.echo(f"{result.chips} chips, {result.scenes} scenes, {result.seconds:.1f} seconds", err=True)
-    _print_chips(result.path)
+    if config.format != "side-by-side":
+        _print_chips(result.path)
     print_result(result, as_json)
 
 

@@ -15,7 +15,7 @@ from affine import Affine
 from geop2p.raster.atomic import writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import gdal_env
+from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.writing import write_chip
 
 
@@ -35,7 +35,7 @@ class ChipFiles:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "chip.tif"
             write_chip(file, blank, np.ones(blank.shape[1:], bool), grid, palette)
-            with gdal_env(), rasterio.open(file) as dataset:
+            with gdal_env(), opened(file) as dataset:
                 offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
             whole = file.read_bytes()
         if len(whole) != offset + blank.nbytes:

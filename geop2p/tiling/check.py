@@ -1,10 +1,11 @@
 """Proof that a chip set is sound: its chips are whole, and no split sees the ground of another."""
 
+import hashlib
 import itertools
 
 from tqdm import tqdm
 
-from geop2p.config import SPLITS
+from geop2p.config import SPLITS, Split
 from geop2p.errors import GeoP2PError
 from geop2p.raster.grid import local_crs
 from geop2p.tiling.chips import ChipSet, count_splits
@@ -16,21 +17,30 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
 
     Every chip is read: both sides must have the size, bands and type that the description promises. No chip of a
     split may share ground with, or come nearer than the buffer to, a chip of another, measured in the projected CRS
-    of each scene.
+    of each scene. Chips without a place on the ground may not hold the same pixels in two splits.
     """
     index = chipset.index()
     problems = []
     if count_splits(index) != chipset.counts:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
+    nowhere = {scene.id for scene in chipset.scenes if scene.grid.crs is None}
+    alike: dict[bytes, list[tuple[Split, str]]] = {}
     with tqdm(total=len(index), desc="check", unit="chip", disable=not progress) as bar:
         for split in SPLITS:
             with chipset.reader(split) as reader:
-                for row in range(len(chipset.entries(split))):
+                for row, entry in enumerate(chipset.entries(split)):
                     try:
-                        reader.read(row)
+                        chip = reader.read(row)
                     except GeoP2PError as error:
                         problems.append(str(error))
+                    else:
+                        if entry.scene in nowhere:
+                            digest = hashlib.sha256(chip.source.tobytes() + chip.target.tobytes()).digest()
+                            alike.setdefault(digest, []).append((split, entry.id))
                     bar.update()
+    for twins in alike.values():
+        if len({split for split, _ in twins}) > 1:
+            problems.append(" and ".join(f"{name} ({split})" for split, name in twins) + " hold the same pixels")
     if chipset.settings["split_by"] in ("scene", "file"):
         for scene in chipset.scenes:
             found = set(index.loc[index["scene"] == scene.id, "split"])

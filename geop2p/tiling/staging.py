@@ -77,7 +77,7 @@ def stage(
     windows = sum(len(region.rows) * len(region.cols) for region in regions)
     done = _read_journal(staging / JOURNAL)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
-    writer = layout_of(config.format).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
+    writer = layout_of(config.layout).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
     with tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar, writing(staging):
         bar.update(sum(len(region.rows) * len(region.cols) for region in regions[: len(done)]))
         writer.resume(sum(len(found.entries) for found in done))
@@ -95,7 +95,7 @@ def stage(
         finally:
             writer.close()
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
-    return _staged(scene, config, done)
+    return staged_chips(scene, config, done)
 
 
 def _read_journal(file: Path) -> list[Found]:
@@ -109,7 +109,7 @@ def _read_journal(file: Path) -> list[Found]:
     return [Found(**json.loads(line)) for line in whole.splitlines()]
 
 
-def _staged(scene: Scene, config: TileConfig, done: list[Found]) -> Staged:
+def staged_chips(scene: Scene, config: TileConfig, done: list[Found]) -> Staged:
     """Everything that the regions gave."""
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
     entries = [entry for found in done for entry in found.entries]

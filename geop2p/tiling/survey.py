@@ -76,11 +76,11 @@ class Survey:
 
             def work(job: tuple[int, Region]) -> tuple[Ground, Found]:
                 ground = read(job[1])
-                return ground, self._examine(job[0], ground)
+                return ground, self.examine(job[0], ground)
 
             yield work
 
-    def _examine(self, number: int, ground: Ground) -> Found:
+    def examine(self, number: int, ground: Ground) -> Found:
         """Which windows of a region become chips."""
         found = Found()
         for row in ground.region.rows:

@@ -1,0 +1,141 @@
+"""`convert`: chips of one format become chips of another."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from geop2p.config import SPLITS, ChipFormat, TileConfig
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.interop.foreign import import_chips
+from geop2p.interop.side_by_side import export_pairs
+from geop2p.raster.atomic import write_json
+from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
+from geop2p.tiling.opening import layer_path, reopen, stored_path
+from geop2p.tiling.placing import finish, remove
+from geop2p.tiling.tiler import TileResult, summed_up
+
+CLAIM = "conversion.json"
+
+
+def convert(
+    chips: str | Path,
+    folder: str | Path,
+    config: TileConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> TileResult:
+    """Store chips in another way.
+
+    Args:
+        chips: A chip set; or, to make one of them, a folder of A|B images (in folders named train, val and test, or in
+            one), or an ArcGIS "Export Tiles" folder with `images` and `images2`.
+        folder: New chip set, or with format `side-by-side` new folder of A|B images.
+        config: `format`; for chips of other tools also the direction, what the sides hold, and the split of chips
+            whose folders say none.
+        overwrite: Replace the new folder.
+        progress: Show a progress bar.
+
+    Raises:
+        ChipSetError: `chips` is none of these or damaged, or the new folder is something else.
+        ConfigError: The settings do not fit the chips.
+        OutputError: The chips cannot be written.
+    """
+    start, config = time.monotonic(), config or TileConfig()
+    origin, folder = Path(chips), Path(folder)
+    if folder.resolve() == origin.resolve():
+        raise ChipSetError(f"{folder}: is where the chips are; give a new folder")
+    chipset = ChipSet.open(origin) if (origin / DESCRIPTION).is_file() else None
+    if config.format == "side-by-side":
+        if chipset is None:
+            raise ConfigError(f"{origin}: is no chip set of geop2p; make one of it first, with another --format")
+        chipset.check_finished()
+        export_pairs(chipset, folder, config.direction, overwrite, progress)
+        return dataclasses.replace(summed_up(chipset, start), path=str(folder))
+    if overwrite:
+        remove(folder)
+    _claim(origin, folder, config)
+    if chipset is not None:
+        chipset.check_finished()
+        _restore(chipset, folder, config.layout)
+    else:
+        import_chips(origin, folder, config, progress)
+    finish(folder, progress)
+    return summed_up(ChipSet.open(folder), start)
+
+
+def _claim(origin: Path, folder: Path, config: TileConfig) -> None:
+    """Begin a conversion, or begin an interrupted one again.
+
+    Raises:
+        ChipSetError: The folder holds something else.
+    """
+    digest = None
+    if (origin / DESCRIPTION).is_file():
+        digest = hashlib.sha256((origin / DESCRIPTION).read_bytes()).hexdigest()
+    options = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    claim = {"from": str(origin.resolve()), "description": digest, "config": options}
+    file = folder / STAGING / CLAIM
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != claim:
+            raise ChipSetError(f"{folder}: exists; give a new folder, or --overwrite to replace a chip set")
+        remove(folder)
+    write_json(file, claim)
+
+
+def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
+    """Write the chips of a chip set, scene by scene, in another layout."""
+    index = chipset.index()
+    scenes = tuple(_moved(scene, chipset.folder, folder) for scene in chipset.scenes)
+    module = layout_of(layout)
+    palettes = (_palette(chipset, "source"), _palette(chipset, "target"))
+    done = dataclasses.replace(chipset, folder=folder, layout=layout, scenes=scenes)
+    for number, scene in enumerate(scenes, start=1):
+        if layout == "virtual":
+            _check_layers(done, scene)
+        staging = folder / STAGING / scene.id
+        staging.mkdir(parents=True)
+        writer, order = module.open_writer(staging, scene.grid, palettes), []
+        writer.resume(0)
+        try:
+            for split in SPLITS:
+                with chipset.reader(split) as reader:
+                    for row, entry in enumerate(chipset.entries(split)):
+                        if entry.scene == scene.id:
+                            writer.add(entry.id, entry.row_off, entry.col_off, reader.read(row))
+                            order.append(entry.id)
+            writer.flush()
+        finally:
+            writer.close()
+        so_far = index[index["scene"].isin([known.id for known in scenes[:number]])]
+        part = dataclasses.replace(done, counts=count_splits(so_far))
+        module.place(staging, part, index[index["scene"] == scene.id], order)
+    done.save(index)
+
+
+def _check_layers(chipset: ChipSet, scene: Scene) -> None:
+    """Refuse virtual chips of layers that nobody has.
+
+    Raises:
+        ChipSetError: The scene was imported, or a layer has changed since it was tiled.
+        RasterError: A layer is missing.
+    """
+    if not scene.fingerprint:
+        raise ChipSetError(f"{chipset.folder}: scene '{scene.id}' was imported as chips and has no layers to read from")
+    reopen(chipset, scene)
+
+
+def _moved(scene: Scene, here: Path, there: Path) -> Scene:
+    """The scene as a chip set in another folder names its layers."""
+    paths: dict[str, Any] = {
+        side: stored_path(layer_path(getattr(scene, side), here), there) for side in ("source", "target")
+    }
+    files = {name: stored_path(layer_path(path, here), there) for name, path in scene.files.items()}
+    return dataclasses.replace(scene, files=files, **paths)
+
+
+def _palette(chipset: ChipSet, side: str) -> Palette:
+    return {entry.value: entry.color for entry in chipset.encoding(side).classes}

@@ -1,0 +1,127 @@
+"""Chips of other tools: folders of A|B images, and ArcGIS "Export Tiles" folders."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from geop2p.config import Direction, Split
+from geop2p.errors import ChipSetError
+from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.grid import Grid
+from geop2p.raster.reading import describe_raster, read_whole
+from geop2p.tiling.chips import DESCRIPTION
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+Side = tuple[Array, Mask]  # values (bands, rows, cols) and valid pixels (rows, cols)
+
+
+@dataclass(frozen=True)
+class ForeignChip:
+    """A pair of another tool.
+
+    Attributes:
+        name: Unique in its folder, and fit for a file name.
+        split: Where its folder puts it; None where it says nothing.
+        grid: Where it lies; None where nobody knows.
+        files: What it is made of.
+        read: Reads source and target.
+    """
+
+    name: str
+    split: Split | None
+    grid: Grid | None
+    files: tuple[Path, ...]
+    read: Callable[[], tuple[Side, Side]]
+
+
+def find_foreign(folder: Path, direction: Direction) -> list[ForeignChip]:
+    """The pairs of a folder of another tool.
+
+    Args:
+        folder: With `images` and `images2` (ArcGIS), or A|B images, in it or in folders named by split.
+        direction: Which half, or which of the two folders, is the source.
+
+    Raises:
+        ChipSetError: It holds neither, or a chip without partner.
+    """
+    if not folder.is_dir():
+        raise ChipSetError(f"{folder}: no such folder of chips")
+    if (folder / "images").is_dir() and (folder / "images2").is_dir():
+        return _arcgis(folder, direction)
+    found = [
+        ForeignChip(
+            name=_safe("_".join((path.parent.relative_to(folder) / path.stem).parts)),
+            split=SPLIT_NAMES.get(path.parent.name.lower()),
+            grid=None,
+            files=(path,),
+            read=lambda path=path: _halves(path, direction),  # type: ignore[misc]
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGES and path.is_file()
+    ]
+    if not found:
+        raise ChipSetError(
+            f"{folder}: has no chips: neither {DESCRIPTION}, nor images and images2 (ArcGIS Export Tiles), nor A|B "
+            f"images ({', '.join(IMAGES)})"
+        )
+    return found
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+
+
+def _halves(path: Path, direction: Direction) -> tuple[Side, Side]:
+    """Both halves of an A|B image.
+
+    Raises:
+        ChipSetError: It cannot be read, or is not twice as wide as high.
+    """
+    try:
+        with Image.open(path) as image:
+            plain = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB")
+            values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
+    except (OSError, UnidentifiedImageError) as error:
+        raise ChipSetError(f"{path}: cannot be read as an image ({error}); remove it or fetch it again") from error
+    height, width = values.shape[1:]
+    if width != 2 * height:
+        raise ChipSetError(
+            f"{path}: is {width}x{height}, expected two squares side by side (A|B), {2 * height}x{height}"
+        )
+    valid = np.ones((height, height), bool)
+    sides = ((values[:, :, :height], valid), (values[:, :, height:], valid))
+    return sides if direction == "AtoB" else (sides[1], sides[0])
+
+
+def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:
+    """Pairs of `images` and `images2` by their stem."""
+    sides = [
+        {path.stem: path for path in sorted((folder / name).iterdir()) if path.suffix.lower() in RASTERS}
+        for name in ("images", "images2")
+    ]
+    lonely = [str(sides[0].get(stem) or sides[1][stem]) for stem in sorted(set(sides[0]) ^ set(sides[1]))]
+    if lonely or not sides[0]:
+        named = f"no partner of the same stem for {', '.join(lonely[:5])}" if lonely else "has no chips in images"
+        raise ChipSetError(f"{folder}: {named}; export it again")
+    first, second = sides if direction == "AtoB" else (sides[1], sides[0])
+    chips = []
+    for stem in sorted(first):
+        files = (first[stem], second[stem])
+        info = describe_raster(files[1])
+        chips.append(
+            ForeignChip(
+                name=_safe(stem),
+                split=None,
+                grid=info.grid if info.grid.crs is not None else None,
+                files=files,
+                read=lambda files=files: (read_whole(files[0]), read_whole(files[1])),  # type: ignore[misc]
+            )
+        )
+    return chips

@@ -1,0 +1,211 @@
+"""A chip set made of the chips of another tool."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from tqdm import tqdm
+
+from geop2p.config import SPLITS, KindChoice, TileConfig
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.interop.folders import ForeignChip, Side, find_foreign
+from geop2p.raster.class_table import ClassTable, read_class_table
+from geop2p.raster.grid import Grid
+from geop2p.raster.kinds import guess_backscatter, guess_kind
+from geop2p.raster.layers import Layer
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, layout_of
+from geop2p.tiling.cutting import Ground, Region
+from geop2p.tiling.placing import settle
+from geop2p.tiling.sides import merged_encoding, with_choices
+from geop2p.tiling.staging import staged_chips
+from geop2p.tiling.survey import Survey
+
+SAMPLE = 16  # chips that a kind is concluded from
+
+log = logging.getLogger(__name__)
+
+Placed = list[tuple[ForeignChip, int, int]]  # chips of a scene with row_off and col_off
+
+
+def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool) -> None:
+    """Make a chip set of a folder of another tool.
+
+    Chips with a place on the ground keep it; they are a scene for each grid that they share. Chips without one stand
+    side by side in a grid without CRS.
+
+    Raises:
+        ChipSetError: The folder holds no chips, or they differ in size, bands or type, or only some have a split.
+        ConfigError: The settings do not fit the chips.
+    """
+    if config.ignore_class or config.aoi or config.relief or config.split_by in ("file", "polygon", "scene"):
+        raise ConfigError(
+            f"{origin}: ignore_class, aoi, relief and splits by scene, file or polygon need layers, not chips of "
+            "another tool"
+        )
+    chips = find_foreign(origin, config.direction)
+    if config.buffer and any(chip.grid is None for chip in chips):
+        raise ConfigError(f"{origin}: a buffer of {config.buffer} pixels needs chips with a place on the ground")
+    named = [chip for chip in chips if chip.split is not None]
+    if named and len(named) < len(chips):
+        lone = next(chip for chip in chips if chip.split is None)
+        raise ChipSetError(f"{lone.files[0]}: lies in no folder of a split, others do ({', '.join(SPLITS)}); move it")
+    size = chips[0].read()[1][0].shape[1]
+    config = dataclasses.replace(config, size=size, stride=None)
+    if not named and chips[0].grid is None and config.split_by == "block":
+        config = dataclasses.replace(config, split_by="random")
+    layers = _layers(origin, chips, config)
+    given = {chip.name: chip.split for chip in chips if chip.split is not None}
+    scenes = list(_scenes(origin, chips, size, layers))
+    for number, (scene, placed) in enumerate(scenes, start=1):
+        earlier = ChipSet.open(folder) if (folder / DESCRIPTION).is_file() else None
+        drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
+        staging = folder / STAGING / scene.id
+        staging.mkdir(parents=True)
+        writer = layout_of(config.layout).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
+        writer.resume(0)
+        survey, done = Survey(scene.id, layers, drafts, config, len(placed)), []
+        try:
+            for place, (chip, row, col) in enumerate(tqdm(placed, unit="chip", desc=scene.id, disable=not progress)):
+                ground = _ground(chip, row, col, size, layers)
+                found = survey.examine(place, ground)
+                for entry in found.entries:
+                    entry["id"] = chip.name
+                    writer.add(chip.name, row, col, ground.chip(row, col))
+                done.append(found)
+            writer.flush()
+        finally:
+            writer.close()
+        staged = staged_chips(scene, config, done)
+        settle(staging, scene, layers, drafts, staged, config, earlier, last=number == len(scenes), given=given or None)
+
+
+def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple[Layer, Layer]:
+    """What both sides hold, from a sample of the chips.
+
+    Raises:
+        ConfigError: The settings do not fit them.
+    """
+    table = None if config.classes is None else read_class_table(config.classes)
+    shown = [chips[place].read() for place in np.unique(np.linspace(0, len(chips) - 1, SAMPLE).astype(int))]
+    kinds: tuple[KindChoice, KindChoice] = (config.source_kind, config.target_kind)
+    if table is not None and "classes" not in kinds:
+        raise ConfigError(
+            f"{table.path}: say which side is the map with --source-kind classes or --target-kind classes"
+        )
+    found = []
+    for number, kind in enumerate(kinds):
+        values = np.concatenate([pair[number][0] for pair in shown], axis=2)
+        valid = np.concatenate([pair[number][1] for pair in shown], axis=1)
+        files = chips[0].files
+        info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], values)
+        layer = _layer(origin, info, kind, (values, valid), table)
+        log.info("%s: %s holds %s: %s", SIDES[number], origin, layer.kind, layer.reason)
+        found.append(layer)
+    return with_choices((found[0], found[1]), config)
+
+
+def _layer(origin: Path, info: RasterInfo, kind: KindChoice, sample: Side, table: ClassTable | None) -> Layer:
+    """What one side holds."""
+    concluded, reason, backscatter = (kind if kind != "auto" else "image"), "as asked for", Layer.backscatter
+    if kind == "auto":
+        has_palette = bool(info.palette or info.categories)
+        concluded, reason = guess_kind(*sample, has_palette=has_palette, bands=file_bands(info))
+    if concluded == "sar":
+        backscatter, how = guess_backscatter(*sample, file_bands(info))
+        reason = f"{reason}; {how}"
+    own = table if concluded == "classes" else None
+    if own is not None and has_colors(info):
+        own.check_colors()
+    elif concluded == "classes" and (info.count != 1 or np.dtype(info.dtype).kind == "f"):
+        raise ConfigError(
+            f"{origin}: classes need one integer band, found {info.count} of {info.dtype}; give the classes of a map "
+            "in colours with --classes FILE"
+        )
+    return Layer(str(origin), concluded, reason, raster=info, table=own, backscatter=backscatter)
+
+
+def _info(file: Path, values: np.ndarray) -> RasterInfo:
+    """What half of an image says of itself."""
+    bands, rows, cols = values.shape
+    colors = ("red", "green", "blue") if bands == 3 else ("gray",)
+    return RasterInfo(
+        path=str(file),
+        grid=Grid(None, Affine.identity(), rows, cols),
+        dtype=values.dtype.name,
+        count=bands,
+        nodata=None,
+        names=("",) * bands,
+        units=("",) * bands,
+        scales=(1.0,) * bands,
+        offsets=(0.0,) * bands,
+        color_interp=colors,
+        palette={},
+        categories={},
+        has_mask=False,
+        block=(rows, cols),
+    )
+
+
+def _scenes(
+    origin: Path, chips: list[ForeignChip], size: int, layers: tuple[Layer, Layer]
+) -> Iterator[tuple[Scene, Placed]]:
+    """The chips of each grid, placed on it; those without ground in a row."""
+    groups: list[tuple[Grid, Placed]] = []
+    lost = [chip for chip in chips if chip.grid is None]
+    for chip in chips:
+        if chip.grid is not None:
+            for grid, placed in groups:
+                offset = chip.grid.offset_in(grid)
+                if offset is not None:
+                    placed.append((chip, *offset))
+                    break
+            else:
+                groups.append((chip.grid, [(chip, 0, 0)]))
+    if lost:
+        row = Grid(None, Affine(1, 0, 0, 0, -1, 0), size, size * len(lost))
+        groups.append((row, [(chip, 0, size * number) for number, chip in enumerate(lost)]))
+    for number, (grid, placed) in enumerate(groups, start=1):
+        top, left = min(row for _, row, _ in placed), min(col for _, _, col in placed)
+        bottom, right = max(row for _, row, _ in placed) + size, max(col for _, _, col in placed) + size
+        corner = grid.transform @ Affine.translation(left, top)
+        here = Grid(grid.crs, corner, bottom - top, right - left)
+        scene = Scene(
+            id=origin.name if len(groups) == 1 else f"{origin.name}-{number}",
+            place=here.to_dict(),
+            pixel_size=here.pixel_size,
+            source=str(origin),
+            target=str(origin),
+            fingerprint={},
+            options={"source_kind": layers[0].kind, "target_kind": layers[1].kind, "imported": True},
+            dropped={},
+            files={},
+        )
+        yield scene, sorted(((chip, row - top, col - left) for chip, row, col in placed), key=lambda one: one[1:])
+
+
+def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Layer, Layer]) -> Ground:
+    """A chip as the reading of a region gives it.
+
+    Raises:
+        ChipSetError: It is not like the first one.
+    """
+    sides = []
+    for layer, (values, valid) in zip(layers, chip.read(), strict=True):
+        info = layer.raster
+        assert info is not None
+        if values.shape != (info.count, size, size) or values.dtype.name != info.dtype:
+            raise ChipSetError(
+                f"{chip.files[0]}: is {values.shape} of {values.dtype}, the first chip is {(info.count, size, size)} "
+                f"of {info.dtype}; chips of one set are alike"
+            )
+        if layer.colors is None:
+            sides.append((values, valid))
+        else:
+            codes = layer.colors.codes(values)
+            sides.append((codes, valid & (codes[0] != layer.colors.unlisted)))
+    (source, first), (target, second) = sides
+    return Ground(Region((row,), (col,), size), source, target, first & second)

@@ -1,0 +1,145 @@
+"""Staged chips become a chip set: split, put in their places, indexed and described."""
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import geopandas
+
+from geop2p.config import SPLITS, Split, TileConfig
+from geop2p.errors import ChipSetError
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.layers import Layer
+from geop2p.tiling.balance import with_weights
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, count_splits, layout_of
+from geop2p.tiling.index import INDEX_STYLE, joined
+from geop2p.tiling.packed import ARRAYS, array_path
+from geop2p.tiling.preview import PREVIEW, write_preview
+from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encoding, with_observed_classes
+from geop2p.tiling.splits import split_chips
+from geop2p.tiling.staging import Staged
+
+log = logging.getLogger(__name__)
+
+
+def settle(
+    staging: Path,
+    scene: Scene,
+    layers: tuple[Layer, Layer],
+    drafts: tuple[Encoding, ...],
+    staged: Staged,
+    config: TileConfig,
+    earlier: ChipSet | None,
+    *,
+    last: bool,
+    given: Mapping[str, Split] | None = None,
+) -> None:
+    """Split the staged chips of a scene, move them to their places, and write index and description.
+
+    Args:
+        staging: Where they are staged.
+        scene: What they were cut from.
+        layers: Source and target.
+        drafts: Their encodings so far.
+        staged: The chips.
+        config: Settings.
+        earlier: The chip set so far; None: there is none.
+        last: Whether no more scenes follow, so that every split should have chips.
+        given: Split of every chip by its id; None: the rule of the settings decides.
+
+    Raises:
+        ChipSetError: A split would be empty, or what says the splits is bad.
+        OutputError: Something cannot be written.
+    """
+    fixed = earlier.index() if earlier is not None else staged.table.iloc[:0].assign(split="")
+    if given is None:
+        table, lost = split_chips(staged.table, scene, fixed, config)
+    else:
+        places = zip(staged.table["row_off"], staged.table["col_off"], strict=True)
+        blocks = [f"{row // config.step}_{col // config.step}" for row, col in places]
+        table, lost = staged.table.assign(split=staged.table["id"].map(given), block=blocks), {}
+    index = with_weights(joined(fixed, table))
+    if last and given is None:
+        _check_splits(count_splits(index), scene, config)
+    encodings = tuple(
+        with_observed_classes(draft, layer, index, side)
+        for side, draft, layer in zip(SIDES, drafts, layers, strict=True)
+    )
+    chipset = ChipSet(
+        folder=staging.parents[1],
+        layout=config.layout,
+        size=config.size,
+        stride=config.step,
+        settings=settings_of(config) | ({} if given is None else {"split_by": "folders"}),
+        scenes=(*(earlier.scenes if earlier else ()), dataclasses.replace(scene, dropped=staged.dropped | lost)),
+        source=encodings[0],
+        target=encodings[1],
+        counts=count_splits(index),
+    )
+    layout_of(config.layout).place(staging, chipset, table, staged.order)
+    chipset.save(index)
+
+
+def finish(folder: Path, progress: bool) -> None:
+    """Scale the encodings by the training chips of all scenes, and draw the preview, unless nothing was added."""
+    if not (folder / STAGING).is_dir() or not (folder / DESCRIPTION).exists():
+        return
+    chipset = ChipSet.open(folder)
+    index = chipset.index()
+    chipset = dataclasses.replace(
+        chipset,
+        source=scaled_encoding(chipset, "source", progress),
+        target=scaled_encoding(chipset, "target", progress),
+    )
+    chipset.save_description()
+    write_preview(chipset)
+    _warn_of_missing(chipset, index)
+    shutil.rmtree(folder / STAGING)
+
+
+def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
+    """Name the classes that no training chip holds: the model cannot learn them."""
+    train = index[index["split"] == "train"]
+    for side in SIDES:
+        encoding = chipset.encoding(side)
+        columns = {entry.name: f"{side}_{entry.value}" for entry in encoding.classes}
+        missing = [name for name, column in columns.items() if column not in train or not (train[column] > 0).any()]
+        if missing:
+            log.warning("no training chip holds the %s class %s", side, ", ".join(missing))
+
+
+def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
+    """Refuse a block split that leaves a split without chips."""
+    if config.split_by in ("file", "scene", "polygon"):  # as somebody drew them, or filled scene by scene
+        return
+    empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
+    if empty:
+        smaller = max(16, config.size // 2)
+        raise ChipSetError(
+            f"{scene.id}: no chip is left for {' and '.join(empty)} ({scene.grid.width}x{scene.grid.height} pixels, "
+            f"size {config.size}, stride {config.step}, buffer {config.buffer}); try --size {smaller} "
+            f"--stride {smaller}, a smaller --buffer, or give splits by scene with --split-by file --split-file CSV"
+        )
+
+
+def settings_of(config: TileConfig) -> dict[str, Any]:
+    """The settings that all scenes of a chip set share, as JSON holds them."""
+    split = ("split", "split_by", "buffer", "seed")
+    ground = ("min_valid", "max_shift", "max_share", "grid", "pixel_grid", "ignore_class")
+    return {name: getattr(config, name) for name in (*ground, *split, *ENCODING_CHOICES)}
+
+
+def remove(folder: Path) -> None:
+    """Delete a chip set, and nothing else that may lie in its folder."""
+    if not folder.exists():
+        return
+    if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
+        raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
+    for name in (*SIDES, STAGING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
+    for file in (*arrays, *(folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW))):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,230 @@
+"""Chips of one format become chips of another, and chips of other tools become chip sets."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+from click.testing import CliRunner
+from conftest import CLASSES, UTM, class_map, grid, write_raster
+from geop2p_cli.main import main
+from PIL import Image
+
+from geop2p import TileConfig, TrainConfig, check, convert, describe, tile, train
+from geop2p.config import SPLITS
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.tiling.chips import ChipSet
+
+SMALL = TileConfig(size=32, stride=24, min_valid=0.8)
+LAYOUTS = ("geotiff", "packed", "virtual")
+
+
+def same_chips(one: ChipSet, two: ChipSet) -> None:
+    pd.testing.assert_frame_equal(one.index(), two.index())
+    assert (one.counts, one.source, one.target, one.settings) == (two.counts, two.source, two.target, two.settings)
+    for split in SPLITS:
+        with one.reader(split) as first, two.reader(split) as second:
+            for row in range(one.counts[split]):
+                here, there = first.read(row), second.read(row)
+                for side in ("source", "target", "valid"):
+                    assert np.array_equal(getattr(here, side), getattr(there, side))
+
+
+@pytest.fixture
+def two_scenes(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A chip set of two scenes in two UTM zones."""
+    config = dataclasses.replace(SMALL, source_kind="classes")
+    tile(*pair, tmp_path / "chips", config)
+    there = dataclasses.replace(grid(200, 260), crs=rasterio.CRS.from_epsg(32633))
+    source = write_raster(tmp_path / "b.tif", class_map(200, 260, 4), there)
+    image = np.random.default_rng(2).integers(0, 255, (3, 200, 260)).astype(np.uint8)
+    tile(source, write_raster(tmp_path / "b_image.tif", image, there), tmp_path / "chips", config)
+    return tmp_path / "chips"
+
+
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("second", LAYOUTS)
+def test_every_layout_becomes_every_other(two_scenes: Path, tmp_path: Path, first: str, second: str) -> None:
+    convert(two_scenes, tmp_path / "one", TileConfig(format=first))
+    result = convert(tmp_path / "one", tmp_path / "two", TileConfig(format=second))
+    chipset = ChipSet.open(two_scenes)
+    assert result.scenes == 2 and result.chips == sum(chipset.counts.values())
+    same_chips(chipset, ChipSet.open(tmp_path / "two"))
+    assert check(tmp_path / "two") == [] and (tmp_path / "two" / "preview.png").exists()
+
+
+def test_converted_geotiffs_lie_in_the_crs_of_their_scene(two_scenes: Path, tmp_path: Path) -> None:
+    convert(two_scenes, tmp_path / "packed", TileConfig(format="packed"))
+    convert(tmp_path / "packed", tmp_path / "again", TileConfig())
+    for path in two_scenes.rglob("*.tif"):
+        with rasterio.open(path) as one, rasterio.open(tmp_path / "again" / path.relative_to(two_scenes)) as two:
+            assert (one.crs, one.transform) == (two.crs, two.transform)
+
+
+def test_an_interrupted_conversion_begins_again_and_others_are_left_alone(
+    two_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.interop.conversion as conversion
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(conversion, "count_splits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        convert(two_scenes, tmp_path / "out", TileConfig(format="packed"))
+    with pytest.raises(ChipSetError, match="exists; give a new folder"):
+        convert(two_scenes, tmp_path / "out", TileConfig(format="geotiff"))
+    convert(two_scenes, tmp_path / "out", TileConfig(format="packed"))
+    same_chips(ChipSet.open(two_scenes), ChipSet.open(tmp_path / "out"))
+    with pytest.raises(ChipSetError, match="exists; give a new folder"):
+        convert(two_scenes, tmp_path / "out", TileConfig(format="packed"))
+    assert convert(two_scenes, tmp_path / "out", TileConfig(format="geotiff"), overwrite=True).chips
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ChipSetError, match="exists"):
+            convert(two_scenes, tmp_path / "mine", TileConfig(), overwrite=overwrite)
+    with pytest.raises(ChipSetError, match="is where the chips are"):
+        convert(two_scenes, two_scenes, TileConfig(), overwrite=True)
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_pairs_go_out_side_by_side_and_come_back(pair: tuple[Path, Path], tmp_path: Path, direction: Any) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))  # only whole chips: A|B images have no mask
+    out = tmp_path / "ab"
+    convert(tmp_path / "chips", out, TileConfig(format="side-by-side", direction=direction, size=32))
+    chipset = ChipSet.open(tmp_path / "chips")
+    with (out / "classes_source.csv").open() as file:
+        table = [(int(row["value"]), row["name"]) for row in csv.DictReader(file)]
+    assert table == [(entry.value, entry.name) for entry in CLASSES]
+    for split in SPLITS:
+        assert len(list((out / split).iterdir())) == chipset.counts[split]
+    back = TileConfig(source_kind="classes", classes=out / "classes_source.csv", direction=direction, format="packed")
+    result = convert(out, tmp_path / "back", back)
+    again = ChipSet.open(tmp_path / "back")
+    assert result.chips == sum(chipset.counts.values()) and again.counts == chipset.counts
+    assert [entry.name for entry in again.source.classes] == ["water", "meadow", "road"]
+    for split in SPLITS:
+        for entry in chipset.entries(split):
+            one, two = chipset.read(split, entry.id), again.read(split, f"{split}_{entry.id}")
+            assert np.array_equal(one.source[0][one.valid], two.source[0][one.valid])
+            assert np.array_equal(one.target[:, one.valid], two.target[:, one.valid])
+    assert check(tmp_path / "back") == []
+    assert describe(tmp_path / "back")["chips"] == chipset.counts
+    train(tmp_path / "back", tmp_path / "run", TrainConfig(steps=1, batch_size=2, width=2))
+
+
+def test_the_same_image_in_two_splits_is_found(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / "ab" / split).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(draw.integers(0, 255, (32, 64, 3), np.uint8)).save(
+                tmp_path / "ab" / split / f"{number}.png"
+            )
+    (tmp_path / "ab" / "test" / "twin.png").write_bytes((tmp_path / "ab" / "train" / "1.png").read_bytes())
+    assert convert(tmp_path / "ab", tmp_path / "chips", TileConfig()).chips == 7
+    assert check(tmp_path / "chips") == ["train_1 (train) and test_twin (test) hold the same pixels"]
+
+
+def test_images_without_split_are_split_at_random(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw = np.random.default_rng(0)
+    (tmp_path / "ab").mkdir()
+    for number in range(40):
+        Image.fromarray(draw.integers(0, 255, (32, 64, 3), np.uint8)).save(tmp_path / "ab" / f"{number}.jpg")
+    result = convert(tmp_path / "ab", tmp_path / "chips", TileConfig())
+    assert (result.train, result.val, result.test) == (32, 4, 4) and "split at random" in caplog.text
+
+
+@pytest.fixture
+def arcgis(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    """What "Export Tiles" leaves: chips of both rasters under the same names, with their place on the ground."""
+    folder = tmp_path / "exported"
+    for name, path in zip(("images", "images2"), pair, strict=True):
+        (folder / name).mkdir(parents=True)
+        with rasterio.open(path) as dataset:
+            profile = {key: dataset.profile[key] for key in ("driver", "count", "dtype", "crs", "nodata")}
+            palette = dataset.colormap(1) if dataset.count == 1 else {}
+            number = 0
+            for row in range(0, 300 - 31, 32):
+                for col in range(32, 420 - 31, 32):
+                    window = rasterio.windows.Window(col, row, 32, 32)
+                    file = folder / name / f"{number:09d}.tif"
+                    where = {"width": 32, "height": 32, "transform": dataset.window_transform(window)}
+                    with rasterio.open(file, "w", **profile, **where) as chip:
+                        chip.write(dataset.read(window=window))
+                        if palette:
+                            chip.write_colormap(1, palette)
+                    number += 1
+    (folder / "map.txt").write_text("images/000000000.tif images2/000000000.tif\n")
+    return folder
+
+
+def test_arcgis_tiles_keep_their_place_and_do_not_leak(arcgis: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    result = convert(arcgis, tmp_path / "chips", TileConfig(buffer=10))
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert result.scenes == 1 and result.train and result.val and result.test and check(tmp_path / "chips") == []
+    assert chipset.source.is_classes and chipset.scenes[0].grid.crs == UTM
+    with rasterio.open(pair[0]) as source, rasterio.open(pair[1]) as target:
+        for row in chipset.index().itertuples():
+            chip = chipset.read(row.split, row.id)
+            left, _, _, top = row.geometry.bounds
+            line, col = source.index(left + 1, top - 1)
+            window = rasterio.windows.Window(col, line, 32, 32)
+            assert np.array_equal(chip.source, source.read(window=window))
+            assert np.array_equal(chip.target, target.read(window=window))
+    swapped = convert(arcgis, tmp_path / "swapped", TileConfig(direction="BtoA", format="packed"))
+    assert swapped.chips and ChipSet.open(tmp_path / "swapped").target.is_classes
+    with pytest.raises(ChipSetError, match="was imported as chips and has no layers"):
+        convert(tmp_path / "chips", tmp_path / "virtual", TileConfig(format="virtual"))
+
+
+def test_what_cannot_be_imported_is_one_line(arcgis: Path, tmp_path: Path) -> None:
+    lone = next((arcgis / "images2").iterdir())
+    lone.rename(tmp_path / lone.name)
+    with pytest.raises(ChipSetError, match=rf"no partner of the same stem for .*{lone.name}"):
+        convert(arcgis, tmp_path / "out", TileConfig())
+    (tmp_path / lone.name).rename(lone)
+    with rasterio.open(lone, "w", driver="GTiff", width=16, height=16, count=3, dtype="uint8", crs=UTM,
+                       transform=Affine(2, 0, 500_000, 0, -2, 5_300_000)):  # fmt: skip
+        pass
+    with pytest.raises(ChipSetError, match=r"is \(3, 16, 16\) of uint8, the first chip is|expected"):
+        convert(arcgis, tmp_path / "out2", TileConfig())
+    bad = tmp_path / "bad"
+    (bad / "train").mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 70, 3), np.uint8)).save(bad / "train" / "a.png")
+    with pytest.raises(ChipSetError, match=r"a\.png: is 70x32, expected two squares side by side"):
+        convert(bad, tmp_path / "out3", TileConfig())
+    (bad / "train" / "a.png").write_text("no image")
+    with pytest.raises(ChipSetError, match=r"a\.png: cannot be read as an image"):
+        convert(bad, tmp_path / "out4", TileConfig())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ChipSetError, match=r"has no chips: neither chipset\.json"):
+        convert(tmp_path / "empty", tmp_path / "out5", TileConfig())
+    with pytest.raises(ConfigError, match="is no chip set of geop2p; make one of it first"):
+        convert(bad, tmp_path / "out6", TileConfig(format="side-by-side"))
+
+
+def test_tiling_side_by_side_says_what_to_do(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps neither ground nor values"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=32, format="side-by-side"))
+    assert not (tmp_path / "chips").exists()
+
+
+def test_the_command_converts_and_counts_its_names(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    def invoke(*arguments: Any) -> Any:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    assert invoke("tile", *pair, tmp_path / "chips", "--size", 32).exit_code == 0
+    done = invoke("tile", "--from", tmp_path / "chips", tmp_path / "packed", "--format", "packed", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])["chips"] == sum(ChipSet.open(tmp_path / "packed").counts.values())
+    exported = invoke("tile", "--from", tmp_path / "packed", tmp_path / "ab", "--format", "side-by-side")
+    assert exported.exit_code == 0 and exported.stdout == f"{tmp_path / 'ab'}\n"
+    for names in ([tmp_path / "chips"], [*pair], [*pair, "a", "b"], ["--from", tmp_path / "chips", "a", "b"]):
+        wrong = invoke("tile", *names)
+        assert wrong.exit_code == 2 and "expected" in wrong.stderr
+    assert issubclass(ChipSetError, GeoP2PError)
