@@ -67,8 +67,8 @@ def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) ->
     block_rows, block_cols = (max(sides) for sides in zip(*(layer.block for layer in layers), strict=True))
     down = max(1, round(block_rows / config.step), 2 * config.size // config.step - 1)
     row_bytes = (min(down, len(rows)) * config.step + config.size) * pixel_bytes
-    if block_cols >= grid.width:  # strips: a part of a row costs as much as all of it
-        across = len(cols)
+    if block_cols >= grid.width:  # strips: a part of a row costs as much as all of it, unless GDAL keeps the row
+        across = max(1, min(len(cols), int(REGION_BYTES / (config.size * pixel_bytes) / config.step)))
         down = max(1, int(REGION_BYTES / (across * config.step * pixel_bytes) / config.step))
     else:
         step = max(1, math.ceil(block_cols / config.step))

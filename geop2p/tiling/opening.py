@@ -27,15 +27,17 @@ def open_pair(
         RasterError: A layer cannot be opened.
         ConfigError: The settings do not fit the layers.
     """
-    kinds: dict[str, KindChoice] = {"source": config.source_kind, "target": config.target_kind}
-    if earlier is not None:
-        kinds = {side: _known_kind(earlier, side, kind) for side, kind in kinds.items()}
+    asked: dict[str, KindChoice] = {"source": config.source_kind, "target": config.target_kind}
+    kinds = asked if earlier is None else {side: _known_kind(earlier, side, kind) for side, kind in asked.items()}
     fields = {"source": config.source_field, "target": config.target_field}
     table = None if config.classes is None else read_class_table(config.classes)
     layers = {}
     for side, path in zip(SIDES, (source, target), strict=True):
         own = table if kinds[side] == "classes" else None
-        layers[side] = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
+        layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
+        if kinds[side] != asked[side]:
+            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
+        layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
         side = _mapped_side(layers, kinds, table)
         layers[side] = open_layer(layers[side].path, "classes", table=table)

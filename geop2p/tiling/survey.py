@@ -62,13 +62,18 @@ class Survey:
     likely: dict[str, set[int]] = field(default_factory=lambda: {side: set() for side in SIDES})
 
     def run(self, grid: Grid, regions: list[Region], done: int) -> Iterator[tuple[Ground, Found]]:
-        """Read and examine regions in order, without the first `done`; as many threads as cores.
+        """Read and examine regions in order, without the first `done`.
+
+        As many threads as cores do it; but one alone where a row of strips is read in parts, which GDAL's cache then
+        holds for the next part.
 
         Raises:
             RasterError: A layer cannot be read.
         """
         jobs = list(enumerate(regions))[done:]
-        yield from in_order(jobs, partial(self._open, grid), min(cores(), len(jobs)))
+        in_strips = max(layer.block[1] for layer in self.layers) >= grid.width
+        parts = in_strips and len({region.cols for region in regions}) > 1
+        yield from in_order(jobs, partial(self._open, grid), 1 if parts else min(cores(), len(jobs)))
 
     @contextmanager
     def _open(self, grid: Grid) -> Iterator[Callable[[tuple[int, Region]], tuple[Ground, Found]]]:
