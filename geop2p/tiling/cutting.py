@@ -17,7 +17,7 @@ from geop2p.raster.vectors import Area
 from geop2p.tiling.chips import Chip
 from geop2p.tiling.scenes import lattice_axis
 
-REGION_BYTES = 16 * 2**20  # of both sides that a thread reads at once, unless a row of chips needs more
+REGION_BYTES = 16 * 2**20  # of both sides that a thread reads at once
 
 
 @dataclass(frozen=True)
