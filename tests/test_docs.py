@@ -1,4 +1,4 @@
-"""What the README promises exists: its commands parse, its Python runs, its picture is there."""
+"""What README and docs promise exists: their commands parse, its Python runs, its picture is there."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands() -> list[str]:
-    found = re.findall(r"^    (geop2p .+)$", README, flags=re.MULTILINE)
+    found = [line for page in PAGES for line in re.findall(r"^ {4,}(geop2p .+)$", page.read_text(), flags=re.MULTILINE)]
     for name, command in main.commands.items():
         examples = re.findall(rf"^ *(geop2p {name} .+)$", command.help or "", flags=re.MULTILINE)
         assert examples, f"{name} has no example"
@@ -32,9 +32,10 @@ def test_every_command_shown_parses(line: str) -> None:
     assert isinstance(context, click.Context)
 
 
-def test_options_named_in_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_named_exist(page: Path) -> None:
     known = {option for command in main.commands.values() for entry in command.params for option in entry.opts}
-    assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known | {"--help"}
+    assert set(re.findall(r"--[a-z][a-z-]+", page.read_text())) <= known | {"--help"}
 
 
 def test_the_python_of_the_readme_runs(

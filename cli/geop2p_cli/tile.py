@@ -23,11 +23,14 @@ from geop2p_cli.output import print_result, print_summary, print_table
 def tile(paths: tuple[str, ...], origin: str | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Cut SOURCE and TARGET, two layers covering the same ground, into the chip set CHIPS.
 
-    Repeated with another pair it adds a scene. CHIPS/index.gpkg opens in QGIS.
+    Repeated with another pair it adds a scene; repeated with the same pair it continues where it was interrupted.
+    CHIPS/index.gpkg opens in QGIS.
 
     \b
-    Example:
+    Examples:
       geop2p tile landcover.tif image.tif chips --size 256
+      geop2p tile roads.gpkg image.tif chips --source-field kind --line-width 8
+      geop2p tile landcover.tif image.tif chips --split-by polygon --aoi areas.gpkg
       geop2p tile --from chips packed --format packed
     """
     config, progress = build(TileConfig, values), not as_json

@@ -22,8 +22,9 @@ def train(chips: Path, run: Path, overwrite: bool, as_json: bool, **values: Any)
     Repeated, it continues where it was interrupted.
 
     \b
-    Example:
+    Examples:
       geop2p train chips run --epochs 100 --batch-size 4
+      geop2p train chips run --recipe pix2pix-geo --set downs=4
     """
     result = geop2p.train(chips, run, build(TrainConfig, values), overwrite=overwrite, progress=not as_json)
     print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
