@@ -28,6 +28,7 @@ from rasterio.windows import Window
 PIXEL = 0.5  # metres
 LEFT, TOP = 500_000.0, 5_300_000.0
 CLASSES = 6
+PAUSE = 6  # seconds: ext4 is slow to create files in the 5 seconds after many were deleted
 
 TILE = "import geop2p, sys; geop2p.tile(sys.argv[1], sys.argv[2], sys.argv[3], geop2p.TileConfig(format=sys.argv[4]))"
 LOOP = """
@@ -161,17 +162,21 @@ def measure(folder: Path, rounds: int, geoai: str | None, only: list[str]) -> di
     """Medians of seconds and peak memory of every job."""
     figures: dict[str, list[tuple[float, float]]] = {}
     for number in range(rounds + 1):
+        outs = folder / "outs"
+        outs.mkdir()
         for name, processes in jobs(folder, geoai).items():
             if only and name not in only:
                 continue
-            with tempfile.TemporaryDirectory(dir=folder) as out:
-                for part in ("a", "b"):
-                    (Path(out) / part).mkdir()
-                here = [[str(part).replace("{out}", out) for part in process] for process in processes]
-                seconds, memory = zip(*(run(process) for process in here), strict=True)
-                if number:  # the first round fills the page cache
-                    figures.setdefault(name, []).append((sum(seconds), max(memory)))
-                    print(f"{number} {name} {sum(seconds):.2f} s {max(memory):.0f} MB", file=sys.stderr)
+            out = tempfile.mkdtemp(dir=outs)
+            for part in ("a", "b"):
+                (Path(out) / part).mkdir()
+            here = [[str(part).replace("{out}", out) for part in process] for process in processes]
+            seconds, memory = zip(*(run(process) for process in here), strict=True)
+            if number:  # the first round fills the page cache
+                figures.setdefault(name, []).append((sum(seconds), max(memory)))
+                print(f"{number} {name} {sum(seconds):.2f} s {max(memory):.0f} MB", file=sys.stderr)
+        shutil.rmtree(outs)
+        time.sleep(PAUSE)
     result: dict[str, dict[str, Any]] = {}
     for name, rows in figures.items():
         seconds, memory = zip(*rows, strict=True)
