@@ -29,7 +29,7 @@ import geop2p.tiling.staging as staging_module
 import geop2p.tiling.survey as survey_module
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.config import SPLITS
-from geop2p.errors import ChipSetError, OutputError
+from geop2p.errors import ChipSetError, OutputError, RasterError
 from geop2p.raster.chipfile import ChipFiles
 from geop2p.raster.grid import Grid
 from geop2p.raster.threads import in_order
@@ -168,7 +168,7 @@ def test_a_kill_in_the_middle_of_a_journal_line_is_survived(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(packed_module._Writer, "flush", die_at(6, packed_module._Writer.flush))
         tile(*pair, tmp_path / "chips", config)
-    journal = tmp_path / "chips" / ".staging" / "image" / "journal.jsonl"
+    (journal,) = (tmp_path / "chips" / ".staging" / "image").glob("journal-*.jsonl")
     assert len(journal.read_text().splitlines()) == 5
     journal.write_text(journal.read_text()[:-30])
     tile(*pair, tmp_path / "chips", config)
@@ -193,9 +193,9 @@ def test_kill_9_at_any_moment(tmp_path: Path, layout: str) -> None:
         return subprocess.Popen([sys.executable, "-c", program, source, target, folder, layout])
 
     assert start(tmp_path / "whole").wait() == 0
-    journal = tmp_path / "chips" / ".staging" / "image" / "journal.jsonl"
+    staging = tmp_path / "chips" / ".staging" / "image"
     process = start(tmp_path / "chips")
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):
+    while process.poll() is None and not any(file.stat().st_size > 20_000 for file in staging.glob("journal-*")):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -346,3 +346,131 @@ def test_regions_hold_every_window_once(tmp_path: Path, blocks: dict[str, Any], 
     regions = cutting.plan_regions(where, layers, config)
     found = [(row, col) for region in regions for row in region.rows for col in region.cols]
     assert len(regions) > 3 and sorted(found) == sorted(lattice(where, config))
+
+
+@pytest.mark.parametrize("size", [33, 46, 100, 224, 300])
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint8"), (1, "float64"), (2, "int16")])
+def test_bulk_chips_of_any_size(tmp_path: Path, size: int, bands: int, dtype: str) -> None:
+    where = grid(size, size)
+    values = np.random.default_rng(0).integers(0, 120, (bands, size, size)).astype(dtype)
+    ChipFiles(where, bands, dtype, {}).write(tmp_path / "a.tif", values, np.ones((size, size), bool), where)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert np.array_equal(dataset.read(), values) and dataset.transform == where.transform
+
+
+@pytest.mark.parametrize("case", ["nodata", "nan", "sar", "classes", "mask"])
+def test_a_warped_pixel_is_the_same_in_every_window(tmp_path: Path, case: str) -> None:
+    """A function of the grid alone: else layouts differ, and the tiles of a mosaic do not meet."""
+    from rasterio.windows import Window
+
+    from geop2p.raster.aligned import aligned_reader
+    from geop2p.raster.grid import covering
+
+    draw = np.random.default_rng(0)
+    where = grid(700, 640)
+    rough = draw.normal(0, 30, (1, 700, 640)).cumsum(axis=2)
+    holes = draw.random(rough.shape) < 0.02
+    forms: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "nodata": (np.clip(rough, 0, 255).astype(np.uint8), "image", {"nodata": 0}),
+        "nan": (
+            np.where(draw.random(rough.shape) < 0.02, np.nan, rough).astype(np.float32),
+            "elevation",
+            {"nodata": np.nan},
+        ),
+        "sar": (draw.normal(-12, 4, rough.shape).astype(np.float32), "sar", {}),
+        "classes": (class_map(700, 640), "classes", {}),
+        "mask": (np.clip(rough, 0, 255).astype(np.uint8), "image", {"mask": draw.random((700, 640)) > 0.05}),
+    }
+    values, kind, extra = forms[case]
+    path = write_raster(tmp_path / "layer.tif", values, where, **extra)
+    mercator = CRS.from_epsg(3857)
+    target = covering(where.bounds_in(mercator), mercator, 3.7 if case in ("sar", "classes") else 2.3)
+    whole = Window(0, 0, target.width, target.height)
+    with aligned_reader(path, target, kind) as reader:
+        found, there = reader.read(whole)
+    assert there.any()
+    for row, col, rows, cols in ((0, 0, 64, 64), (100, 37, 51, 300), (300, 200, 200, 77), (-10, -20, 90, 90)):
+        with aligned_reader(path, target, kind) as reader:
+            piece, valid = reader.read(Window(col, row, cols, rows))
+        inside = np.s_[max(row, 0) : row + rows, max(col, 0) : col + cols]
+        shape = there[inside].shape
+        first, start = max(-row, 0), max(-col, 0)
+        here = np.s_[first : first + shape[0], start : start + shape[1]]
+        assert np.array_equal(valid[here], there[inside])
+        assert np.array_equal(piece[:, *here][:, valid[here]], found[:, *inside][:, there[inside]])
+
+
+def test_a_second_scene_that_fails_leaves_an_interrupted_one_alone(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, source_kind="classes")
+    tile(*pair, tmp_path / "chips", config)
+    there = grid(200, 260, left=600_000.0)
+    source = write_raster(tmp_path / "b.tif", class_map(200, 260, 4), there)
+    image = np.random.default_rng(2).integers(0, 255, (3, 200, 260)).astype(np.uint8)
+    target = write_raster(tmp_path / "b_image.tif", image, there)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(survey_module.Survey, "examine", die_at(4, survey_module.Survey.examine))
+        tile(source, target, tmp_path / "chips", config)
+    staged = tmp_path / "chips" / ".staging" / "b_image"
+    before = sorted(staged.rglob("*"))
+    with pytest.raises(RasterError, match="no such file"):
+        tile(tmp_path / "typo.tif", target, tmp_path / "chips", config)
+    assert sorted(staged.rglob("*")) == before
+    with pytest.raises(ChipSetError, match="tiling was interrupted"):
+        ChipSet.open(tmp_path / "chips").check_finished()
+    assert check_chips(ChipSet.open(tmp_path / "chips")) == [
+        "tiling was interrupted; repeat the tile command to finish it"
+    ]
+    assert tile(source, target, tmp_path / "chips", config).scenes == 2
+    assert not staged.exists() and check_chips(ChipSet.open(tmp_path / "chips")) == []
+
+
+def test_other_regions_than_those_of_the_interrupted_run_begin_again(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, format="packed")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(survey_module.Survey, "examine", die_at(5, survey_module.Survey.examine))
+        tile(*pair, tmp_path / "chips", config)
+    monkeypatch.setattr(cutting, "REGION_BYTES", 90_000)
+    tile(*pair, tmp_path / "chips", config)
+    tile(*pair, tmp_path / "whole", config)
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+def test_no_chip_left_is_one_line_and_no_chip_set(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import geopandas
+
+    left, top = 500_000.0, 5_300_000.0
+    stripes = [box(left + 50 * number, top - 600, left + 50 * (number + 1), top) for number in range(17)]
+    names = ["train", "val"] * 8 + ["train"]
+    geopandas.GeoDataFrame({"split": names}, geometry=stripes, crs=UTM).to_file(tmp_path / "stripes.gpkg")
+    config = TileConfig(size=64, split_by="polygon", aoi=tmp_path / "stripes.gpkg")
+    with pytest.raises(ChipSetError, match="no chip is left"):
+        tile(*pair, tmp_path / "chips", config)
+    assert not (tmp_path / "chips").exists()
+
+
+def test_virtual_chips_of_a_polygon_split_are_read(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import geopandas
+
+    left, top = 500_000.0, 5_300_000.0
+    halves = [box(left, top - 600, left + 420, top), box(left + 420, top - 600, left + 840, top)]
+    geopandas.GeoDataFrame({"part": ["train", "val"]}, geometry=halves, crs=UTM).to_file(tmp_path / "halves.gpkg")
+    config = TileConfig(size=32, split_by="polygon", split_field="part", aoi=tmp_path / "halves.gpkg", format="virtual")
+    assert tile(*pair, tmp_path / "chips", config).val and check_chips(ChipSet.open(tmp_path / "chips")) == []
+
+
+def test_a_file_system_that_cannot_copy_is_read_and_written(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, format="packed")
+    tile(*pair, tmp_path / "whole", config)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    tile(*pair, tmp_path / "chips", config)
+    assert contents(tmp_path / "chips") == contents(tmp_path / "whole")

@@ -87,6 +87,7 @@ def _chip_set(chipset: ChipSet) -> dict[str, Any]:
     return {
         "type": "chip set",
         "path": str(chipset.folder),
+        "layout": chipset.layout,
         "size": chipset.size,
         "stride": chipset.stride,
         "chips": chipset.counts,

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
         so_far = index[index["scene"].isin([known.id for known in scenes[:number]])]
         part = dataclasses.replace(done, counts=count_splits(so_far))
         module.place(staging, part, index[index["scene"] == scene.id], order)
+        shutil.rmtree(staging)
     done.save(index)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool)
             writer.close()
         staged = staged_chips(scene, config, done)
         settle(staging, scene, layers, drafts, staged, config, earlier, last=number == len(scenes), given=given or None)
+        shutil.rmtree(staging)
 
 
 def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple[Layer, Layer]:

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.blockwise import Blockwise
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
@@ -108,12 +109,14 @@ def aligned_reader(
             if by_power:
                 conversion = through_power(backscatter, *_scales(dataset, bands))
             resampling = _resampling(own, grid, kind)
-            inside = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
+            warped: Read = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
+            inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
         else:
             level = overview_for(dataset, bands, own, grid, kind)
             seen = dataset if level is None else stack.enter_context(opened(path, level))
             vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, _resampling(own, grid, kind)))
-            inside = partial(_read_pixels, vrt, data_bands(vrt), path)
+            warped = partial(_read_pixels, vrt, data_bands(vrt), path)
+            inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
         yield AlignedReader(grid, count, dtype, inside)
 
 

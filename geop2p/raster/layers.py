@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.blockwise import SIDE
 from geop2p.raster.class_table import DRAWN_COLORS, TOLERANCE, ClassTable, count_colors
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
 from geop2p.raster.grid import Grid
@@ -96,6 +97,11 @@ class Layer:
     def pixel_bytes(self) -> int:
         """Bytes of a pixel in memory, all bands."""
         return 1 if self.raster is None else self.raster.count * np.dtype(self.raster.dtype).itemsize
+
+    def block_on(self, grid: Grid) -> tuple[int, int]:
+        """(rows, cols) that are read together on a grid: those of its file, or of the warp."""
+        coincides = self.raster is None or grid.offset_in(self.raster.grid) is not None
+        return self.block if coincides else (SIDE, SIDE)
 
     @property
     def block(self) -> tuple[int, int]:

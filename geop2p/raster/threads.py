@@ -61,6 +61,7 @@ def in_order(jobs: Iterable[Job], opener: Opener[Job, Result], threads: int) -> 
 
 def _work(todo: "queue.SimpleQueue[tuple[Future[Result], Job] | None]", opener: Opener[Job, Result]) -> None:
     """Do jobs until there are no more; an error, of the opening too, goes to who waits for the result."""
+    over = False
     try:
         with opener() as work:
             for future, job in iter(todo.get, None):
@@ -69,7 +70,10 @@ def _work(todo: "queue.SimpleQueue[tuple[Future[Result], Job] | None]", opener: 
                         future.set_result(work(job))
                     except BaseException as error:
                         future.set_exception(error)
+            over = True
     except BaseException as error:
+        if over:
+            raise
         for future, _ in iter(todo.get, None):
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)

@@ -81,7 +81,7 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
 
 def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
     """All features of a layer that have a geometry."""
-    if not Path(path).exists():
+    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise RasterError(f"{path}: no such file")
     try:
         features = geopandas.read_file(path)

@@ -47,7 +47,8 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict
         grid: Where the chip lies.
         palette: Colour table of a one-band 8-bit chip; may be empty.
     """
-    with _tiff(path, values, grid, {"driver": "GTiff", "interleave": "band"}) as dataset:
+    layout = {"driver": "GTiff", "interleave": "band", "blockysize": values.shape[1]}  # a band is one run of bytes
+    with _tiff(path, values, grid, layout) as dataset:
         if palette and values.dtype in (np.uint8, np.uint16):
             dataset.write_colormap(1, palette)  # before the pixels, so that the header stays in front of them
         dataset.write(values)

@@ -72,7 +72,9 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float3
     if is_classes:
         planes = (values[:1] == np.unique(values[0][valid])[:, None, None]).astype(np.float32)
     else:
-        planes = np.where(valid, values, 0).astype(np.float32)
+        wide = np.where(valid, values, 0).astype(np.float64)
+        peaks = np.abs(wide).max(axis=(1, 2), keepdims=True)
+        planes = (wide / np.where(peaks > 0, peaks, 1)).astype(np.float32)
     strength = np.zeros(valid.shape, np.float32)
     for plane in planes:
         down, across = np.gradient(plane)

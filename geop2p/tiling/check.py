@@ -8,7 +8,7 @@ from tqdm import tqdm
 from geop2p.config import SPLITS, Split
 from geop2p.errors import GeoP2PError
 from geop2p.raster.grid import local_crs
-from geop2p.tiling.chips import ChipSet, count_splits
+from geop2p.tiling.chips import STAGING, ChipSet, count_splits
 from geop2p.tiling.splits import near
 
 
@@ -21,6 +21,8 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     """
     index = chipset.index()
     problems = []
+    if (chipset.folder / STAGING).is_dir():
+        problems.append("tiling was interrupted; repeat the tile command to finish it")
     if count_splits(index) != chipset.counts:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
     nowhere = {scene.id for scene in chipset.scenes if scene.grid.crs is None}
@@ -47,11 +49,11 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
             if len(found) > 1:
                 several = " and ".join(name for name in SPLITS if name in found)
                 problems.append(f"scene '{scene.id}' is in {several}, though its rule gives a scene one split")
+    pixel = min(min(scene.pixel_size or (1.0, 1.0)) for scene in chipset.scenes)  # a buffer is pixels of its scene
     for scene in chipset.scenes:
         own = index[index["scene"] == scene.id]
         if scene.grid.crs is not None:
             own = own.to_crs(local_crs(scene.grid))
-        pixel = min(scene.grid.pixel_size or (1.0, 1.0))
         distance = chipset.settings["buffer"] * pixel
         for split, other in itertools.permutations(SPLITS, 2):
             mine = own[own["split"] == split]

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, get_args
 from urllib.parse import quote
 
 from geop2p.config import SPLITS, ChipFormat, Split
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from geop2p.raster.grid import Grid
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "chipset.json"
 INDEX = "index.gpkg"
 STAGING = ".staging"  # there while a chip set is being made
@@ -143,6 +143,10 @@ class ChipSet:
             raise ChipSetError(f"{file}: not valid JSON ({error}); tile again with --overwrite") from error
         if data.get("format", 0) > FORMAT:
             raise ChipSetError(f"{file}: format {data['format']}, this geop2p reads up to {FORMAT}; upgrade geop2p")
+        if data.get("format", 0) < FORMAT:
+            raise ChipSetError(f"{file}: made by an earlier geop2p; tile again with --overwrite")
+        if data.get("layout") not in get_args(ChipFormat):
+            raise ChipSetError(f"{file}: layout '{data.get('layout')}' is not one of {', '.join(get_args(ChipFormat))}")
         try:
             return cls._from_dict(Path(folder), data)
         except (KeyError, TypeError) as error:

@@ -64,7 +64,7 @@ def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) ->
     """
     rows, cols = lattice_axis(grid.height, config), lattice_axis(grid.width, config)
     pixel_bytes = sum(layer.pixel_bytes for layer in layers) + 2
-    block_rows, block_cols = (max(sides) for sides in zip(*(layer.block for layer in layers), strict=True))
+    block_rows, block_cols = (max(sides) for sides in zip(*(layer.block_on(grid) for layer in layers), strict=True))
     down = max(1, round(block_rows / config.step), 2 * config.size // config.step - 1)
     row_bytes = (min(down, len(rows)) * config.step + config.size) * pixel_bytes
     if block_cols >= grid.width:  # strips: a part of a row costs as much as all of it, unless GDAL keeps the row

@@ -1,7 +1,9 @@
 """Both layers of a pair, opened as the settings say."""
 
 import dataclasses
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import fingerprint, read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
+
+log = logging.getLogger(__name__)
 
 
 def open_pair(
@@ -81,7 +85,7 @@ def stored_path(path: str | Path, folder: Path) -> str:
 def layer_path(stored: str, folder: Path) -> str:
     """The layer that a chip set in `folder` names."""
     there = folder.resolve() / stored
-    return str(there) if there.exists() else stored
+    return stored if "://" in stored or stored.startswith("/vsi") or ":" in Path(stored).name else str(there)
 
 
 def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:
@@ -93,13 +97,14 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     """
     paths = {side: layer_path(getattr(scene, side), chipset.folder) for side in SIDES}
     files = {name: Path(layer_path(stored, chipset.folder)) for name, stored in scene.files.items()}
-    options: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: chipset.settings[name] for name in ("ignore_class", "pixel_grid", *ENCODING_CHOICES)
     }
-    config = TileConfig(**options | scene.options | files)
+    config = TileConfig(**settings | scene.options | files)
     layers = open_pair(paths["source"], paths["target"], config, chipset)
     found = {side: fingerprint(path) for side, path in paths.items()}
-    if found != scene.fingerprint or reading_options(layers, config) != scene.options:
+    options = reading_options(layers, config) | {"split_field": scene.options["split_field"]}  # moves no pixel
+    if found != scene.fingerprint or options != scene.options:
         raise ChipSetError(
             f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths.values())}) has changed since it was "
             "tiled, and virtual chips have no pixels of their own; tile again with --overwrite"
@@ -152,6 +157,10 @@ def _ignoring(layers: dict[str, Layer], names: list[str], known: dict[str, tuple
     for name in names:
         found = [(side, entry) for side, entry in every if entry.name == name]
         found = found or [(side, entry) for side, entry in every if str(entry.value) == name]
+        if not found and re.fullmatch(r"-?\d+", name):
+            log.warning("ignore_class %s: the layers show no such class", name)
+            found = [(side, layer.map_class(int(name))) for side, layer in layers.items() if layer.raster is not None]
+            found = [(side, entry) for side, entry in found if layers[side].kind == "classes"]
         if not found:
             there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every)
             raise ConfigError(f"ignore_class names '{name}', the layers have {there or 'no classes'}")

@@ -3,6 +3,7 @@
 A million chips are seven files. numpy alone reads them.
 """
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
 COPIED_AT_ONCE = 2**24  # bytes
+CANNOT_COPY = (errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # this file system
 COPIES = 2  # files that are copied at the same time
 
 
@@ -179,12 +181,14 @@ def _append(
 
 def _copy(source: BinaryIO, offset: int, target: BinaryIO, length: int) -> None:
     """Copy bytes to where the target stands: inside the system where it can, which is several times faster."""
-    if not hasattr(os, "copy_file_range"):
-        source.seek(offset)
-        target.write(source.read(length))
-        return
     while length:
-        done = os.copy_file_range(source.fileno(), target.fileno(), length, offset)
+        try:
+            done = os.copy_file_range(source.fileno(), target.fileno(), length, offset)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in CANNOT_COPY:
+                raise
+            source.seek(offset)
+            done = target.write(source.read(length))
         if not done:
             raise OSError(f"{source.name} ends early")
         offset, length = offset + done, length - done

@@ -38,7 +38,9 @@ def _layers(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in LAYER_SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
+            if path.stem in found and path.suffix.lower() == ".json":
+                continue  # what a catalogue says of the layer of this name
+            if path.stem in found and found[path.stem].suffix.lower() != ".json":
                 raise RasterError(
                     f"{folder}: has {found[path.stem].name} and {path.name}; one stem must name one layer"
                 )

@@ -11,6 +11,7 @@ import geopandas
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.raster.atomic import writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
@@ -18,7 +19,7 @@ from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Sce
 from geop2p.tiling.index import INDEX_STYLE, joined
 from geop2p.tiling.packed import ARRAYS, array_path
 from geop2p.tiling.preview import PREVIEW, write_preview
-from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encoding, with_observed_classes
+from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 
@@ -61,6 +62,9 @@ def settle(
         places = zip(staged.table["row_off"], staged.table["col_off"], strict=True)
         blocks = [f"{row // config.step}_{col // config.step}" for row, col in places]
         table, lost = staged.table.assign(split=staged.table["id"].map(given), block=blocks), {}
+    if table.empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in (staged.dropped | lost).items() if count)
+        raise ChipSetError(f"{scene.id}: no chip is left ({reasons}); change the split, the buffer, or size and stride")
     index = with_weights(joined(fixed, table))
     if last and given is None:
         _check_splits(count_splits(index), scene, config)
@@ -89,15 +93,14 @@ def finish(folder: Path, progress: bool) -> None:
         return
     chipset = ChipSet.open(folder)
     index = chipset.index()
-    chipset = dataclasses.replace(
-        chipset,
-        source=scaled_encoding(chipset, "source", progress),
-        target=scaled_encoding(chipset, "target", progress),
-    )
+    source, target = scaled_encodings(chipset, progress)
+    chipset = dataclasses.replace(chipset, source=source, target=target)
     chipset.save_description()
     write_preview(chipset)
     _warn_of_missing(chipset, index)
-    shutil.rmtree(folder / STAGING)
+    if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
+        with writing(folder):
+            shutil.rmtree(folder / STAGING)
 
 
 def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
@@ -138,8 +141,10 @@ def remove(folder: Path) -> None:
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
-    for name in (*SIDES, STAGING):
-        shutil.rmtree(folder / name, ignore_errors=True)
     arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
-    for file in (*arrays, *(folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW))):
-        file.unlink(missing_ok=True)
+    with writing(folder):
+        for name in (*SIDES, STAGING):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+        for file in (*arrays, *(folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW))):
+            file.unlink(missing_ok=True)

@@ -83,14 +83,21 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDat
     return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
 
 
-def scaled_encoding(chipset: ChipSet, side: str, progress: bool) -> Encoding:
-    """The side's encoding with what the valid pixels of the training chips hold, where intervals come from it."""
-    encoding = chipset.encoding(side)
-    if not needs_statistics(encoding) or not chipset.counts["train"]:
-        return encoding
-    statistics = [BandStatistics() for _ in encoding.bands]
+def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encoding]:
+    """Both encodings with what the valid pixels of the training chips hold, where intervals come from it."""
+    encodings = (chipset.source, chipset.target)
+    statistics = [[BandStatistics() for _ in encoding.bands] for encoding in encodings]
+    wanted = [needs_statistics(encoding) for encoding in encodings]
+    if not any(wanted) or not chipset.counts["train"]:
+        return encodings
     with chipset.reader("train") as reader:
-        for row in tqdm(range(chipset.counts["train"]), desc=f"{side} values", unit="chip", disable=not progress):
+        for row in tqdm(range(chipset.counts["train"]), desc="values", unit="chip", disable=not progress):
             chip = reader.read(row)
-            add_values(statistics, encoding, getattr(chip, side), chip.valid)
-    return with_statistics(encoding, statistics)
+            for number, values in enumerate((chip.source, chip.target)):
+                if wanted[number]:
+                    add_values(statistics[number], encodings[number], values, chip.valid)
+    scaled = [
+        with_statistics(encoding, found) if needed else encoding
+        for encoding, found, needed in zip(encodings, statistics, wanted, strict=True)
+    ]
+    return scaled[0], scaled[1]

@@ -1,6 +1,7 @@
 """Chips under construction: cut in one pass over the layers, put in their place once their split is known."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -21,8 +22,6 @@ from geop2p.tiling.chips import Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.survey import Found, Survey
-
-JOURNAL = "journal.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +74,16 @@ def stage(
     """
     regions = plan_regions(scene.grid, layers, config)
     windows = sum(len(region.rows) * len(region.cols) for region in regions)
-    done = _read_journal(staging / JOURNAL)
+    plan = hashlib.sha256(repr(regions).encode()).hexdigest()[:8]  # other regions, of another version, begin again
+    journal_file = staging / f"journal-{plan}.jsonl"
+    done = _read_journal(journal_file)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     writer = layout_of(config.layout).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
     with tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar, writing(staging):
         bar.update(sum(len(region.rows) * len(region.cols) for region in regions[: len(done)]))
         writer.resume(sum(len(found.entries) for found in done))
         try:
-            with (staging / JOURNAL).open("a", encoding="utf-8") as journal:
+            with journal_file.open("a", encoding="utf-8") as journal:
                 for ground, found in survey.run(scene.grid, regions, len(done)):
                     for entry in found.entries:
                         row, col = entry["row_off"], entry["col_off"]

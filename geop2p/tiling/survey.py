@@ -21,6 +21,7 @@ from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.index import class_shares, share_columns
 
 FEW = 16  # classes that are counted one by one
+MOST_THREADS = 4  # each adds about 20 MB
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
 
 
@@ -64,16 +65,16 @@ class Survey:
     def run(self, grid: Grid, regions: list[Region], done: int) -> Iterator[tuple[Ground, Found]]:
         """Read and examine regions in order, without the first `done`.
 
-        As many threads as cores do it; but one alone where a row of strips is read in parts, which GDAL's cache then
-        holds for the next part.
+        As many threads as cores, four at most, do it; but one alone where a row of strips is read in parts, which
+        GDAL's cache then holds for the next part.
 
         Raises:
             RasterError: A layer cannot be read.
         """
         jobs = list(enumerate(regions))[done:]
-        in_strips = max(layer.block[1] for layer in self.layers) >= grid.width
+        in_strips = max(layer.block_on(grid)[1] for layer in self.layers) >= grid.width
         parts = in_strips and len({region.cols for region in regions}) > 1
-        yield from in_order(jobs, partial(self._open, grid), 1 if parts else min(cores(), len(jobs)))
+        yield from in_order(jobs, partial(self._open, grid), 1 if parts else min(cores(), MOST_THREADS, len(jobs)))
 
     @contextmanager
     def _open(self, grid: Grid) -> Iterator[Callable[[tuple[int, Region]], tuple[Ground, Found]]]:
