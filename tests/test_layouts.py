@@ -373,7 +373,7 @@ def test_a_warped_pixel_is_the_same_in_every_window(tmp_path: Path, case: str) -
     forms: dict[str, tuple[Any, str, dict[str, Any]]] = {
         "nodata": (np.clip(rough, 0, 255).astype(np.uint8), "image", {"nodata": 0}),
         "nan": (
-            np.where(draw.random(rough.shape) < 0.02, np.nan, rough).astype(np.float32),
+            np.where(holes, np.nan, rough).astype(np.float32),
             "elevation",
             {"nodata": np.nan},
         ),

@@ -122,8 +122,8 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
     claim_staging(staging, scene, config)
-    drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
     try:
+        drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         staged = stage(staging, scene, layers, drafts, config, progress)
         settle(staging, scene, layers, drafts, staged, config, earlier, last=last)
     except OutputError:  # what is staged waits for a disk that has room
