@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10_000, help="Pixels per side of the rasters.")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds that count.")
     parser.add_argument("--geoai", help="A Python that has geoai.")
+    parser.add_argument("--folder", help="Where to work (about 6 GB); such as /dev/shm, to leave the disk out of it.")
     parser.add_argument("--make", type=Path, help="Only make the layers, in this folder.")
     parser.add_argument("--only", action="append", default=[], help="Only this job; may be repeated.")
     options = parser.parse_args()
@@ -225,7 +226,7 @@ def main() -> None:
         make_layers(options.make, options.size)
         make_degrees(options.make)
         return
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)  # made by another process: the peak memory of a job begins at that of its parent
         subprocess.run([sys.executable, __file__, "--make", folder, "--size", str(options.size)], check=True)
         figures = measure(folder, options.rounds, options.geoai, options.only)
