@@ -372,9 +372,14 @@ def test_outputs_through_a_file_and_damaged_sets_are_one_line(pair: tuple[Path, 
     (tmp_path / "chips" / "index.gpkg").unlink()
     with pytest.raises(ChipSetError, match=r"index\.gpkg: missing or damaged"):
         ChipSet.open(tmp_path / "chips").index()
-    (tmp_path / "chips" / "chipset.json").write_text("{}")
-    with pytest.raises(ChipSetError, match="is damaged, 'layout' is missing or wrong"):
-        ChipSet.open(tmp_path / "chips")
+    for text, message in (
+        ('{"format": 2, "layout": "packed"}', "is damaged, 'size' is missing or wrong"),
+        ('{"format": 2, "layout": "check"}', "layout 'check' is not one of geotiff, packed, virtual"),
+        ('{"format": 1}', "made by an earlier geop2p; tile again"),
+    ):
+        (tmp_path / "chips" / "chipset.json").write_text(text)
+        with pytest.raises(ChipSetError, match=message):
+            ChipSet.open(tmp_path / "chips")
 
 
 def test_a_preview_and_a_styled_index_come_with_the_chips(pair: tuple[Path, Path], tmp_path: Path) -> None:
