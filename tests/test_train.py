@@ -302,7 +302,7 @@ def test_losses_that_are_not_finite_stop_the_training(
 def test_a_chip_set_of_a_newer_format_is_refused(chips: Path, tmp_path: Path) -> None:
     file = chips / "chipset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
-    with pytest.raises(ChipSetError, match="format 99, this geop2p reads up to 1"):
+    with pytest.raises(ChipSetError, match="format 99, this geop2p reads up to 2"):
         train(chips, tmp_path / "run", TINY)
 
 
