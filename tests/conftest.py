@@ -15,11 +15,12 @@ from affine import Affine
 from rasterio.crs import CRS
 from torch import nn
 
-from geop2p.config import Kind
+from geop2p.config import Kind, TileConfig
 from geop2p.models import GENERATORS
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
+from geop2p.tiling.scenes import lattice_axis
 from geop2p.translator import Card, Translator
 
 UTM = CRS.from_epsg(32632)
@@ -38,6 +39,11 @@ def two_threads() -> None:
 def grid(height: int, width: int, pixel: float = 2.0, left: float = 500_000.0, top: float = 5_300_000.0) -> Grid:
     """A north-up grid in UTM."""
     return Grid(UTM, Affine(pixel, 0, left, 0, -pixel, top), height, width)
+
+
+def lattice(where: Grid, config: TileConfig) -> list[tuple[int, int]]:
+    """(row_off, col_off) of the windows that cover a grid."""
+    return [(row, col) for row in lattice_axis(where.height, config) for col in lattice_axis(where.width, config)]
 
 
 def write_raster(

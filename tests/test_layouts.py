@@ -335,8 +335,9 @@ def test_results_of_threads_come_in_order_and_errors_where_they_belong() -> None
 @pytest.mark.parametrize("blocks", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}])
 @pytest.mark.parametrize("stride", [16, 32, 50])
 def test_regions_hold_every_window_once(tmp_path: Path, blocks: dict[str, Any], stride: int) -> None:
+    from conftest import lattice
+
     from geop2p.raster.layers import open_layer
-    from geop2p.tiling.scenes import lattice
 
     where = grid(333, 451)
     layers = tuple(

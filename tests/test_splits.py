@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from conftest import UTM, class_map, grid, write_raster
+from conftest import UTM, class_map, grid, lattice, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -25,7 +25,6 @@ from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side
 from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.index import joined
-from geop2p.tiling.scenes import lattice
 from geop2p.tiling.splits import split_chips
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}

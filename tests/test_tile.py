@@ -11,7 +11,7 @@ import pandas as pd
 import pyogrio
 import pytest
 import rasterio
-from conftest import UTM, class_map, grid, write_raster
+from conftest import UTM, class_map, grid, lattice, write_raster
 from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
@@ -21,7 +21,6 @@ from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import MapClass
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
-from geop2p.tiling.scenes import lattice
 
 SMALL = TileConfig(size=32, stride=32)
 

@@ -31,7 +31,9 @@ from geop2p.raster.reading import (
     read_masks,
     valid_pixels,
 )
-from geop2p.raster.reproject import CODES, FLOATS, WARP_TOLERANCE, Resampler, through_power
+from geop2p.raster.reproject import CODES, FLOATS, Resampler, through_power
+
+WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 
 Read = Callable[[Window], tuple[Array, Mask]]
 

@@ -22,8 +22,6 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import ControlPoints
 
-WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
-
 
 @dataclass(frozen=True)
 class Conversion:
@@ -132,7 +130,6 @@ class Resampler:
             dst_crs=wanted.crs,
             dst_nodata=self.conversion.nodata,
             resampling=self.resampling,
-            tolerance=WARP_TOLERANCE,
         )
         return self.conversion.back(result, self.dtype)
 

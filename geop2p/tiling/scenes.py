@@ -170,11 +170,6 @@ def _extent(bounds: tuple[float, float, float, float]) -> str:
     return f"x {bounds[0]:.10g} to {bounds[2]:.10g}, y {bounds[1]:.10g} to {bounds[3]:.10g}"
 
 
-def lattice(grid: Grid, config: TileConfig) -> list[tuple[int, int]]:
-    """(row_off, col_off) of the windows that cover a grid; the last of each axis may run past its end."""
-    return [(row, col) for row in lattice_axis(grid.height, config) for col in lattice_axis(grid.width, config)]
-
-
 def lattice_axis(side: int, config: TileConfig) -> range:
     """Offsets of the windows along an axis of so many pixels."""
     return range(0, max(1, side - config.size + config.step), config.step)
