@@ -206,19 +206,28 @@ class PredictConfig:
         ConfigError: A value is out of its range.
     """
 
-    overlap: float = option(0.5, "Share of a tile's side that is blended into the next tile, 0 to 0.5.")
-    tile_size: int | None = option(None, "Side of a tile in pixels; none: the chip size of the training.")
-    batch_size: int = option(4, "Tiles per pass through the network.")
+    overlap: float | None = option(
+        None,
+        "Share of a tile's side that is blended into the next tile, 0 to 0.5; none: tiles that need no blending where "
+        "the network allows it, else 0.5.",
+    )
+    tile_size: int | None = option(
+        None,
+        "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
+        "the training for blended ones.",
+    )
+    batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
     memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.5:
+        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
         if self.tile_size is not None:
             _at_least("tile_size", self.tile_size, 16)
-        _at_least("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            _at_least("batch_size", self.batch_size, 1)
         _ = self.memory_bytes
 
     @property

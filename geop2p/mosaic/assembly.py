@@ -138,10 +138,11 @@ def _tags(mosaic: Mosaic) -> dict[str, str]:
         "GEOP2P_MODEL_SHA256": mosaic.translator.digest,
         "GEOP2P_RECIPE": card.recipe,
         "GEOP2P_KIND": card.target.kind,
-        "GEOP2P_MODE": "blend",
+        "GEOP2P_MODE": mosaic.tiles.mode,
         "GEOP2P_NORM_STATS": card.statistics,
-        "GEOP2P_TILE_SIZE": str(lattice.size),
+        "GEOP2P_TILE_SIZE": str(lattice.network_size),
         "GEOP2P_OVERLAP": str(lattice.overlap),
+        "GEOP2P_HALO": str(lattice.halo),
     }
 
 
@@ -151,4 +152,5 @@ def mosaic_lattice(path: str | Path) -> Lattice | None:
         tags = dataset.tags()
     if "GEOP2P_TILE_SIZE" not in tags:
         return None
-    return Lattice(int(tags["GEOP2P_TILE_SIZE"]), int(tags["GEOP2P_OVERLAP"]))
+    halo = int(tags["GEOP2P_HALO"])
+    return Lattice(int(tags["GEOP2P_TILE_SIZE"]) - 2 * halo, int(tags["GEOP2P_OVERLAP"]), halo)

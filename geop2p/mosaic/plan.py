@@ -16,14 +16,21 @@ class Lattice:
     in the flat of one tile or in the ramps of two, the border of the raster included.
 
     Attributes:
-        size: Side of a tile in pixels.
+        size: Side in pixels of the ground that a tile contributes to.
         overlap: Width of a ramp in pixels, at most half of `size`.
+        halo: Pixels around a tile that the network sees and that are thrown away.
         shift: Pixels by which the whole lattice is moved up and left.
     """
 
     size: int
     overlap: int
+    halo: int = 0
     shift: int = 0
+
+    @property
+    def network_size(self) -> int:
+        """Side of what the network sees of a tile."""
+        return self.size + 2 * self.halo
 
     @property
     def step(self) -> int:
@@ -61,17 +68,15 @@ def parts(height: int, width: int, side: int) -> list[Window]:
     ]
 
 
-def part_side(memory: int, channels: int, bands: int, tile: int, batch: int) -> int:
-    """The largest side of a part, a multiple of 512, whose buffers fit the memory.
+def part_side(memory: int, channels: int, bands: int, unit: int = PART_MULTIPLE) -> int:
+    """The largest side of a part whose buffers fit the memory.
 
     Args:
-        memory: Bytes that the prediction may add.
+        memory: Bytes for the buffers.
         channels: Channels that are summed: float32, once.
         bands: Bands of the result, counted as 16 bytes each for decoding and writing.
-        tile: Side of a tile; a part reads and keeps a margin of it.
-        batch: Tiles that are in the network together.
+        unit: The side is a multiple of it, and at least that.
     """
-    network = batch * tile * tile * 4 * 256  # activations: about 256 floats a pixel in the widest layers
     a_pixel = 4 * channels + 16 * bands + 4
-    side = math.isqrt(max(0, memory // 2 - network) // a_pixel)
-    return max(PART_MULTIPLE, min(side, 16384) // PART_MULTIPLE * PART_MULTIPLE)
+    side = math.isqrt(memory // a_pixel)
+    return max(unit, min(side, 16384) // unit * unit)

@@ -1,5 +1,6 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
+import logging
 import shutil
 import sys
 import time
@@ -12,6 +13,8 @@ from geop2p.mosaic.inputs import check_input, check_output, check_values, color_
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.reading import describe_raster, fingerprint
 from geop2p.translator import Translator
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class PredictResult:
         tile_mismatch: Mean absolute difference to a prediction on a shifted lattice, in the target's units, or the
             share of pixels of another class.
         tile_mismatch_percent: The same in percent of the encoded range.
-        mode: How tiles meet: `blend`.
+        mode: How tiles meet: `exact` if each pixel is what the network makes of the whole raster, else `blend`.
         norm_stats: Where the network's norm statistics come from: `tile`, or `none` if it uses none of its input.
-        tile_size: Side of a tile in pixels.
+        tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
@@ -84,6 +87,7 @@ def predict(
     check_values(input, translator.card.source, colors)
     grid = output_grid(info.grid, translator.card, config.no_resample)
     mosaic = Mosaic(translator, grid, config)
+    log.info("%s", mosaic.tiles.describe())
     with input_reader(input, grid, translator.card.source, colors) as reader:
         folder = output.with_name(f"{output.name}.parts")
         claim = mosaic.claim(translator.digest, fingerprint(input))
@@ -98,9 +102,9 @@ def predict(
         seconds=round(seconds, 3),
         mpx_per_s=round(grid.width * grid.height / 1e6 / seconds, 4),
         **figures,
-        mode="blend",
+        mode=mosaic.tiles.mode,
         norm_stats=translator.card.statistics,
-        tile_size=mosaic.lattice.size,
+        tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / (grid.width * grid.height), 3),
         peak_rss_mb=_peak_rss_mb(),
     )
