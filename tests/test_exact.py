@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from torch import nn
 
 from geop2p import PredictConfig, predict
+from geop2p.evaluation.offsets import error_by_position
 from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
@@ -102,7 +103,7 @@ def test_lattices_agree_with_each_other_and_with_the_whole_raster(tmp_path: Path
             (card.stride, Window(0, 0, 203, 150)),
             (0, Window(37, 61, 70, 80)),
         ):
-            made, there = mosaic.window(reader, window, shift)
+            made, there = mosaic.window(reader, window, (shift, 2 * shift))
             rows, cols = window.toslices()
             assert np.array_equal(there, valid[rows, cols])
             apart = np.abs(made - whole[:, rows, cols])[:, there]
@@ -142,7 +143,7 @@ def test_any_size_any_tile_any_shift(
     mosaic = Mosaic(translator, grid(rows, cols), PredictConfig(tile_size=8 * tile))
     assert mosaic.is_exact
     with aligned_reader(path, grid(rows, cols), "image") as reader:
-        made, there = mosaic.window(reader, Window(0, 0, cols, rows), 4 * shift)
+        made, there = mosaic.window(reader, Window(0, 0, cols, rows), (4 * shift, 8))
     if there.any():
         assert np.abs(made - at_once(translator, values, valid))[:, there].max() < 1e-4
 
@@ -161,7 +162,7 @@ def test_predict_is_exact_where_it_can_be_and_says_so(tmp_path: Path, caplog: py
     result = predict(save(tmp_path, translator), path, tmp_path / "out.tif", PredictConfig(tile_size=304))
     assert result.mode == "exact" and "exact: tiles of" in caplog.text
     assert result.tile_mismatch is not None and result.tile_mismatch < 1e-5
-    assert result.seam_index == pytest.approx(1, abs=0.05)
+    assert result.seam_index == pytest.approx(1, abs=0.2)
     with rasterio.open(tmp_path / "out.tif") as dataset:
         made, tags = dataset.read(), dataset.tags()
     assert np.abs(made - at_once(translator, values, valid))[:, valid].max() < 1e-4
@@ -228,3 +229,31 @@ def test_neither_the_rim_of_a_hole_nor_the_border_of_the_raster_is_darker(
         made = dataset.read(1)
     assert np.array_equal(np.isnan(made), ~valid)
     assert np.abs(made[valid] - 240).max() < 1e-3
+
+
+class BadCorners(Identity):
+    """A generator that is wrong at the border of what it sees."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        away = torch.ones_like(source)
+        away[..., 8:-8, 8:-8] = 0
+        return source * (1 - away) + away * 0.2
+
+
+@pytest.mark.parametrize(("overlap", "low", "high"), [(0.0, 3.0, 1e9), (0.5, 0.9, 1.1), (None, 0.999, 1.001)])
+def test_corners_over_centre_tell_bad_tiles_from_good_ones(
+    tmp_path: Path, make_model: Callable[..., Path], overlap: float | None, low: float, high: float
+) -> None:
+    """Every pixel takes every place, so the ground cancels out: what is left is the tile."""
+    where = grid(200, 210)
+    values = np.random.default_rng(0).uniform(0, 255, (1, 200, 210)).astype(np.float32)
+    truth = values.copy()
+    truth[:, :100] += 30  # errors that belong to the ground
+    source, target = (write_raster(tmp_path / f"{n}.tif", v, where) for n, v in (("in", values), ("real", truth)))
+    model = make_model(BadCorners, image_encoding("float32", 1), field=8)
+    mosaic = Mosaic(Translator.load(model), where, PredictConfig(tile_size=64, overlap=overlap))
+    windows = [Window(col, row, 70, 50) for row in (0, 50, 150) for col in (0, 70, 140)]
+    with aligned_reader(source, where, "image") as reader, aligned_reader(target, where, "image") as real:
+        ratio = error_by_position(mosaic, reader, real, windows).corner_ratio()
+    assert ratio.value is not None and low < ratio.value < high
+    assert ratio.low is not None and ratio.high is not None and ratio.low <= ratio.value <= ratio.high

@@ -45,7 +45,7 @@ def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
 def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
-    lattice = Lattice(size, int(size * share), shift)
+    lattice = Lattice(size, int(size * share), shift=(shift, shift // 2))
     window = Window(0, 0, width, height)
     blend = Blend(window, 1, size, lattice.overlap)
     for tile in lattice.tiles(window):

@@ -100,12 +100,10 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> dict[str
 
     In the target's units, and in percent of its encoded range; for classes the share that differs.
 
-    The shift is half the distance between tiles, rounded down to the network's stride where that leaves any; half a
-    tile would be the lattice itself at an overlap of a half.
+    The shift is half the distance between tiles; half a tile would be the lattice itself at an overlap of a half.
     """
     grid, target = mosaic.grid, mosaic.translator.card.target
-    stride, half = mosaic.translator.card.stride, mosaic.lattice.step // 2
-    shift = half // stride * stride or half
+    half = mosaic.shifts(2)[1]
     height, width = min(MISMATCH_SIDE, grid.height), min(MISMATCH_SIDE, grid.width)
     count = int(np.clip(grid.height * grid.width // (8 * MISMATCH_SIDE**2), 1, MISMATCH_WINDOWS))
     generator = np.random.default_rng(0)
@@ -116,7 +114,7 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> dict[str
         window = Window(col, row, width, height)
         first, valid = finished.read(window)
         if valid.any():
-            second, _ = mosaic.window(reader, window, shift)
+            second, _ = mosaic.window(reader, window, (half, half))
             if not target.is_classes:
                 first, second = target.in_units(first), target.in_units(second)
             sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)

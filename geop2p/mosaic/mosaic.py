@@ -50,13 +50,15 @@ class Mosaic:
         """Whether every pixel is what the network makes of the whole raster at once."""
         return self.tiles.mode == "exact"
 
-    def window(self, reader: Reader, window: Window, shift: int = 0, bar: Any = None) -> tuple[Array, Mask]:
+    def window(
+        self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
+    ) -> tuple[Array, Mask]:
         """Predict a window of the grid.
 
         Args:
             reader: The input on the grid.
             window: Where.
-            shift: Pixels by which the lattice is moved, to see what depends on it.
+            shift: (rows, columns) by which the lattice is moved, to see what depends on it.
             bar: Progress bar, moved by one for each tile.
 
         Returns:
@@ -72,6 +74,15 @@ class Mosaic:
                 blend.add(tile, one)
         _, valid = reader.read(window)
         return target.decode(blend.result()), valid
+
+    def shifts(self, count: int) -> list[int]:
+        """`count` even shares of the distance between tiles, on the network's stride.
+
+        Blended tiles nearer to each other than that lie off it as they are, and are moved off it.
+        """
+        stride, step = self.translator.card.stride, self.lattice.step
+        unit = stride if self.is_exact or step >= count * stride else 1
+        return [step * number // count // unit * unit for number in range(count)]
 
     def _translated(self, reader: Reader, tiles: list[Window], bar: Any) -> Iterator[tuple[list[Window], Floats]]:
         """Batches of tiles and their translations; tiles without valid ground are left out.

@@ -19,13 +19,13 @@ class Lattice:
         size: Side in pixels of the ground that a tile contributes to.
         overlap: Width of a ramp in pixels, at most half of `size`.
         halo: Pixels around a tile that the network sees and that are thrown away.
-        shift: Pixels by which the whole lattice is moved up and left.
+        shift: (rows, columns) by which the whole lattice is moved up and left.
     """
 
     size: int
     overlap: int
     halo: int = 0
-    shift: int = 0
+    shift: tuple[int, int] = (0, 0)
 
     @property
     def network_size(self) -> int:
@@ -37,25 +37,21 @@ class Lattice:
         """Distance between tiles."""
         return self.size - self.overlap
 
-    def start(self, number: int) -> int:
-        """First pixel of a tile on an axis; negative before the origin."""
-        return number * self.step - self.overlap - self.shift
-
-    def touching(self, start: int, stop: int) -> range:
-        """Numbers of the tiles that hold any of the pixels start to stop - 1 of an axis."""
-        first = (start + self.overlap + self.shift - self.size) // self.step + 1
-        last = (stop - 1 + self.overlap + self.shift) // self.step
-        return range(first, last + 1)
+    def starts(self, axis: int, start: int, stop: int) -> list[int]:
+        """First pixels of the tiles that hold any of the pixels start to stop - 1 of an axis (0: rows, 1: columns)."""
+        before = self.overlap + self.shift[axis]  # from the first pixel of tile 0 to the origin
+        first, last = (start + before - self.size) // self.step + 1, (stop - 1 + before) // self.step
+        return [number * self.step - before for number in range(first, last + 1)]
 
     def tiles(self, window: Window) -> list[Window]:
         """The tiles that touch a window, rows first: the order in which they are summed."""
-        rows = self.touching(int(window.row_off), int(window.row_off + window.height))
-        cols = self.touching(int(window.col_off), int(window.col_off + window.width))
-        return [Window(self.start(col), self.start(row), self.size, self.size) for row in rows for col in cols]
+        rows = self.starts(0, int(window.row_off), int(window.row_off + window.height))
+        cols = self.starts(1, int(window.col_off), int(window.col_off + window.width))
+        return [Window(col, row, self.size, self.size) for row in rows for col in cols]
 
-    def handovers(self, length: int) -> list[int]:
+    def handovers(self, axis: int, length: int) -> list[int]:
         """Pixels of an axis that are the first past the middle of a ramp: where one tile hands over to the next."""
-        lines = (self.start(number) + self.overlap // 2 for number in self.touching(0, length))
+        lines = (start + self.overlap // 2 for start in self.starts(axis, 0, length))
         return [line for line in lines if 0 < line < length]
 
 
