@@ -18,6 +18,8 @@ from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.filling import fill_from_nearest
 from geop2p.raster.grid import Grid
+from geop2p.raster.reading import fingerprint
+from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
 
 BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
@@ -30,13 +32,20 @@ class Mosaic:
 
     Args:
         translator: What translates a tile.
-        grid: Grid of input and output.
-        config: Settings.
+        grid: Grid of the input.
+        config: Settings; its area of interest says what is shown of the grid.
+
+    Attributes:
+        frame: What the result shows of the grid, in pixels of it.
+        shown: Grid of the result.
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig) -> None:
         target = translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
+        self.area = None if config.aoi is None else Area(config.aoi, grid)
+        self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
+        self.shown = grid.window(self.frame)
         self.tiles = choose_tiles(translator, config, max(grid.height, grid.width))
         self.lattice = self.tiles.lattice
         self.batch_size = config.batch_size or BATCH[self.tiles.mode]
@@ -73,7 +82,7 @@ class Mosaic:
             for tile, one in zip(batch, values, strict=False):
                 blend.add(tile, one)
         _, valid = reader.read(window)
-        return target.decode(blend.result()), valid
+        return target.decode(blend.result()), valid if self.area is None else valid & self.area.mask(window)
 
     def shifts(self, count: int) -> list[int]:
         """`count` even shares of the distance between tiles, on the network's stride.
@@ -130,6 +139,8 @@ class Mosaic:
         Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
         `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
         """
+        if self.area is not None and not self.area.mask(tile).any():
+            return None
         values, valid = self._surroundings(reader, tile, self.lattice.halo)
         inner = slice(self.lattice.halo, -self.lattice.halo or None)
         if not valid[inner, inner].any():
@@ -160,6 +171,8 @@ class Mosaic:
     def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest."""
         lattice = self.lattice
-        settings = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
+        settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side}
+        aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
+        settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}

@@ -1,5 +1,7 @@
 """Where tiles and parts lie. Everything is anchored to the grid's origin, so any process finds the same. Pure."""
 
+import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -37,6 +39,14 @@ class Lattice:
         """Distance between tiles."""
         return self.size - self.overlap
 
+    def moved(self, window: Window) -> "Lattice":
+        """The same tiles as seen from the first pixel of a window."""
+        down, right = (
+            int(by + offset) % self.step
+            for by, offset in zip(self.shift, (window.row_off, window.col_off), strict=True)
+        )
+        return dataclasses.replace(self, shift=(down, right))
+
     def starts(self, axis: int, start: int, stop: int) -> list[int]:
         """First pixels of the tiles that hold any of the pixels start to stop - 1 of an axis (0: rows, 1: columns)."""
         before = self.overlap + self.shift[axis]  # from the first pixel of tile 0 to the origin
@@ -55,13 +65,21 @@ class Lattice:
         return [line for line in lines if 0 < line < length]
 
 
-def parts(height: int, width: int, side: int) -> list[Window]:
-    """Squares of `side` pixels that cover a raster from its origin, smaller at its far edges, rows first."""
-    return [
-        Window(col, row, min(side, width - col), min(side, height - row))
-        for row in range(0, height, side)
-        for col in range(0, width, side)
-    ]
+def parts(frame: Window, side: int) -> list[Window]:
+    """Squares of `side` pixels counted from the grid's origin that cover a window of it, cut at its edges, rows first.
+
+    The squares do not depend on the window.
+    """
+    rows, cols = (
+        _cuts(int(first), int(first + length), side)
+        for first, length in ((frame.row_off, frame.height), (frame.col_off, frame.width))
+    )
+    return [Window(left, top, right - left, bottom - top) for top, bottom in rows for left, right in cols]
+
+
+def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+    edges = [start, *range((start // side + 1) * side, stop, side), stop]
+    return list(itertools.pairwise(edges))
 
 
 def part_side(memory: int, channels: int, bands: int, unit: int = PART_MULTIPLE) -> int:
