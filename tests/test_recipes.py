@@ -19,10 +19,11 @@ from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import trainer
+from geop2p.training import loop
 from geop2p.training.calibration import estimate_statistics
-from geop2p.training.checkpoint import load_state, read_metrics
+from geop2p.training.checkpoint import load_state
 from geop2p.training.data import Batch, augment
+from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import RECIPES, recipe_of
 from geop2p.training.systems import list_systems
@@ -193,7 +194,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
 def test_geo_resumes_bit_equal(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spectral norms, running mean and batch norms included."""
     train(chips, tmp_path / "whole", GEO)
-    original, calls = trainer._Training._train_epoch, 0
+    original, calls = loop.Training._train_epoch, 0
 
     def dying(self: Any, *arguments: Any) -> Any:
         nonlocal calls
@@ -203,7 +204,7 @@ def test_geo_resumes_bit_equal(chips: Path, tmp_path: Path, monkeypatch: pytest.
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
+    monkeypatch.setattr(loop.Training, "_train_epoch", dying)
     with pytest.raises(KeyboardInterrupt):
         train(chips, tmp_path / "run", GEO)
     monkeypatch.undo()
@@ -276,7 +277,7 @@ def test_sides_that_look_are_not_turned(
         asked.append(arguments[-1])
         return augment(*arguments)
 
-    monkeypatch.setattr(trainer, "augment", spy)
+    monkeypatch.setattr(loop, "augment", spy)
     train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu"))
     assert asked == [turns]
 

@@ -15,9 +15,9 @@ from geop2p import TileConfig, TrainConfig, predict, tile, train
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.models.patchgan import PatchGAN
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import trainer
-from geop2p.training.checkpoint import read_metrics
+from geop2p.training import loop
 from geop2p.training.data import Batch, ChipArrays, augment, encode_batch, epoch_order
+from geop2p.training.history import read_metrics
 from geop2p.training.objectives import PIXEL_LOSSES, adversarial, fill, masked_cross_entropy, masked_l1
 from geop2p.training.schedule import decay
 from geop2p.translator import Translator, read_card
@@ -55,7 +55,7 @@ def test_resuming_equals_not_stopping(chips: Path, tmp_path: Path, monkeypatch: 
     config = TrainConfig(epochs=4, batch_size=4, width=4, downs=5)
     train(chips, tmp_path / "whole", config)
     calls = 0
-    original = trainer._Training._train_epoch
+    original = loop.Training._train_epoch
 
     def dying(self, *arguments):
         nonlocal calls
@@ -65,7 +65,7 @@ def test_resuming_equals_not_stopping(chips: Path, tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
+    monkeypatch.setattr(loop.Training, "_train_epoch", dying)
     with pytest.raises(KeyboardInterrupt):
         train(chips, tmp_path / "run", config)
     monkeypatch.undo()
@@ -171,7 +171,7 @@ def test_balanced_training_resumes_bit_by_bit_and_differs(
     config = dataclasses.replace(TINY, epochs=3, balance=True)
     assert len(set(ChipArrays.load(ChipSet.open(chips), "train").weights.tolist())) > 1
     train(chips, tmp_path / "whole", config)
-    original = trainer._Training._train_epoch
+    original = loop.Training._train_epoch
 
     def dying(self, epoch, bar):
         if epoch == 2:
@@ -179,7 +179,7 @@ def test_balanced_training_resumes_bit_by_bit_and_differs(
         return original(self, epoch, bar)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer._Training, "_train_epoch", dying)
+        patch.setattr(loop.Training, "_train_epoch", dying)
         train(chips, tmp_path / "run", config)
     train(chips, tmp_path / "run", config)
     for name, value in weights(tmp_path / "whole").items():

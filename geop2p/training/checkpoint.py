@@ -1,4 +1,4 @@
-"""What a run keeps on disk to go on: `config.json`, `last.pt` and `metrics.jsonl`."""
+"""What a run keeps on disk to go on: `config.json` and `last.pt`."""
 
 import json
 import pickle
@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.raster.atomic import replacing, write_json, write_text
+from geop2p.raster.atomic import replacing, write_json
 
 CONFIG = "config.json"
 LAST = "last.pt"
-METRICS = "metrics.jsonl"
 
 
 def claim_run(run: Path, settings: dict[str, Any]) -> None:
@@ -66,24 +65,3 @@ def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a checkpoint of geop2p ({first}); delete it to begin again") from error
     return state
-
-
-def append_metrics(run: Path, entry: dict[str, Any]) -> None:
-    """Add a line to `metrics.jsonl`."""
-    with (run / METRICS).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(entry, allow_nan=False) + "\n")
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All whole lines of `metrics.jsonl`, oldest first."""
-    file = run / METRICS
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def rewind_metrics(run: Path, step: int) -> None:
-    """Forget what was logged after the checkpoint that the run goes on from."""
-    kept = [entry for entry in read_metrics(run) if entry["step"] <= step]
-    write_text(run / METRICS, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -109,7 +109,7 @@ def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float
 
 def augment(
     batch: Batch,
-    rows: Indices,
+    places: Indices,
     seed: int,
     epoch: int,
     jitter: float,
@@ -117,14 +117,14 @@ def augment(
     classes: tuple[bool, bool],
     d4: bool = False,
 ) -> Batch:
-    """Enlarge, crop and mirror a batch; the draw of a chip depends on seed, epoch and its row alone.
+    """Enlarge, crop and mirror a batch; the draw depends on seed, epoch and place alone.
 
     Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is
     made of was.
 
     Args:
         batch: Encoded chips.
-        rows: Their rows in the split.
+        places: Theirs in the order of the epoch; a chip that is drawn twice has two.
         seed: Of the training.
         epoch: Counted from 0.
         jitter: Factor of the enlargement before the crop.
@@ -139,8 +139,8 @@ def augment(
     holes = _enlarge(1 - batch.valid, large, nearest=all(classes))
     everything = torch.cat([source, target, holes], dim=1)
     crops = []
-    for image, row in zip(everything, rows, strict=True):
-        draw = np.random.default_rng([seed, epoch, int(row), 1])
+    for image, place in zip(everything, places, strict=True):
+        draw = np.random.default_rng([seed, epoch, int(place), 1])
         top, left = (int(value) for value in draw.integers(0, large - size + 1, 2))
         crop = image[:, top : top + size, left : left + size]
         crop = crop.flip(-1) if flip and draw.random() < 0.5 else crop

@@ -15,8 +15,10 @@ from geop2p.translator import Translator
 
 SAMPLES = 6  # chips shown in a sample picture
 
+Scores = dict[str, Any]
 
-def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> dict[str, Any]:
+
+def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> Scores:
     """Scores of a translator on chips, in the target's units."""
     scores = scores_for(translator.card.target)
     for rows in batches(np.arange(len(chips)), batch_size):
