@@ -1,4 +1,4 @@
-"""Chips in memory, and batches of them: order and augmentation are functions of seed, epoch and place alone."""
+"""Chips as they are stored, and the order of an epoch, which is a function of seed and epoch alone."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from geop2p.config import Split
-from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import PackedMasks, map_split
 
@@ -62,6 +61,11 @@ class ChipArrays:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the chips take where each valid pixel is one."""
+        return self.source.nbytes + self.target.nbytes + len(self) * int(np.prod(self.source.shape[2:]))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -82,15 +86,6 @@ class Batch:
         return Batch(self.source.to(device), self.target.to(device), self.valid.to(device))
 
 
-def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: Encoding) -> Batch:
-    """Encode some chips as they are."""
-    sides = []
-    for values, encoding in ((arrays.source, source), (arrays.target, target)):
-        sides.append(np.stack([encoding.encode(values[row], arrays.valid[row]) for row in rows]))
-    valid = torch.from_numpy(arrays.valid[rows].astype(np.float32))[:, None]
-    return Batch(torch.from_numpy(sides[0]), torch.from_numpy(sides[1]), valid)
-
-
 def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float32] | None = None) -> Indices:
     """A permutation of the chips, or as many draws in proportion to weights.
 
@@ -105,63 +100,6 @@ def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float
     ends = np.cumsum(weights[order], dtype=np.float64)
     marks = (np.arange(chips) + random.random()) * (ends[-1] / chips)
     return random.permutation(order[np.minimum(np.searchsorted(ends, marks, side="right"), chips - 1)])
-
-
-def augment(
-    batch: Batch,
-    places: Indices,
-    seed: int,
-    epoch: int,
-    jitter: float,
-    flip: bool,
-    classes: tuple[bool, bool],
-    d4: bool = False,
-) -> Batch:
-    """Enlarge, crop and mirror a batch; the draw depends on seed, epoch and place alone.
-
-    Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is
-    made of was.
-
-    Args:
-        batch: Encoded chips.
-        places: Theirs in the order of the epoch; a chip that is drawn twice has two.
-        seed: Of the training.
-        epoch: Counted from 0.
-        jitter: Factor of the enlargement before the crop.
-        flip: Whether to mirror half of the chips.
-        classes: Whether source and target are maps of classes.
-        d4: Whether to draw one of the eight turns and mirror images of a square.
-    """
-    size = batch.valid.shape[-1]
-    large = round(size * jitter)
-    source = _enlarge(batch.source, large, classes[0])
-    target = _enlarge(batch.target, large, classes[1])
-    holes = _enlarge(1 - batch.valid, large, nearest=all(classes))
-    everything = torch.cat([source, target, holes], dim=1)
-    crops = []
-    for image, place in zip(everything, places, strict=True):
-        draw = np.random.default_rng([seed, epoch, int(place), 1])
-        top, left = (int(value) for value in draw.integers(0, large - size + 1, 2))
-        crop = image[:, top : top + size, left : left + size]
-        crop = crop.flip(-1) if flip and draw.random() < 0.5 else crop
-        crops.append(_turned(crop, int(draw.integers(8))) if d4 else crop)
-    stacked = torch.stack(crops)
-    source, target, holes = torch.split(stacked, [source.shape[1], target.shape[1], 1], dim=1)
-    valid = (holes == 0).float()
-    return Batch(source * valid, target * valid, valid)
-
-
-def _turned(image: Tensor, element: int) -> Tensor:
-    """An element of the dihedral group D4: quarter turns, and from the fifth on mirrored first."""
-    return torch.rot90(image.flip(-1) if element >= 4 else image, element % 4, (-2, -1))
-
-
-def _enlarge(image: Tensor, side: int, nearest: bool) -> Tensor:
-    if side == image.shape[-1]:
-        return image
-    if nearest:
-        return functional.interpolate(image, (side, side), mode="nearest-exact")
-    return functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)
 
 
 def batches(order: Indices, size: int) -> list[Indices]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.calibration import batch_norms, estimate_statistics
-from geop2p.training.data import ChipArrays, encode_batch
+from geop2p.training.data import ChipArrays
+from geop2p.training.feeding import encode_batch
 from geop2p.training.history import append_metrics
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe

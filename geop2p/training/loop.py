@@ -14,8 +14,10 @@ from tqdm import tqdm
 from geop2p.config import Kind, TrainConfig
 from geop2p.errors import GeoP2PError
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.augmentation import Augmentation
 from geop2p.training.checkpoint import load_state, save_state
-from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
+from geop2p.training.data import ChipArrays, batches, epoch_order
+from geop2p.training.feeding import Feed
 from geop2p.training.history import rewind_metrics
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
@@ -51,6 +53,7 @@ class Training:
         self.batch_size = self.recipe.batch_size
         self.chips = ChipArrays.load(chipset, "train", progress)
         self.validation = ChipArrays.load(chipset, "val", progress)
+        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, self._augmentation())
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
@@ -91,8 +94,10 @@ class Training:
         order = epoch_order(self.config.seed, epoch, len(self.chips), weights)
         sums: dict[str, Tensor] = {}
         count = 0
-        for places in batches(np.arange(len(order)), self.batch_size):
-            losses = self.update(self._batch(order[places], places, epoch), self.step)
+        pieces = batches(np.arange(len(order)), self.batch_size)
+        stream = self.feed.stream(((order[places], places) for places in pieces), epoch)
+        for places, batch in zip(pieces, stream, strict=True):
+            losses = self.update(batch, self.step)
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
             self.step, self.images, count = self.step + 1, self.images + len(places), count + 1
@@ -105,13 +110,9 @@ class Training:
                 break
         return means
 
-    def _batch(self, rows: Indices, places: Indices, epoch: int) -> Batch:
-        """Chips for a step: their rows in the split, and their places in the order of the epoch."""
-        source, target = self.chipset.source, self.chipset.target
-        batch = encode_batch(self.chips, rows, source, target).to(self.device)
-        classes, recipe = (source.is_classes, target.is_classes), self.recipe
-        d4 = recipe.d4 and not {source.kind, target.kind} & LOOKING
-        return augment(batch, places, self.config.seed, epoch, recipe.jitter, recipe.flip, classes, d4)
+    def _augmentation(self) -> Augmentation:
+        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
+        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
