@@ -15,7 +15,7 @@ from geop2p.raster.encoding import Band, Encoding
 from geop2p.training import feeding
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.data import ChipArrays, batches
-from geop2p.training.encoder import BatchEncoder, as_tensor
+from geop2p.training.encoder import BatchEncoder, as_tensor, blank
 from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, Stored, encode_batch
 
 CPU = torch.device("cpu")
@@ -79,15 +79,10 @@ def test_batches_are_encoded_as_the_reference_says(name: str) -> None:
     encoder, mask = BatchEncoder(encoding, CPU), torch.from_numpy(valid)[:, None]
     stored = as_tensor(values)
     before = stored.clone()
-    made = encoder.one_hot(stored, mask) if encoding.is_classes else encoder.scaled(stored, mask)
+    made = blank(encoder.one_hot(stored) if encoding.is_classes else encoder.scaled(stored), mask)
     assert made.dtype == torch.float32
     assert np.allclose(made.numpy(), expected, rtol=0, atol=1.2e-7)
     assert torch.equal(stored.view(torch.uint8), before.view(torch.uint8))  # what is stored stays
-    whole = np.where(np.isnan(values), 0, values) if values.dtype.kind == "f" else values
-    if not encoding.is_classes:
-        everywhere = np.ones(valid.shape[1:], bool)
-        expected = np.stack([encoding.encode(one, everywhere) for one in whole])
-        assert np.allclose(encoder.scaled(as_tensor(whole), None).numpy(), expected, rtol=0, atol=1.2e-7)
 
 
 def arrays(source: Encoding, target: Encoding, count: int = 7, size: int = 32) -> ChipArrays:
@@ -183,7 +178,7 @@ def test_jitter_keeps_classes_pure_and_pairs_aligned() -> None:
 def test_jitter_enlarges_as_bilinear_interpolation_does() -> None:
     image = torch.rand(4, 3, 64, 64)
     draws = Augmentation(5, 286 / 256).draw(np.arange(4), 1, 64)
-    made = draws.sample(image)
+    (made,) = draws.sample([image])
     large = functional.interpolate(image, (72, 72), mode="bilinear", align_corners=False)
     codes = torch.randint(0, 9, (4, 1, 64, 64), dtype=torch.uint8)
     picked = draws.pick(codes)

@@ -83,13 +83,14 @@ class Draws:
                 images = _where(self.turns[:, column], images.flip(axis), images)
         return images
 
-    def sample(self, images: Tensor) -> Tensor:
-        """The crops of (batch, channels, size, size) floats, enlarged by bilinear interpolation."""
+    def sample(self, images: list[Tensor]) -> list[Tensor]:
+        """The crops of floats (batch, channels, size, size), enlarged by bilinear interpolation."""
+        device, count = images[0].device, len(self.offsets)
         wanted = self.offsets[:, :, np.newaxis] + np.arange(self.size)
-        places = to_device(((2 * wanted + 1) / self.large - 1).astype(np.float32), images.device)
-        shape = (len(places), self.size, self.size)
-        grid = torch.stack([places[:, 1, None, :].expand(shape), places[:, 0, :, None].expand(shape)], dim=-1)
-        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        places = to_device(((2 * wanted + 1) / self.large - 1).astype(np.float32), device)  # the chip is from -1 to 1
+        grid = torch.empty((count, self.size, self.size, 2), device=device)
+        grid[..., 0], grid[..., 1] = places[:, 1, None, :], places[:, 0, :, None]
+        return [functional.grid_sample(image, grid, padding_mode="border", align_corners=False) for image in images]
 
     def pick(self, images: Tensor) -> Tensor:
         """The crops of (batch, 1, size, size) of any type, enlarged by nearest neighbour."""

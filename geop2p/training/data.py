@@ -1,5 +1,6 @@
 """Chips as they are stored, and the order of an epoch, which is a function of seed and epoch alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -80,6 +81,14 @@ class Batch:
     source: Tensor
     target: Tensor
     valid: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Batch"]) -> "Batch":
+        """Batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        sides = zip(*((part.source, part.target, part.valid) for part in parts), strict=True)
+        return cls(*(torch.cat(side) for side in sides))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""

@@ -20,8 +20,19 @@ def as_tensor(values: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.view(_SIGNED.get(values.dtype, values.dtype)))
 
 
+def blank(image: Tensor, valid: Tensor) -> Tensor:
+    """Put 0 where a float32 image is not valid, whatever stands there; several times faster than `torch.where`.
+
+    Args:
+        image: (batch, channels, rows, cols), changed in place.
+        valid: Bool (batch, 1, rows, cols).
+    """
+    image.view(torch.int32).bitwise_and_(valid.to(torch.int32).neg_())
+    return image
+
+
 class BatchEncoder:
-    """Encodes batches of one side, equal to `Encoding.encode` of each chip up to the rounding of float32.
+    """Encodes batches of one side; where they are valid, as `Encoding.encode` does, to the rounding of float32.
 
     Args:
         encoding: Of the side.
@@ -44,29 +55,24 @@ class BatchEncoder:
         self._codes = torch.from_numpy(codes).to(device).view(1, -1, 1, 1)
         self._from_zero = not any(band.low for band in encoding.bands)
 
-    def one_hot(self, codes: Tensor, valid: Tensor) -> Tensor:
-        """Float32 (batch, classes, rows, cols), all 0 where a class is not known or the ground not valid.
+    def one_hot(self, codes: Tensor) -> Tensor:
+        """Float32 (batch, classes, rows, cols), all 0 where a class is not known.
 
         Args:
             codes: Stored values (batch, 1, rows, cols), as `as_tensor` gives them.
-            valid: Bool (batch, 1, rows, cols).
         """
-        return ((self._unsigned(codes, torch.int64) == self._codes) & valid).float()
+        return (self._unsigned(codes, torch.int64) == self._codes).float()
 
-    def scaled(self, values: Tensor, valid: Tensor | None) -> Tensor:
-        """Float32 in [-1, 1] (batch, bands, rows, cols), 0 where the ground is not valid.
+    def scaled(self, values: Tensor) -> Tensor:
+        """Float32 in [-1, 1] (batch, bands, rows, cols); not a number where the value is none.
 
         Args:
             values: Stored values (batch, bands, rows, cols), as `as_tensor` gives them.
-            valid: Bool (batch, 1, rows, cols); None: all of it.
         """
-        if valid is not None:
-            values = torch.where(valid, values, 0)
         wide = self._on_scale(self._unsigned(values, self._work))
         if not self._from_zero:
             wide.sub_(self._low)
-        encoded = wide.mul_(self._factor).sub_(1).clamp_(-1, 1)
-        return (encoded if valid is None else torch.where(valid, encoded, 0)).float()
+        return wide.mul_(self._factor).sub_(1).clamp_(-1, 1).float()
 
     def _on_scale(self, wide: Tensor) -> Tensor:
         """Linear backscatter in dB, as `geop2p.raster.backscatter.to_decibel` has it; all else as it is."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from geop2p.raster.encoding import Array, Encoding
-from geop2p.training.augmentation import Augmentation, to_device
+from geop2p.training.augmentation import Augmentation, Draws, to_device
 from geop2p.training.data import Batch, ChipArrays, Indices
-from geop2p.training.encoder import BatchEncoder, as_tensor
+from geop2p.training.encoder import BatchEncoder, as_tensor, blank
 
 DEVICE_SHARE = 0.3  # of the free memory of a device, for chips
 AHEAD = 2  # batches that are fetched before they are asked for
@@ -43,6 +43,11 @@ class Stored:
         """The batch on a device; a GPU is not waited for, where the batch lies in pinned memory."""
         valid = None if self.valid is None else self.valid.to(device, non_blocking=True)
         return Stored(self.source.to(device, non_blocking=True), self.target.to(device, non_blocking=True), valid)
+
+    def one(self, number: int) -> "Stored":
+        """A batch of one of the chips."""
+        part = slice(number, number + 1)
+        return Stored(self.source[part], self.target[part], None if self.valid is None else self.valid[part])
 
 
 class BatchMaker:
@@ -72,31 +77,40 @@ class BatchMaker:
             places: Theirs in the order of the epoch.
             epoch: Counted from 0.
         """
-        sides, valid = [stored.source, stored.target], stored.valid
-        draws = None
+        sides, valid, draws = [stored.source, stored.target], stored.valid, None
         if self.augmentation is not None:
             draws = self.augmentation.draw(places, epoch, stored.source.shape[-1])
-            sides = [draws.turn(side) for side in sides]
-            valid = None if valid is None else draws.turn(valid)
+            sides, valid = [draws.turn(side) for side in sides], None if valid is None else draws.turn(valid)
         maps = [encoder.encoding.is_classes for encoder in self.encoders]
-        done = [
-            side if is_map else encoder.scaled(side, valid)
-            for side, encoder, is_map in zip(sides, self.encoders, maps, strict=True)
-        ]
+        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+            if not is_map:
+                sides[number] = encoder.scaled(sides[number])
+                if valid is not None:
+                    blank(sides[number], valid)
         if draws is not None and draws.resizes:
-            done = [draws.pick(side) if is_map else draws.sample(side) for side, is_map in zip(done, maps, strict=True)]
+            sides, valid = _enlarge(draws, sides, maps, valid)
+        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+            if is_map:
+                sides[number] = encoder.one_hot(sides[number])
             if valid is not None:
-                valid = draws.pick(valid) if all(maps) else draws.sample((~valid).float()) == 0
+                blank(sides[number], valid)
         if valid is None:
-            count, _, rows, cols = stored.source.shape
-            known = torch.ones((count, 1, rows, cols), dtype=torch.bool, device=stored.source.device)
-        else:
-            known = valid
-        encoded = [
-            encoder.one_hot(side, known) if is_map else (side if valid is None else torch.where(valid, side, 0))
-            for side, encoder, is_map in zip(done, self.encoders, maps, strict=True)
-        ]
-        return Batch(encoded[0], encoded[1], known.float())
+            valid = torch.ones_like(sides[0][:, :1], dtype=torch.bool)
+        return Batch(sides[0], sides[1], valid.float())
+
+
+def _enlarge(
+    draws: Draws, sides: list[Tensor], maps: list[bool], valid: Tensor | None
+) -> tuple[list[Tensor], Tensor | None]:
+    """Crops of both sides and of the valid pixels."""
+    floats = [side for side, is_map in zip(sides, maps, strict=True) if not is_map]
+    if valid is not None and floats:
+        floats.append((~valid).float())
+    sampled = iter(draws.sample(floats))
+    enlarged = [draws.pick(side) if is_map else next(sampled) for side, is_map in zip(sides, maps, strict=True)]
+    if valid is not None:
+        valid = next(sampled) == 0 if floats else draws.pick(valid)
+    return enlarged, valid
 
 
 class Chips(Protocol):
@@ -217,7 +231,11 @@ class Feed:
             pool.shutdown(cancel_futures=True)
 
     def _finish(self, stored: Stored, places: Indices, epoch: int) -> Batch:
-        return self._maker(stored.to(self._home), places, epoch).to(self.device)
+        if self._home.type == "cuda":
+            return self._maker(stored.to(self._home), places, epoch)
+        # chip by chip, what is made of one stays in the cache of the processor
+        singles = [self._maker(stored.one(number), places[number : number + 1], epoch) for number in range(len(places))]
+        return Batch.joined(singles).to(self.device)
 
 
 def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: Encoding) -> Batch:
