@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
 from geop2p.models.perceptual import TAP_WEIGHTS
+from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Batch
+from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
     PIXEL_LOSSES,
@@ -40,10 +42,14 @@ class TrainingStep:
     def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
         self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
         self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
+        self._layout = prepare(self.device, [part for part in (self.generator, self.discriminator) if part is not None])
         self.makes_classes = networks.card.target.is_classes
         self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
         self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
         self.rates = {"optimizer_g": config.lr, "optimizer_d": config.lr * recipe.discriminator_lr}
+        self._bf16 = uses_bf16(config.precision, self.device)
+        # one pass launches half the kernels, which is what a GPU waits for; a CPU gains nothing from it
+        self.judges_together = self.device.type == "cuda" and not batch_norms(self.discriminator or nn.Identity())
         if self.discriminator is not None:
             self.optimizers["optimizer_d"] = self._optimizer(self.discriminator)
 
@@ -83,7 +89,8 @@ class TrainingStep:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * decay(step, self.total)
-        batch = Batch(batch.source, fill(batch.target, batch.valid), batch.valid)
+        target = fill(batch.target, batch.valid).contiguous(memory_format=self._layout)
+        batch = Batch(batch.source.contiguous(memory_format=self._layout), target, batch.valid)
         with self._autocast():
             output = self.generator(batch.source)
         if self.makes_classes:
@@ -136,10 +143,9 @@ class TrainingStep:
         recipe, valid = self.recipe, batch.valid
         assert self.discriminator is not None and recipe.adversarial != "none"
         self.discriminator.requires_grad_(True)
-        answers = {False: self._judge(batch.source, fake), True: self._judge(batch.source, batch.target)}
         fakes, reals = (
-            _mean([adversarial(one[-1].float(), is_real, valid, recipe.adversarial) for one in judged])
-            for is_real, judged in answers.items()
+            _mean([adversarial(logits.float(), is_real, valid, recipe.adversarial) for logits in answers])
+            for is_real, answers in zip((False, True), self._answers(batch.source, fake, batch.target), strict=True)
         )
         losses = {"d": recipe.discriminator_weight * (fakes + reals)}
         loss = losses["d"]
@@ -148,6 +154,14 @@ class TrainingStep:
             loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
         _update(self.optimizers["optimizer_d"], loss)
         return losses
+
+    def _answers(self, source: Tensor, fake: Tensor, real: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits of every scale for fake and real: in one pass where no norm would mix the two."""
+        if not self.judges_together:
+            fakes, reals = ([one[-1] for one in self._judge(source, image)] for image in (fake, real))
+            return fakes, reals
+        both = [one[-1].chunk(2) for one in self._judge(torch.cat([source, source]), torch.cat([fake, real]))]
+        return [fakes for fakes, _ in both], [reals for _, reals in both]
 
     def _judge(self, source: Tensor, image: Tensor) -> Judged:
         with self._autocast():
@@ -168,11 +182,7 @@ class TrainingStep:
                 state.copy_(current)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        wanted = self.config.precision
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        if wanted == "bf16" or (wanted == "auto" and has_bf16):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
