@@ -167,10 +167,15 @@ class TrainingStep:
             for state, current in zip(mean.buffers(), self.generator.buffers(), strict=True):
                 state.copy_(current)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    @property
+    def uses_bf16(self) -> bool:
+        """Whether the networks run in bf16."""
         wanted = self.config.precision
         has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        if wanted == "bf16" or (wanted == "auto" and has_bf16):
+        return wanted == "bf16" or (wanted == "auto" and has_bf16)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.uses_bf16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
