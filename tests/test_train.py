@@ -138,12 +138,13 @@ def test_a_chip_that_is_drawn_twice_is_seen_in_two_ways(chips: Path, tmp_path: P
     config = dataclasses.replace(TINY, batch_size=1, balance=True, device="cpu")
     chipset = ChipSet.open(chips)
     training = loop.Training(chipset, build_networks(chipset, config), tmp_path, config, progress=False)
-    order = training._order(0)
-    twins = [np.flatnonzero(order == row) for row in set(order.tolist()) if (order == row).sum() > 1]
-    assert twins
-    for first, second, *_ in twins:
-        assert not torch.equal(training._batch(int(first)).target, training._batch(int(second)).target)
-    assert torch.equal(training._batch(3).target, training._batch(3).target)
+    weights = np.where(np.arange(len(training.chips)) == 7, 6.0, 1.0).astype(np.float32)
+    training.chips = dataclasses.replace(training.chips, weights=weights)
+    draws = [int(place) for place in np.flatnonzero(training._order(0) == 7)]
+    assert len(draws) > 3
+    seen = [training._batch(step).target for step in draws]
+    assert not any(torch.equal(seen[0], other) for other in seen[1:])
+    assert torch.equal(seen[0], training._batch(draws[0]).target)
 
 
 def test_balance_without_classes_says_that_it_does_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,21 +24,15 @@ from geop2p.training.history import read_metrics
 from geop2p.training.step import TrainingStep
 from geop2p.translator import Translator, read_card
 
-TINY = TrainConfig(epochs=2, batch_size=4, width=4, downs=5, device="cpu")
+TINY = TrainConfig(epochs=2, batch_size=4, width=2, downs=4, device="cpu")
 FEW = ("statistics_chips=8",)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
-    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     return tmp_path / "chips"
-
-
-@pytest.fixture
-def few_chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
-    tile(*pair, tmp_path / "few", TileConfig(size=64, min_valid=0.5))
-    return tmp_path / "few"
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:
@@ -83,7 +77,6 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 SYSTEMS: dict[str, TrainConfig] = {
     **{name: TrainConfig(recipe=name, width=2, downs=4, device="cpu", set=FEW) for name in get_args(RecipeName)},
-    "smp": TrainConfig(recipe="pix2pix-geo", width=2, device="cpu", set=(*FEW, "generator=smp", "encoder=resnet18")),
     "balanced": TrainConfig(width=2, downs=4, device="cpu", balance=True),
     "penalised": TrainConfig(width=2, downs=4, device="cpu", set=("r1_weight=1", "r1_every=2", "ema=0.9")),
 }
@@ -91,37 +84,37 @@ SYSTEMS: dict[str, TrainConfig] = {
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_resuming_equals_not_stopping(
-    few_chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Killed inside the first epoch, then inside the last one, which --steps cuts short."""
-    chipset = ChipSet.open(few_chips)
+    chipset = ChipSet.open(chips)
     per_epoch = -(-chipset.counts["train"] // 4)
     config = dataclasses.replace(SYSTEMS[name], steps=per_epoch + 3, batch_size=4, best_by="ssim")
-    train(few_chips, tmp_path / "whole", config)
+    train(chips, tmp_path / "whole", config)
     assert len(read_metrics(tmp_path / "whole")) == 2 and config.steps is not None
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
     for step in (per_epoch // 2, config.steps - 1):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             dying_at(patch, step)
-            train(few_chips, tmp_path / "run", config)
+            train(chips, tmp_path / "run", config)
         state = load_state(tmp_path / "run", CPU)
         assert state is not None and state["step"] == step and step % per_epoch
         random.seed(step), np.random.seed(step), torch.manual_seed(step)  # whatever came in between
-    train(few_chips, tmp_path / "run", config)
+    train(chips, tmp_path / "run", config)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
-    finished = train(few_chips, tmp_path / "run", config)
+    finished = train(chips, tmp_path / "run", config)
     assert finished.images_per_s is None and finished.steps == config.steps
 
 
 def test_what_is_lost_since_the_checkpoint_is_done_again(
-    few_chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(SYSTEMS["pix2pix-geo"], epochs=3)
-    train(few_chips, tmp_path / "whole", config)
+    config = dataclasses.replace(SYSTEMS["pix2pix-geo"], epochs=3, batch_size=8)
+    train(chips, tmp_path / "whole", config)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         dying_at(patch, read_metrics(tmp_path / "whole")[1]["step"] - 1)
-        train(few_chips, tmp_path / "run", config)
-    train(few_chips, tmp_path / "run", config)
+        train(chips, tmp_path / "run", config)
+    train(chips, tmp_path / "run", config)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
@@ -143,7 +136,7 @@ def torn(state, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.torch.save = torn
-train(sys.argv[1], sys.argv[2], TrainConfig(epochs=2, batch_size=4, width=4, downs=5, device="cpu"))
+train(sys.argv[1], sys.argv[2], TrainConfig(epochs=2, batch_size=4, width=2, downs=4, device="cpu"))
 """
 
 
@@ -224,3 +217,17 @@ def test_scores_that_the_target_does_not_have_are_refused(pair: tuple[Path, Path
     with pytest.raises(ConfigError, match="best_by needs validation chips"):
         train(tmp_path / "alone", tmp_path / "run", dataclasses.replace(TINY, best_by="l1"))
     assert not (tmp_path / "run").exists()
+
+
+def failing(chips: Path, run: Path, **changes: Any) -> str:
+    with pytest.raises(GeoP2PError) as caught:
+        train(chips, run, dataclasses.replace(TINY, **changes))
+    return str(caught.value)
+
+
+def test_losses_that_are_not_finite_name_step_and_cause(chips: Path, tmp_path: Path) -> None:
+    """Each part broken in its own way: what it says is what was done."""
+    text = failing(chips, tmp_path / "g", lr=1e30)
+    assert "loss l1 and gan and d is not finite from step 2 on" in text.replace("gan and l1", "l1 and gan")
+    assert "the generator's weights broke in the step before; lower --lr (now 1e+30)" in text
+    assert "loss gan is not finite from step 1 on" in failing(chips, tmp_path / "d", lr=1e36, set=("discriminator_lr=100",))

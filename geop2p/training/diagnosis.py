@@ -56,7 +56,7 @@ def explain_losses(
         cause = "with the weights it began with, so the loss itself overflows"
         advice = f"{lower} or the weights of the losses, {again}"
     else:
-        cause = "the generator's weights broke first, in the step before"
+        cause = "the generator's weights broke in the step before"
         advice = f"{lower}, {again}"
     return GeoP2PError(f"{found}, its chips are finite: {cause}; {advice}")
 
