@@ -27,6 +27,7 @@ FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
 Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
+BestBy = Literal["l1", "rmse", "psnr", "ssim", "accuracy", "class_accuracy", "miou"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -181,6 +182,10 @@ class TrainConfig:
     set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
     balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
+    best_by: BestBy | None = option(
+        None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."
+    )
+    patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
@@ -188,9 +193,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.patience is not None and self.best_by is None:
+            raise ConfigError("patience counts epochs without a better score; say which with best_by")
         if self.downs is not None:
             _at_least("downs", self.downs, 2)
         _check_seed(self.seed)

@@ -1,7 +1,9 @@
 """What a run keeps on disk to go on: `config.json` and `last.pt`."""
 
+import contextlib
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from geop2p.raster.atomic import replacing, write_json
 
 CONFIG = "config.json"
 LAST = "last.pt"
+FORMAT = 1  # of last.pt
+FREE = {"patience"}  # settings that may change from one call for a run to the next
 
 
 def claim_run(run: Path, settings: dict[str, Any]) -> None:
@@ -32,36 +36,56 @@ def claim_run(run: Path, settings: dict[str, Any]) -> None:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file}: not valid JSON ({error}); begin again with --overwrite") from error
     names = sorted(set(earlier) | set(settings))
-    differences = [
-        f"{name} is {settings.get(name)}, there it is {earlier.get(name)}"
-        for name in names
-        if settings.get(name) != earlier.get(name)
-    ]
+    changed = [name for name in names if settings.get(name) != earlier.get(name)]
+    fixed = [name for name in changed if name not in FREE]
+    differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in fixed]
     if differences:
         raise ConfigError(
             f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
             "folder, or --overwrite to begin again"
         )
+    if changed:
+        write_json(file, settings)
 
 
 def save_state(run: Path, state: dict[str, Any]) -> None:
     """Write `last.pt` atomically: tensors and plain values only."""
     with replacing(run / LAST) as temporary:
-        torch.save(state, temporary)
+        torch.save({"geop2p": FORMAT} | state, temporary)
 
 
 def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
     """Read `last.pt` without unpickling code; None if there is none yet.
 
     Raises:
-        CheckpointError: It is damaged or holds more than tensors and plain values.
+        CheckpointError: It is damaged, foreign, of a newer format, or holds more than tensors and plain values.
     """
     file = run / LAST
     if not file.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        state: Any = torch.load(file, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a checkpoint of geop2p ({first}); delete it to begin again") from error
+    if not isinstance(state, dict) or not isinstance(state.get("geop2p"), int):
+        raise CheckpointError(f"{file}: not a checkpoint of geop2p (a foreign file); delete it to begin again")
+    if state["geop2p"] > FORMAT:
+        raise CheckpointError(f"{file}: made by a newer geop2p (format {state['geop2p']}); upgrade geop2p")
     return state
+
+
+@contextlib.contextmanager
+def fitting_state(run: Path) -> Iterator[None]:
+    """Say in one line that the checkpoint does not fit the networks of the run.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{run / LAST}: does not fit the networks of this run ({first}); delete it to begin again"
+        ) from error

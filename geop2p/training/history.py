@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from geop2p.config import BestBy
 from geop2p.raster.atomic import write_text
 
 METRICS = "metrics.jsonl"
+SMALLER_IS_BETTER: set[BestBy] = {"l1", "rmse"}
+
+History = list[dict[str, Any]]
 
 
 def append_metrics(run: Path, entry: dict[str, Any]) -> None:
@@ -15,7 +19,7 @@ def append_metrics(run: Path, entry: dict[str, Any]) -> None:
         stream.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> History:
     """All whole lines of `metrics.jsonl`, oldest first."""
     file = run / METRICS
     if not file.exists():
@@ -24,17 +28,23 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def rewind_metrics(run: Path, step: int) -> None:
-    """Forget what was logged after the checkpoint that the run goes on from."""
+def rewind_metrics(run: Path, step: int) -> History:
+    """Forget what was logged after the checkpoint that the run goes on from; what is left."""
     kept = [entry for entry in read_metrics(run) if entry["step"] <= step]
     write_text(run / METRICS, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return kept
 
 
-def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Metric, value and epoch of the best validation: lowest L1, or highest mIoU for classes; None without any."""
-    validated = [entry for entry in history if entry["val"] is not None]
-    if not validated:
+def best_epoch(history: History, metric: BestBy) -> dict[str, Any] | None:
+    """Metric, value, epoch and step of the best validation, the first of equal ones; None where none has a value."""
+    scored = [entry for entry in history if entry["val"] is not None and entry["val"][metric] is not None]
+    if not scored:
         return None
-    metric = "l1" if "l1" in validated[0]["val"] else "miou"
-    entry = (min if metric == "l1" else max)(validated, key=lambda item: item["val"][metric] or 0.0)
-    return {"metric": metric, "value": entry["val"][metric], "epoch": entry["epoch"]}
+    entry = (min if metric in SMALLER_IS_BETTER else max)(scored, key=lambda entry: entry["val"][metric])
+    return {"metric": metric, "value": entry["val"][metric], "epoch": entry["epoch"], "step": entry["step"]}
+
+
+def epochs_without_gain(history: History, metric: BestBy) -> int:
+    """Epochs since the best one, or since the beginning where none has a value."""
+    best = best_epoch(history, metric)
+    return len(history) if best is None else sum(entry["epoch"] > best["epoch"] for entry in history)

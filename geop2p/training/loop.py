@@ -7,27 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from geop2p.config import Kind, TrainConfig
-from geop2p.errors import GeoP2PError
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import Augmentation
-from geop2p.training.checkpoint import load_state, save_state
-from geop2p.training.data import ChipArrays, batches, epoch_order
+from geop2p.training.calibration import batch_norms
+from geop2p.training.checkpoint import fitting_state, load_state, save_state
+from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
+from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
 from geop2p.training.feeding import Feed
-from geop2p.training.history import rewind_metrics
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
+from geop2p.training.tally import Tally
 
 log = logging.getLogger(__name__)
 
 LOOKING: set[Kind] = {"sar", "elevation"}  # seen from one side or lit from one: turning a chip changes what it shows
+CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
+CHECKPOINT_SECONDS = 600.0  # of work that a kill can cost at most, where epochs are longer
+SMALL_BATCH = 4  # chips a step below which batch norm knows little
 
 
 class Training:
@@ -49,7 +51,7 @@ class Training:
 
     def __init__(self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool) -> None:
         self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
-        self.recipe, self.device = recipe_of(config), networks.device
+        self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
         self.chips = ChipArrays.load(chipset, "train", progress)
         self.validation = ChipArrays.load(chipset, "val", progress)
@@ -57,78 +59,142 @@ class Training:
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
-        self.keeper = Keeper(run, chipset, self.chips, self.validation, networks, self.recipe)
+        self.keeper = Keeper(run, chipset, self.chips, self.validation, networks, self.recipe, config)
         self.step, self.images, self.seconds, self.busy = 0, 0, 0.0, 0.0
+        self.tally = Tally(self.device)
+        self._ordered = -1, np.zeros(0, np.int64)
+        self._counted = self._saved = time.monotonic()
         self._restore()
 
     def _restore(self) -> None:
         state = load_state(self.folder, self.device)
-        if state is None:
-            rewind_metrics(self.folder, 0)
-            return
-        self.update.load_state(state)
-        self.step, self.seconds = state["step"], state["seconds"]
-        rewind_metrics(self.folder, self.step)
+        if state is not None:
+            with fitting_state(self.folder):
+                self.update.load_state(state)
+                self.tally.load_state(state["tally"])
+                self.step, self.seconds = state["step"], state["seconds"]
+        self.keeper.rewind(self.step)
+        self.keeper.catch_up(self.update.result, self.step, self.total)
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
+        plain = {"step": self.step, "seconds": self.seconds, "tally": self.tally.state()}
+        return plain | self.update.state()
 
     def run(self) -> None:
-        """Train from the last checkpoint to the end."""
+        """Train from the last checkpoint to the end, or until no epoch has been better for long."""
+        self._say_what_is_odd()
+        self._counted = self._saved = time.monotonic()
+        with tqdm(
+            total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
+        ) as bar:
+            while self.step < self.total and not self.keeper.has_lost_patience():
+                epoch, start = self.step // self.steps_per_epoch, time.monotonic()
+                with explaining_memory(self.batch_size, self.config):
+                    self._train_epoch(epoch, bar)
+                    self.busy += time.monotonic() - start
+                    self._finish_epoch(epoch)
+        best = self.keeper.best()
+        if self.step < self.total:
+            log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
+        if best is not None and "file" in best:
+            log.info("the best %s, %.4g, is epoch %d: %s", *best.values())
+
+    def _say_what_is_odd(self) -> None:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
         if not len(self.validation):
             log.warning("no validation chips: nothing tells whether the training helps")
         if self.config.balance and (self.chips.weights == self.chips.weights[0]).all():
             log.warning("all chips weigh the same (no side holds classes, or one): --balance changes nothing")
-        with tqdm(
-            total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
-        ) as bar:
-            while self.step < self.total:
-                start = time.monotonic()
-                epoch = self.step // self.steps_per_epoch
-                losses = self._train_epoch(epoch, bar)
-                self.busy += time.monotonic() - start
-                self._finish_epoch(epoch, losses, start)
+        networks = {"generator": self.networks.generator, "discriminator": self.networks.discriminator}
+        normed = [name for name, network in networks.items() if network is not None and batch_norms(network)]
+        if normed and self.batch_size < SMALL_BATCH:
+            log.warning(
+                "batch norm in the %s trains with %d chips a step, whose statistics are far from those that prediction "
+                "uses; give --batch-size %d or more, or another norm",
+                " and the ".join(normed),
+                self.batch_size,
+                SMALL_BATCH,
+            )
 
-    def _train_epoch(self, epoch: int, bar: Any) -> dict[str, float]:
-        """Run the steps of an epoch; the mean of each loss."""
+    def _train_epoch(self, epoch: int, bar: Any) -> None:
+        """Run the steps of an epoch that are left, and save the state now and then."""
         self.update.generator.train()
-        weights = self.chips.weights if self.config.balance else None
-        order = epoch_order(self.config.seed, epoch, len(self.chips), weights)
-        sums: dict[str, Tensor] = {}
-        count = 0
-        pieces = batches(np.arange(len(order)), self.batch_size)
-        stream = self.feed.stream(((order[places], places) for places in pieces), epoch)
-        for places, batch in zip(pieces, stream, strict=True):
-            losses = self.update(batch, self.step)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
-            self.step, self.images, count = self.step + 1, self.images + len(places), count + 1
+        last = min((epoch + 1) * self.steps_per_epoch, self.total)
+        for batch in self.feed.stream(map(self._rows_and_places, range(self.step, last)), epoch):
+            self.tally.add(self.update(batch, self.step))
+            self.step, self.images = self.step + 1, self.images + len(batch.valid)
             bar.update()
-            if count % 25 == 0 or self.step == self.total or count == self.steps_per_epoch:
-                means = {name: float(value) / count for name, value in sums.items()}
-                self._check_finite(means)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-            if self.step == self.total:
-                break
-        return means
+            if self.step % CHECK_EVERY == 0 or self.step == last:
+                self._check_losses()
+                bar.set_postfix(self._shown_of(bar))
+            if self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                self._check_losses()
+                self._check_weights()
+                self._count_seconds()
+                save_state(self.folder, self._state())
+                self._saved = time.monotonic()
 
     def _augmentation(self) -> Augmentation:
         kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
         return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
-    def _check_finite(self, losses: dict[str, float]) -> None:
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise GeoP2PError(
-                f"{self.folder}: loss {' and '.join(bad)} is not finite at step {self.step}; lower --lr (now "
-                f"{self.config.lr}) or use --precision fp32, and repeat with --overwrite"
+    def _shown_of(self, bar: Any) -> dict[str, str]:
+        shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}
+        rate = bar.format_dict["rate"]
+        return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
+
+    def _rows_and_places(self, step: int) -> tuple[Indices, Indices]:
+        """The chips of a step, a function of the seed and the step alone, and their places in the epoch."""
+        epoch, places = self._places(step)
+        return self._order(epoch)[places], places
+
+    def _batch(self, step: int) -> Batch:
+        return self.feed.batch(*self._rows_and_places(step), step // self.steps_per_epoch)
+
+    def _places(self, step: int) -> tuple[int, Indices]:
+        """Epoch of a step, and its places in the order of the epoch."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        first = within * self.batch_size
+        return epoch, np.arange(first, min(first + self.batch_size, len(self.chips)))
+
+    def _order(self, epoch: int) -> Indices:
+        """Rows of the chips in the order of an epoch."""
+        if self._ordered[0] != epoch:
+            weights = self.chips.weights if self.config.balance else None
+            self._ordered = epoch, epoch_order(self.config.seed, epoch, len(self.chips), weights)
+        return self._ordered[1]
+
+    def _check_losses(self) -> None:
+        since = self.tally.not_finite()
+        if since:
+            first = self.step - max(since.values())
+            epoch, places = self._places(first)
+            ids = [self.chips.ids[row] for row in self._order(epoch)[places]]
+            raise explain_losses(
+                self.folder, since, self.step, self._batch(first), ids, self.config, self.update.uses_bf16
             )
 
-    def _finish_epoch(self, epoch: int, losses: dict[str, float], start: float) -> None:
+    def _check_weights(self) -> None:
+        networks = {"generator": self.networks.generator, "discriminator": self.networks.discriminator}
+        broken = [name for name, network in networks.items() if not is_finite(network)]
+        if broken:
+            raise explain_weights(self.folder, broken, self.step, self.config)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._counted = self.seconds + now - self._counted, now
+
+    def _finish_epoch(self, epoch: int) -> None:
         """Validate, draw, log and save: a repeated command goes on from here."""
+        self._check_weights()
+        losses, self.tally = self.tally.means(), Tally(self.device)
         translator = self.keeper.translator(self.update.result, self.step, self.total)
-        scores = self.keeper.score(translator)
+        figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
         self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
-        self.seconds += time.monotonic() - start
+        self._count_seconds()
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
-        self.keeper.keep(translator, entry | {"losses": losses, "val": scores, "seconds": round(self.seconds, 2)})
-        save_state(self.folder, {"step": self.step, "seconds": self.seconds} | self.update.state())
+        entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
+        self.keeper.keep(translator, entry, self._state())
+        self._saved = time.monotonic()

@@ -47,7 +47,7 @@ class TrainingStep:
         self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
         self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
         self.rates = {"optimizer_g": config.lr, "optimizer_d": config.lr * recipe.discriminator_lr}
-        self._bf16 = uses_bf16(config.precision, self.device)
+        self.uses_bf16 = uses_bf16(config.precision, self.device)
         # one pass launches half the kernels, which is what a GPU waits for; a CPU gains nothing from it
         self.judges_together = self.device.type == "cuda" and not batch_norms(self.discriminator or nn.Identity())
         if self.discriminator is not None:
@@ -182,7 +182,7 @@ class TrainingStep:
                 state.copy_(current)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.uses_bf16 else nullcontext()
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

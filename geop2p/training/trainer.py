@@ -11,7 +11,7 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, claim_run
-from geop2p.training.history import best_epoch, read_metrics
+from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
 from geop2p.training.networks import build_networks
 
@@ -25,7 +25,8 @@ class TrainResult:
         steps: Optimisation steps done in all.
         seconds: Time of all calls for this run, validation included.
         images_per_s: Training chips a second of this call, validation and reading left out; None if none ran.
-        best: Metric, value and epoch of the best validation; None without validation chips.
+        best: Metric, value and epoch of the best validation, and the file that holds it where `best_by` keeps it; None
+            without validation chips.
     """
 
     path: str
@@ -67,6 +68,7 @@ def train(
         shutil.rmtree(run)
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     settings["set"] = list(config.set)  # as JSON gives it back
+    score_to_keep(chipset, config)
     claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
     training = Training(chipset, networks, run, config, progress)
     training.run()
@@ -75,5 +77,5 @@ def train(
         steps=training.step,
         seconds=round(training.seconds, 1),
         images_per_s=round(training.images / training.busy, 2) if training.busy else None,
-        best=best_epoch(read_metrics(run)),
+        best=training.keeper.best(),
     )
