@@ -15,7 +15,9 @@ from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PErro
 from geop2p.models.patchgan import PatchGAN
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import loop
-from geop2p.training.data import Batch, ChipArrays, augment, encode_batch, epoch_order
+from geop2p.training.augmentation import Augmentation
+from geop2p.training.data import ChipArrays, epoch_order
+from geop2p.training.feeding import Feed
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
@@ -61,8 +63,9 @@ def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tm
     for chips in (arrays, other):
         torch.manual_seed(0)
         discriminator = PatchGAN(6, layers=2, width=4)
-        batch = encode_batch(chips, rows, chipset.source, chipset.target)
-        batch = augment(batch, rows, 0, 0, 286 / 256, True, (True, False))
+        augmentation = Augmentation(0, 286 / 256, flip=True)
+        feed = Feed(chips, chipset.source, chipset.target, torch.device("cpu"), augmentation)
+        batch = feed.batch(rows, rows)
         fake = fill((batch.source * 0.3).requires_grad_(), batch.valid)
         real_logits = discriminator(torch.cat([batch.source, batch.target], 1))
         loss = masked_l1(fake, batch.target, batch.valid) + adversarial(real_logits, True, batch.valid)
@@ -83,38 +86,6 @@ def test_masked_losses_are_means_over_valid_pixels() -> None:
     one_hot = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])  # the second pixel has no known class
     scores = torch.tensor([[[[20.0, -20.0]], [[0.0, 0.0]]]])
     assert float(masked_cross_entropy(scores, one_hot, torch.ones(1, 1, 1, 2))) == pytest.approx(0, abs=1e-6)
-
-
-def jittered(seed: int = 0, row: int = 0, holes: torch.Tensor | None = None) -> Batch:
-    ramp = torch.arange(64.0).expand(1, 1, 64, 64) / 63
-    codes = torch.nn.functional.one_hot((torch.arange(64) // 8 % 3).expand(1, 64, 64), 3).permute(0, 3, 1, 2).float()
-    valid = torch.ones(1, 1, 64, 64) if holes is None else 1 - holes
-    return augment(Batch(codes, ramp, valid), np.array([row]), seed, 0, 286 / 256, True, (True, False))
-
-
-def test_augmentation_is_a_function_of_seed_epoch_and_row() -> None:
-    assert torch.equal(jittered().target, jittered().target)
-    assert any(not torch.equal(jittered().target, jittered(row=row).target) for row in range(1, 5))
-    assert any(not torch.equal(jittered().target, jittered(seed=seed).target) for seed in range(1, 5))
-
-
-def test_jitter_keeps_classes_pure_and_pairs_aligned() -> None:
-    for row in range(8):
-        batch = jittered(row=row)
-        assert set(batch.source.unique().tolist()) <= {0.0, 1.0}
-        columns = batch.target[0, 0] * 63  # what column of the chip a pixel shows
-        shown = batch.source[0].argmax(0)
-        expected = (columns + 0.5).floor().clamp(0, 63).long() // 8 % 3
-        assert (shown == expected).float().mean() > 0.9
-
-
-def test_jittered_pixels_are_valid_only_if_all_they_are_made_of_was() -> None:
-    holes = torch.zeros(1, 1, 64, 64)
-    holes[..., 20:30, 20:30] = 1
-    batch = jittered(holes=holes)
-    large = torch.nn.functional.interpolate(holes, (72, 72), mode="bilinear") > 0
-    assert int((batch.valid == 0).sum()) == int(large.sum())
-    assert not (batch.target * (1 - batch.valid)).any()
 
 
 def test_order_visits_every_chip_once_and_depends_on_the_epoch() -> None:
@@ -142,9 +113,9 @@ def test_a_chip_that_is_drawn_twice_is_seen_in_two_ways(chips: Path, tmp_path: P
     training.chips = dataclasses.replace(training.chips, weights=weights)
     draws = [int(place) for place in np.flatnonzero(training._order(0) == 7)]
     assert len(draws) > 3
-    seen = [training._batch(step).target for step in draws]
+    seen = [training.batch(step)[0].target for step in draws]
     assert not any(torch.equal(seen[0], other) for other in seen[1:])
-    assert torch.equal(seen[0], training._batch(draws[0]).target)
+    assert torch.equal(seen[0], training.batch(draws[0])[0].target)
 
 
 def test_balance_without_classes_says_that_it_does_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geop2p.training.data import Batch, ChipArrays, batches, encode_batch
+from geop2p.training.data import Batch, ChipArrays, batches
+from geop2p.training.feeding import encode_batch
 from geop2p.training.history import History
 from geop2p.training.objectives import fill
 from geop2p.training.recipes import Recipe

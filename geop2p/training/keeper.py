@@ -16,8 +16,9 @@ from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.calibration import batch_norms, estimate_statistics
 from geop2p.training.checkpoint import LAST, save_state
-from geop2p.training.data import ChipArrays, encode_batch
+from geop2p.training.data import ChipArrays
 from geop2p.training.detectors import check_outputs, warnings_now
+from geop2p.training.feeding import encode_batch
 from geop2p.training.history import METRICS, append_metrics, best_epoch, epochs_without_gain, rewind_metrics
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe

@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from geop2p.config import Kind, TrainConfig
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import batch_norms
-from geop2p.training.checkpoint import fitting_state, load_state, save_state
-from geop2p.training.data import Batch, ChipArrays, Indices, augment, encode_batch, epoch_order
+from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
+from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
+from geop2p.training.feeding import Feed
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import recipe_of
@@ -51,8 +53,9 @@ class Training:
         self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
         self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
-        self.chips = ChipArrays.load(chipset, "train", progress)
-        self.validation = ChipArrays.load(chipset, "val", progress)
+        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad)
+        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad)
+        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, self._augmentation())
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
@@ -67,6 +70,7 @@ class Training:
         state = load_state(self.folder, self.device)
         if state is not None:
             with fitting_state(self.folder):
+                check_chips_are_those(self.folder, state["chips"], self.chips.ids)
                 self.update.load_state(state)
                 self.tally.load_state(state["tally"])
                 self.step, self.seconds = state["step"], state["seconds"]
@@ -76,6 +80,7 @@ class Training:
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
         plain = {"step": self.step, "seconds": self.seconds, "tally": self.tally.state()}
+        plain |= {"chips": digest_of(self.chips.ids)}
         return plain | self.update.state()
 
     def run(self) -> None:
@@ -118,8 +123,8 @@ class Training:
         """Run the steps of an epoch that are left, and save the state now and then."""
         self.update.generator.train()
         last = min((epoch + 1) * self.steps_per_epoch, self.total)
-        while self.step < last:
-            batch = self._batch(self.step)
+        order, places = self._order(epoch), [self._places(step) for step in range(self.step, last)]
+        for batch in self.feed.stream(((order[some], some) for some in places), epoch):
             self.tally.add(self.update(batch, self.step))
             self.step, self.images = self.step + 1, self.images + len(batch.valid)
             bar.update()
@@ -138,20 +143,20 @@ class Training:
         rate = bar.format_dict["rate"]
         return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
 
-    def _batch(self, step: int) -> Batch:
-        """The chips of a step: a function of the seed and the step alone."""
-        source, target = self.chipset.source, self.chipset.target
-        epoch, places = self._places(step)
-        batch = encode_batch(self.chips, self._order(epoch)[places], source, target).to(self.device)
-        classes, recipe = (source.is_classes, target.is_classes), self.recipe
-        d4 = recipe.d4 and not {source.kind, target.kind} & LOOKING
-        return augment(batch, places, self.config.seed, epoch, recipe.jitter, recipe.flip, classes, d4)
+    def _augmentation(self) -> Augmentation:
+        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
+        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
-    def _places(self, step: int) -> tuple[int, Indices]:
-        """Epoch of a step, and its places in the order of the epoch."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        first = within * self.batch_size
-        return epoch, np.arange(first, min(first + self.batch_size, len(self.chips)))
+    def batch(self, step: int) -> tuple[Batch, list[str]]:
+        """The chips of a step, a function of the seed and the step alone, and their names."""
+        epoch, places = step // self.steps_per_epoch, self._places(step)
+        rows = self._order(epoch)[places]
+        return self.feed.batch(rows, places, epoch), [self.chips.ids[row] for row in rows]
+
+    def _places(self, step: int) -> Indices:
+        """Where the chips of a step stand in the order of its epoch."""
+        first = step % self.steps_per_epoch * self.batch_size
+        return np.arange(first, min(first + self.batch_size, len(self.chips)))
 
     def _order(self, epoch: int) -> Indices:
         """Rows of the chips in the order of an epoch."""
@@ -163,12 +168,8 @@ class Training:
     def _check_losses(self) -> None:
         since = self.tally.not_finite()
         if since:
-            first = self.step - max(since.values())
-            epoch, places = self._places(first)
-            ids = [self.chips.ids[row] for row in self._order(epoch)[places]]
-            raise explain_losses(
-                self.folder, since, self.step, self._batch(first), ids, self.config, self.update.uses_bf16
-            )
+            batch, ids = self.batch(self.step - max(since.values()))
+            raise explain_losses(self.folder, since, self.step, batch, ids, self.config, self.update.uses_bf16)
 
     def _check_weights(self) -> None:
         networks = {"generator": self.networks.generator, "discriminator": self.networks.discriminator}

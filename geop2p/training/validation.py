@@ -10,7 +10,8 @@ from geop2p.metrics import scores_for
 from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array
 from geop2p.raster.render import render
-from geop2p.training.data import ChipArrays, Indices, batches, encode_batch
+from geop2p.training.data import ChipArrays, Indices, batches
+from geop2p.training.feeding import encode_batch
 from geop2p.translator import Translator
 
 SAMPLES = 6  # chips shown in a sample picture
