@@ -14,7 +14,7 @@ from tqdm import tqdm
 from geop2p.config import Split
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.encoding import Array, Mask
-from geop2p.tiling.chips import Chip, ChipSet
+from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import PackedMasks, map_split
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,6 @@ class ChipArrays:
             for row in tqdm(range(side), desc=f"read {split}", unit="chip", disable=not progress):
                 try:
                     chip = reader.read(row)
-                    _check_finite(chip, ids[row], split, chipset)
                 except (ChipSetError, RasterError) as error:
                     if not skip_bad:
                         raise ChipSetError(f"{error} (--skip-bad leaves such chips out)") from error
@@ -93,15 +92,6 @@ class ChipArrays:
     def nbytes(self) -> int:
         """Bytes that the chips take where each valid pixel is one."""
         return self.source.nbytes + self.target.nbytes + len(self) * int(np.prod(self.source.shape[2:]))
-
-
-def _check_finite(chip: Chip, name: str, split: Split, chipset: ChipSet) -> None:
-    for side, values in (("source", chip.source), ("target", chip.target)):
-        if values.dtype.kind == "f" and not np.isfinite(values[:, chip.valid]).all():
-            raise ChipSetError(
-                f"{chipset.folder}: the {side} of {split} chip {name} holds values that are not finite on valid "
-                "ground; tile again with nodata or a mask over them"
-            )
 
 
 @dataclass(frozen=True)
