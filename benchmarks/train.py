@@ -48,19 +48,23 @@ RGB = Encoding("image", "uint8", tuple(Band() for _ in range(3)))
 Job = Callable[[], Any]
 
 
-def medians(jobs: dict[str, Job], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of every job; the jobs of a round follow each other, so that ratios are of one moment."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
+def medians(jobs: dict[str, Job], rounds: int, device: torch.device) -> dict[str, tuple[float, float]]:
+    """Median seconds of every job, and of all processors together, which other work on the machine hardly moves.
+
+    The jobs of a round follow each other, so that ratios are of one moment.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
             wait_for(device)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             job()
             wait_for(device)
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-                print(f"{number} {name}: {times[name][-1]:.3f} s", file=sys.stderr)
-    return {name: statistics.median(found) for name, found in times.items()}
+                times[name].append((time.perf_counter() - start, time.process_time() - before))
+                print(f"{number} {name}: %.3f s, %.3f core-s" % times[name][-1], file=sys.stderr)
+    columns = {name: zip(*found, strict=True) for name, found in times.items()}
+    return {name: (statistics.median(next(both)), statistics.median(next(both))) for name, both in columns.items()}
 
 
 def wait_for(device: torch.device) -> None:
@@ -133,11 +137,12 @@ def measure_steps(options: argparse.Namespace, device: torch.device) -> list[dic
                 add(name, size, lambda batch, step=step: step(batch, 0), precision=precision, compiled=compiled)
     seconds = medians(jobs, options.rounds, device)
     for variant, (name, taken) in zip(variants, seconds.items(), strict=True):
-        rate = options.steps / taken
+        rate = options.steps / taken[0]
         variant |= {"steps_per_s": round(rate, 3), "images_per_s": round(rate * variant["batch"], 3)}
+        variant["core_s_per_step"] = round(taken[1] / options.steps, 3)
         theirs = seconds.get(f"peer, batch {variant['batch']}")
         if theirs and not name.startswith("peer"):
-            variant["over_peer"] = round(theirs / taken, 2)
+            variant |= {"over_peer": round(theirs[0] / taken[0], 2), "core_s_over_peer": round(theirs[1] / taken[1], 2)}
     return variants
 
 
@@ -162,7 +167,7 @@ def measure_loading(options: argparse.Namespace, folder: Path) -> dict[str, Any]
         if options.peer:
             jobs[f"peer {name}"] = peer_loading(folder, name == "jitter", options.pairs)
     seconds = medians(jobs, options.rounds, host)
-    result: dict[str, Any] = {name: {"ms": round(1e3 * taken / options.pairs, 3)} for name, taken in seconds.items()}
+    result: dict[str, Any] = {name: {"ms": round(1e3 * wall / options.pairs, 3)} for name, (wall, _) in seconds.items()}
     for name, entry in result.items():
         theirs = result.get(f"peer {name.split()[1].rstrip(',')}")
         if theirs and not name.startswith("peer"):

@@ -186,6 +186,7 @@ class TrainConfig:
         None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."
     )
     patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
+    skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")

@@ -5,22 +5,28 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from conftest import Constant, Identity, grid, write_raster
 from safetensors.torch import load_file
 
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.config import RecipeName
-from geop2p.errors import ConfigError
+from geop2p.errors import ConfigError, GeoP2PError
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import keeper, loop
 from geop2p.training.checkpoint import load_state
-from geop2p.training.data import ChipArrays
+from geop2p.training.data import ChipArrays, epoch_order
+from geop2p.training.detectors import all_warnings, check_outputs
+from geop2p.training.feeding import Feed
 from geop2p.training.history import read_metrics
+from geop2p.training.networks import build_networks
+from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
 from geop2p.translator import Translator, read_card
 
@@ -83,9 +89,7 @@ SYSTEMS: dict[str, TrainConfig] = {
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_resuming_equals_not_stopping(
-    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_resuming_equals_not_stopping(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Killed inside the first epoch, then inside the last one, which --steps cuts short."""
     chipset = ChipSet.open(chips)
     per_epoch = -(-chipset.counts["train"] // 4)
@@ -226,8 +230,163 @@ def failing(chips: Path, run: Path, **changes: Any) -> str:
 
 
 def test_losses_that_are_not_finite_name_step_and_cause(chips: Path, tmp_path: Path) -> None:
-    """Each part broken in its own way: what it says is what was done."""
-    text = failing(chips, tmp_path / "g", lr=1e30)
-    assert "loss l1 and gan and d is not finite from step 2 on" in text.replace("gan and l1", "l1 and gan")
-    assert "the generator's weights broke in the step before; lower --lr (now 1e+30)" in text
-    assert "loss gan is not finite from step 1 on" in failing(chips, tmp_path / "d", lr=1e36, set=("discriminator_lr=100",))
+    """Rates at which the generator, then the discriminator breaks: what is said is what was done."""
+    text = failing(chips, tmp_path / "g", lr=1e30, loss="l1")
+    assert "loss l1 is not finite from step 2 on, its chips are finite: the generator's weights broke in the" in text
+    assert "in the step before; lower --lr (now 1e+30), and repeat with --overwrite" in text
+    text = failing(chips, tmp_path / "d", lr=1e36, set=("discriminator_lr=100",))
+    assert "loss gan is not finite from step 1 on, its chips are finite: the discriminator's weights broke" in text
+    assert "in the step itself; lower --lr (now 1e+36) or --set discriminator_lr=0.5" in text
+
+
+def test_inputs_that_are_not_finite_are_named(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chips are looked at when they are read; what spoils them later is found as well."""
+    original = Feed._finish
+
+    def spoiled(self: Feed, stored: Any, places: Any, epoch: int) -> Any:
+        batch = original(self, stored, places, epoch)
+        batch.source[places == 9] = torch.nan
+        return batch
+
+    monkeypatch.setattr(Feed, "_finish", spoiled)
+    text = failing(chips, tmp_path / "run")
+    chipset = ChipSet.open(chips)
+    name = chipset.entries("train")[epoch_order(0, 0, chipset.counts["train"])[9]].id
+    assert f"is not finite from step 3 on: the inputs came first, chip {name} holds values" in text
+
+
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = TrainingStep.__call__
+
+    def call(self: TrainingStep, batch: Any, step: int) -> Any:
+        losses = original(self, batch, step)
+        next(self.generator.parameters()).data[0] = torch.inf
+        return losses
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    text = failing(chips, tmp_path / "run", steps=1)
+    assert "the weights of the generator are not finite after step 1, the losses before were; lower --lr" in text
+    assert not (tmp_path / "run" / "model.safetensors").exists() and not (tmp_path / "run" / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("cause", "size", "hint"),
+    [
+        (lambda: torch.empty(10**15), 8, "out of memory with 8 chips a step and width 2; try --batch-size 4"),
+        (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to")), 3, "try --batch-size 1"),
+        (lambda: _raise(MemoryError()), 1, "out of memory with 1 chips a step and width 2; try --width 1"),
+        (lambda: _raise(RuntimeError("stride is wrong")), 8, None),
+    ],
+)
+def test_out_of_memory_names_what_to_try(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Callable[[], Any], size: int, hint: str | None
+) -> None:
+    monkeypatch.setattr(TrainingStep, "__call__", lambda *_: cause())
+    config = dataclasses.replace(TINY, batch_size=size)
+    with pytest.raises(RuntimeError if hint is None else GeoP2PError, match=hint or "stride is wrong"):
+        train(chips, tmp_path / "run", config)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def image_chips(tmp_path: Path, name: str, target: np.ndarray) -> Path:
+    """Chips of noise as the source and of something else as the target."""
+    source = np.random.default_rng(0).integers(0, 255, target.shape, np.uint8)
+    layers = (
+        write_raster(tmp_path / f"{name}_{side}.tif", values, grid(160, 160))
+        for side, values in (("a", source), ("b", target))
+    )
+    tile(*layers, tmp_path / name, TileConfig(size=32, source_kind="image", target_kind="image"))
+    return tmp_path / name
+
+
+def checks_of(chips: Path, module: torch.nn.Module, discriminator: torch.nn.Module | None = None) -> dict[str, Any]:
+    chipset = ChipSet.open(chips)
+    card = build_networks(chipset, TINY).card
+    arrays = ChipArrays.load(chipset, "train")
+    return check_outputs(Translator(module, card), discriminator, Recipe(batch_size=4), arrays)
+
+
+class Weakened(Identity):
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        return 0.3 * source.flip(-1)
+
+
+class Answer(torch.nn.Module):
+    """A discriminator that is right, wrong or without an idea, told by the mean of what it judges."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, pair: torch.Tensor) -> list[list[torch.Tensor]]:
+        return [[self.factor * (pair[:, 3:].mean(dim=(1, 2, 3), keepdim=True) - 0.2)]]
+
+
+def history_of(checks: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
+    return [{"epoch": epoch + 1, "checks": checks} for epoch in range(epochs)]
+
+
+def test_outputs_that_ignore_the_source_are_noticed(tmp_path: Path) -> None:
+    chips = image_chips(tmp_path, "chips", np.random.default_rng(1).integers(0, 255, (3, 160, 160), np.uint8))
+    collapsed, healthy = checks_of(chips, Constant()), checks_of(chips, Weakened())
+    assert collapsed["variation"] == 0 and healthy["variation"] == pytest.approx(0.09, abs=0.01)
+    assert not all_warnings(history_of(collapsed, 2))
+    (warning,) = all_warnings(history_of(collapsed, 8))  # said once
+    assert warning["epoch"] == 3 and "nearly the same for every chip for 3 epochs" in warning["text"]
+    mended = [*history_of(collapsed, 2), *history_of(healthy, 1), *history_of(collapsed, 2)]
+    assert not all_warnings(mended)
+
+
+def test_copies_of_the_source_are_noticed_unless_the_truth_is_one(tmp_path: Path) -> None:
+    source = np.random.default_rng(0).integers(0, 255, (3, 160, 160), np.uint8)
+    other = image_chips(tmp_path, "other", 255 - source)
+    same = image_chips(tmp_path, "same", source // 2)
+    copied, right, inverse = checks_of(other, Identity()), checks_of(same, Identity()), checks_of(other, Weakened())
+    assert copied["likeness"] == pytest.approx(1) and copied["true_likeness"] == pytest.approx(-1)
+    (warning,) = all_warnings(history_of(copied, 5))
+    assert warning["epoch"] == 3 and "nearly a copy of the source" in warning["text"]
+    assert not all_warnings(history_of(right, 5)) and not all_warnings(history_of(inverse, 5))
+
+
+def test_a_discriminator_without_a_task_is_noticed(tmp_path: Path) -> None:
+    chips = image_chips(tmp_path, "chips", np.full((3, 160, 160), 200, np.uint8))
+    for factor, rights, words in ((1.0, (1, 1), "without fail for 10"), (-1.0, (0, 0), "has been wrong about")):
+        found = checks_of(chips, Weakened(), Answer(factor))
+        assert (found["right_real"], found["right_fake"]) == rights
+        assert not all_warnings(history_of(found, 9))
+        (warning,) = all_warnings(history_of(found | {"variation": 1.0}, 25))
+        assert warning["epoch"] == 10 and words in warning["text"]
+    undecided = checks_of(chips, Constant(), Answer(1.0))
+    assert (undecided["right_real"], undecided["right_fake"]) == (1, 0)
+    assert not all_warnings(history_of(undecided | {"variation": 1.0}, 25))
+
+
+def test_a_healthy_training_warns_of_nothing(chips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = dataclasses.replace(TINY, epochs=4, width=4, lr=2e-3)
+    train(chips, tmp_path / "run", config)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    checks = [entry["checks"] for entry in read_metrics(tmp_path / "run")]
+    assert checks[-1]["variation"] > 0.1 and checks[-1]["likeness"] is None  # a map is no picture to copy
+
+
+def test_a_collapsed_training_warns_in_words(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Translator, "translate", lambda self, encoded: torch.full((len(encoded), 3, 64, 64), 0.3))
+    train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=3, batch_size=16))
+    assert "epoch 3: the output has been nearly the same for every chip" in caplog.text
+
+
+def test_batch_norm_with_few_chips_a_step_is_warned_of(
+    chips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = dataclasses.replace(TINY, recipe="pix2pix-paper", steps=1, set=FEW)
+    train(chips, tmp_path / "four", config)
+    assert "batch norm" not in caplog.text
+    train(chips, tmp_path / "three", dataclasses.replace(config, batch_size=3))
+    assert "batch norm in the generator and the discriminator trains with 3 chips a step" in caplog.text

@@ -1,6 +1,7 @@
 """What a run keeps on disk to go on: `config.json` and `last.pt`."""
 
 import contextlib
+import hashlib
 import json
 import pickle
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ def claim_run(run: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file}: not valid JSON ({error}); begin again with --overwrite") from error
+    if not (run / LAST).exists():  # nothing was learnt under other settings
+        write_json(file, settings)
+        return
     names = sorted(set(earlier) | set(settings))
     changed = [name for name in names if settings.get(name) != earlier.get(name)]
     fixed = [name for name in changed if name not in FREE]
@@ -46,6 +50,24 @@ def claim_run(run: Path, settings: dict[str, Any]) -> None:
         )
     if changed:
         write_json(file, settings)
+
+
+def digest_of(ids: list[str]) -> str:
+    """Fingerprint of the names of chips."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+
+def check_chips_are_those(run: Path, digest: str, ids: list[str]) -> None:
+    """Refuse to go on with other chips than the checkpoint's: order and augmentation would be others.
+
+    Raises:
+        CheckpointError: They are others, as more or fewer of them cannot be read than before.
+    """
+    if digest != digest_of(ids):
+        raise CheckpointError(
+            f"{run / LAST}: made with other training chips than the {len(ids)} that can be read now; mend the chip "
+            "set, or begin again with --overwrite"
+        )
 
 
 def save_state(run: Path, state: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Chips as they are stored, and the order of an epoch, which is a function of seed and epoch alone."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -11,9 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geop2p.config import Split
+from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import PackedMasks, map_split
+
+log = logging.getLogger(__name__)
 
 Indices = npt.NDArray[np.int64]
 
@@ -37,8 +41,14 @@ class ChipArrays:
     weights: npt.NDArray[np.float32]
 
     @classmethod
-    def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
+    def load(cls, chipset: ChipSet, split: Split, progress: bool = False, skip_bad: bool = False) -> Self:
         """Read every chip of a split once.
+
+        Args:
+            chipset: Whose chips.
+            split: Which of them.
+            progress: Show a progress bar.
+            skip_bad: Leave out chips that cannot be used, and log which; packed ones are mapped, not looked at.
 
         Raises:
             ChipSetError: The chip set is not finished, or a chip is not what it promises.
@@ -53,11 +63,27 @@ class ChipArrays:
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
         valid = np.zeros((side, size, size), bool)
+        bad: list[str] = []
         with chipset.reader(split) as reader:
             for row in tqdm(range(side), desc=f"read {split}", unit="chip", disable=not progress):
-                chip = reader.read(row)
+                try:
+                    chip = reader.read(row)
+                except (ChipSetError, RasterError) as error:
+                    if not skip_bad:
+                        raise ChipSetError(f"{error} (--skip-bad leaves such chips out)") from error
+                    bad.append(ids[row])
+                    continue
                 source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
-        return cls(ids, source, target, valid, weights)
+        arrays = cls(ids, source, target, valid, weights)
+        return arrays._without(bad, chipset, split) if bad else arrays
+
+    def _without(self, bad: list[str], chipset: ChipSet, split: Split) -> Self:
+        log.warning("%s: left out %d of %d %s chips: %s", chipset.folder, len(bad), len(self), split, ", ".join(bad))
+        good = np.flatnonzero(~np.isin(self.ids, bad))
+        if not len(good):
+            raise ChipSetError(f"{chipset.folder}: none of the {len(self)} {split} chips can be used; tile again")
+        arrays = (self.source[good], self.target[good], self.valid[good], self.weights[good])
+        return type(self)([self.ids[row] for row in good], *arrays)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,6 +115,10 @@ class Batch:
             return parts[0]
         sides = zip(*((part.source, part.target, part.valid) for part in parts), strict=True)
         return cls(*(torch.cat(side) for side in sides))
+
+    def blinded(self) -> "Batch":
+        """The batch with nothing valid: it adds nothing to a loss."""
+        return Batch(*(torch.zeros_like(part) for part in (self.source, self.target, self.valid)))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""

@@ -4,6 +4,7 @@ Every process takes its share of each batch. What a loss divides by is counted o
 their gradients, which `DistributedDataParallel` takes, is the gradient of the whole batch.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,17 +108,27 @@ def joined(device: Device) -> Iterator[World]:
     distributed.destroy_process_group()  # not after an error: others may still wait, and end with this process
 
 
-def share_size(batch_size: int) -> int:
-    """Chips of a batch that a process takes at most."""
-    return -(-batch_size // _size())
+def dropout_seed(seed: int, step: int) -> int:
+    """A seed that is a function of the training's seed, the step and the process, so that runs resume."""
+    rank = distributed.get_rank() if _size() > 1 else 0
+    return ((seed << 32) + step + rank * 0x9E3779B97F4A7C15) % 2**63
 
 
 def synchronised(network: nn.Module, batch_size: int, device: torch.device) -> nn.Module:
     """The network with batch norms over all processes, where a process has few chips; torch has it for GPUs only."""
-    if _size() == 1 or device.type != "cuda" or share_size(batch_size) >= SMALL or not batch_norms(network):
+    if _size() == 1 or device.type != "cuda" or batch_size // _size() >= SMALL or not batch_norms(network):
         return network
-    result: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    result: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return result
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """A copy of a network whose batch norms wait for no other process."""
+    twin = copy.deepcopy(network)
+    for module in twin.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
+    return twin
 
 
 def wrapped(network: nn.Module) -> nn.Module:

@@ -106,7 +106,7 @@ def _enlarge(
     floats = [side for side, is_map in zip(sides, maps, strict=True) if not is_map]
     if valid is not None and floats:
         floats.append((~valid).float())
-    sampled = iter(draws.sample(floats))
+    sampled = iter(draws.sample(floats) if floats else [])
     enlarged = [draws.pick(side) if is_map else next(sampled) for side, is_map in zip(sides, maps, strict=True)]
     if valid is not None:
         valid = next(sampled) == 0 if floats else draws.pick(valid)

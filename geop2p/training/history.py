@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import BestBy
+from geop2p.errors import CheckpointError
 from geop2p.raster.atomic import write_text
 
 METRICS = "metrics.jsonl"
@@ -20,12 +21,19 @@ def append_metrics(run: Path, entry: dict[str, Any]) -> None:
 
 
 def read_metrics(run: Path) -> History:
-    """All whole lines of `metrics.jsonl`, oldest first."""
+    """All whole lines of `metrics.jsonl`, oldest first.
+
+    Raises:
+        CheckpointError: One of them is not JSON.
+    """
     file = run / METRICS
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: damaged ({error}); begin again with --overwrite") from error
 
 
 def rewind_metrics(run: Path, step: int) -> History:

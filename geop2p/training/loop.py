@@ -13,9 +13,10 @@ from geop2p.config import Kind, TrainConfig
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import batch_norms
-from geop2p.training.checkpoint import fitting_state, load_state, save_state
+from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
+from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
@@ -23,6 +24,7 @@ from geop2p.training.recipes import recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
 from geop2p.training.tally import Tally
+from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Training:
         run: Folder of the run.
         config: Settings.
         progress: Show a progress bar.
+        world: The processes that train together; the first one writes.
 
     Attributes:
         step: Steps done, those before an interruption included.
@@ -49,12 +52,15 @@ class Training:
         busy: Seconds of this call that went into steps.
     """
 
-    def __init__(self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool) -> None:
-        self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
+    def __init__(
+        self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool, world: World
+    ) -> None:
+        self.chipset, self.folder, self.config, self.world = chipset, run, config, world
+        self.progress = progress = progress and world.leads
         self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
-        self.chips = ChipArrays.load(chipset, "train", progress)
-        self.validation = ChipArrays.load(chipset, "val", progress)
+        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad)
+        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad)
         self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, self._augmentation())
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
@@ -70,20 +76,27 @@ class Training:
         state = load_state(self.folder, self.device)
         if state is not None:
             with fitting_state(self.folder):
+                check_chips_are_those(self.folder, state["chips"], self.chips.ids)
                 self.update.load_state(state)
                 self.tally.load_state(state["tally"])
                 self.step, self.seconds = state["step"], state["seconds"]
+        self.keeper.history = self.world.lead(self._rewind)
+
+    def _rewind(self) -> list[dict[str, Any]]:
         self.keeper.rewind(self.step)
         self.keeper.catch_up(self.update.result, self.step, self.total)
+        return self.keeper.history
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
         plain = {"step": self.step, "seconds": self.seconds, "tally": self.tally.state()}
+        plain |= {"chips": digest_of(self.chips.ids)}
         return plain | self.update.state()
 
     def run(self) -> None:
         """Train from the last checkpoint to the end, or until no epoch has been better for long."""
-        self._say_what_is_odd()
+        if self.world.leads:
+            self._say_what_is_odd()
         self._counted = self._saved = time.monotonic()
         with tqdm(
             total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
@@ -94,6 +107,10 @@ class Training:
                     self._train_epoch(epoch, bar)
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
+        if self.world.leads:
+            self._say_what_is_best()
+
+    def _say_what_is_best(self) -> None:
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
@@ -121,42 +138,42 @@ class Training:
         """Run the steps of an epoch that are left, and save the state now and then."""
         self.update.generator.train()
         last = min((epoch + 1) * self.steps_per_epoch, self.total)
-        for batch in self.feed.stream(map(self._rows_and_places, range(self.step, last)), epoch):
-            self.tally.add(self.update(batch, self.step))
-            self.step, self.images = self.step + 1, self.images + len(batch.valid)
+        order, places = self._order(epoch), [self._places(step) for step in range(self.step, last)]
+        shares = [self.world.part(some) for some in places]
+        stream = self.feed.stream(((order[share], share) for share in shares), epoch)
+        for some, batch in zip(places, stream, strict=True):
+            self.tally.add(self.update(batch.blinded() if self.world.is_idle(some) else batch, self.step))
+            self.step, self.images = self.step + 1, self.images + len(some)
             bar.update()
             if self.step % CHECK_EVERY == 0 or self.step == last:
                 self._check_losses()
                 bar.set_postfix(self._shown_of(bar))
-            if self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            if self.world.leads and self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                 self._check_losses()
                 self._check_weights()
                 self._count_seconds()
                 save_state(self.folder, self._state())
                 self._saved = time.monotonic()
 
-    def _augmentation(self) -> Augmentation:
-        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
-        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
-
     def _shown_of(self, bar: Any) -> dict[str, str]:
         shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}
         rate = bar.format_dict["rate"]
         return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
 
-    def _rows_and_places(self, step: int) -> tuple[Indices, Indices]:
-        """The chips of a step, a function of the seed and the step alone, and their places in the epoch."""
-        epoch, places = self._places(step)
-        return self._order(epoch)[places], places
+    def _augmentation(self) -> Augmentation:
+        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
+        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
-    def _batch(self, step: int) -> Batch:
-        return self.feed.batch(*self._rows_and_places(step), step // self.steps_per_epoch)
+    def batch(self, step: int) -> tuple[Batch, list[str]]:
+        """The chips of a step, a function of the seed and the step alone, and their names."""
+        epoch, places = step // self.steps_per_epoch, self._places(step)
+        rows = self._order(epoch)[places]
+        return self.feed.batch(rows, places, epoch), [self.chips.ids[row] for row in rows]
 
-    def _places(self, step: int) -> tuple[int, Indices]:
-        """Epoch of a step, and its places in the order of the epoch."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        first = within * self.batch_size
-        return epoch, np.arange(first, min(first + self.batch_size, len(self.chips)))
+    def _places(self, step: int) -> Indices:
+        """Where the chips of a step stand in the order of its epoch."""
+        first = step % self.steps_per_epoch * self.batch_size
+        return np.arange(first, min(first + self.batch_size, len(self.chips)))
 
     def _order(self, epoch: int) -> Indices:
         """Rows of the chips in the order of an epoch."""
@@ -168,12 +185,8 @@ class Training:
     def _check_losses(self) -> None:
         since = self.tally.not_finite()
         if since:
-            first = self.step - max(since.values())
-            epoch, places = self._places(first)
-            ids = [self.chips.ids[row] for row in self._order(epoch)[places]]
-            raise explain_losses(
-                self.folder, since, self.step, self._batch(first), ids, self.config, self.update.uses_bf16
-            )
+            batch, ids = self.batch(self.step - max(since.values()))
+            raise explain_losses(self.folder, since, self.step, batch, ids, self.config, self.update.uses_bf16)
 
     def _check_weights(self) -> None:
         networks = {"generator": self.networks.generator, "discriminator": self.networks.discriminator}
@@ -190,6 +203,11 @@ class Training:
         self._check_weights()
         losses, self.tally = self.tally.means(), Tally(self.device)
         translator = self.keeper.translator(self.update.result, self.step, self.total)
+        self.keeper.history = self.world.lead(lambda: self._keep(epoch, translator, losses))
+        self._saved = time.monotonic()
+
+    def _keep(self, epoch: int, translator: Translator, losses: dict[str, float]) -> list[dict[str, Any]]:
+        """What the leading process does at the end of an epoch; the history of the run."""
         figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
         self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
@@ -197,4 +215,4 @@ class Training:
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.keeper.keep(translator, entry, self._state())
-        self._saved = time.monotonic()
+        return self.keeper.history

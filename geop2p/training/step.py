@@ -11,6 +11,7 @@ from geop2p.config import TrainConfig
 from geop2p.models.perceptual import TAP_WEIGHTS
 from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Batch
+from geop2p.training.distributed import dropout_seed, mean_over_all, synchronised, wrapped
 from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
@@ -42,6 +43,9 @@ class TrainingStep:
     def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
         self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
         self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
+        self.generator = synchronised(networks.generator, recipe.batch_size, self.device)
+        if networks.discriminator is not None:
+            self.discriminator = synchronised(networks.discriminator, recipe.batch_size, self.device)
         self._layout = prepare(self.device, [part for part in (self.generator, self.discriminator) if part is not None])
         self.makes_classes = networks.card.target.is_classes
         self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
@@ -52,6 +56,9 @@ class TrainingStep:
         self.judges_together = self.device.type == "cuda" and not batch_norms(self.discriminator or nn.Identity())
         if self.discriminator is not None:
             self.optimizers["optimizer_d"] = self._optimizer(self.discriminator)
+
+        self._translate = wrapped(self.generator)
+        self._learn_to_judge = None if self.discriminator is None else wrapped(self.discriminator)
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
         fused = self.device.type in ("cpu", "cuda")
@@ -85,21 +92,21 @@ class TrainingStep:
         Returns:
             Each loss, without gradient.
         """
-        torch.manual_seed((self.config.seed << 32) + step)  # dropout: a function of seed and step, so runs resume
+        torch.manual_seed(dropout_seed(self.config.seed, step))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * decay(step, self.total)
         target = fill(batch.target, batch.valid).contiguous(memory_format=self._layout)
         batch = Batch(batch.source.contiguous(memory_format=self._layout), target, batch.valid)
         with self._autocast():
-            output = self.generator(batch.source)
+            output = self._translate(batch.source)
         if self.makes_classes:
             losses = self._learn_classes(output.float(), batch)
         else:
             losses = self._learn_values(fill(output.float(), batch.valid), batch, step)
         if self.mean is not None:
             self._follow(self.mean, step)
-        return {name: value.detach() for name, value in losses.items()}
+        return dict(zip(losses, mean_over_all(torch.stack([*losses.values()])).detach(), strict=True))
 
     def _learn_classes(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         losses = {"cross_entropy": masked_cross_entropy(logits, batch.target, batch.valid)}
@@ -150,7 +157,9 @@ class TrainingStep:
         losses = {"d": recipe.discriminator_weight * (fakes + reals)}
         loss = losses["d"]
         if recipe.r1_weight and step % recipe.r1_every == 0:
-            losses["r1"] = gradient_penalty(lambda image: self._judged(batch.source, image), batch.target, valid)
+            losses["r1"] = gradient_penalty(
+                lambda image: self._judged(batch.source, image, self.discriminator), batch.target, valid
+            )
             loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
         _update(self.optimizers["optimizer_d"], loss)
         return losses
@@ -158,18 +167,19 @@ class TrainingStep:
     def _answers(self, source: Tensor, fake: Tensor, real: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits of every scale for fake and real: in one pass where no norm would mix the two."""
         if not self.judges_together:
-            fakes, reals = ([one[-1] for one in self._judge(source, image)] for image in (fake, real))
+            fakes, reals = ([one[-1] for one in self._judge(source, image, True)] for image in (fake, real))
             return fakes, reals
-        both = [one[-1].chunk(2) for one in self._judge(torch.cat([source, source]), torch.cat([fake, real]))]
+        both = [one[-1].chunk(2) for one in self._judge(torch.cat([source, source]), torch.cat([fake, real]), True)]
         return [fakes for fakes, _ in both], [reals for _, reals in both]
 
-    def _judge(self, source: Tensor, image: Tensor) -> Judged:
+    def _judge(self, source: Tensor, image: Tensor, learns: bool = False) -> Judged:
+        """What the discriminator finds; gradients of several processes are brought together where it learns."""
         with self._autocast():
-            return self._judged(source, image)
+            return self._judged(source, image, self._learn_to_judge if learns else self.discriminator)
 
-    def _judged(self, source: Tensor, image: Tensor) -> Judged:
-        assert self.discriminator is not None
-        judged: Judged = self.discriminator(torch.cat([source, image], dim=1) if self.recipe.conditional else image)
+    def _judged(self, source: Tensor, image: Tensor, discriminator: nn.Module | None) -> Judged:
+        assert discriminator is not None
+        judged: Judged = discriminator(torch.cat([source, image], dim=1) if self.recipe.conditional else image)
         return judged
 
     def _follow(self, mean: nn.Module, step: int) -> None:
