@@ -5,6 +5,7 @@ their gradients, which `DistributedDataParallel` takes, is the gradient of the w
 """
 
 import copy
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,7 +139,9 @@ def wrapped(network: nn.Module) -> nn.Module:
     """
     if _size() == 1:
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+        return DistributedDataParallel(network, forward_sync_buffers=False)
+    return DistributedDataParallel(network, broadcast_buffers=False)  # its name before torch 2.15
 
 
 def divisor(count: Tensor, least: float) -> Tensor:
