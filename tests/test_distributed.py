@@ -76,26 +76,21 @@ def test_a_process_by_itself_divides_by_its_own_counts() -> None:
 
 
 def test_gradients_of_two_processes_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`divisor` and `summed` on halves of a batch, the other half's sum added by hand."""
+    """`divisor` and `summed` on halves of a batch; the other half's sum is added by hand."""
     values = torch.tensor([0.5, 2.0, -1.0, 3.0], requires_grad=True)
-    ((values.sum() ** 2) / 4).backward()
-    whole = values.grad
-    halves = []
+    (values.sum() ** 2 / 4 + values.abs().sum() / 4).backward()
     monkeypatch.setattr(distributed, "_size", lambda: 2)
+    halves = []
     for mine, other in ((slice(0, 2), slice(2, 4)), (slice(2, 4), slice(0, 2))):
         part, rest = values.detach()[mine].clone().requires_grad_(), values.detach()[other]
-        counted = torch.tensor(float(len(rest)))
-
-        def total(one: torch.Tensor, rest: torch.Tensor = rest, counted: torch.Tensor = counted) -> torch.Tensor:
-            return one.detach() + (counted if one.detach() == counted else rest.sum())
-
-        monkeypatch.setattr(distributed, "_total", total)
-        assert divisor(torch.tensor(2.0), 1) == 2  # 4 in all, of which the mean over processes makes 2
-        loss = summed(part.sum()) ** 2 / 4
-        assert float(loss) == pytest.approx(float(values.sum() ** 2 / 4))
+        monkeypatch.setattr(distributed, "_total", lambda one: one.detach() + 2)
+        count = divisor(torch.tensor(2.0), 1)
+        assert count == 2  # of 4 in all, for the mean of two processes
+        monkeypatch.setattr(distributed, "_total", lambda one, rest=rest: one.detach() + rest.sum())
+        loss = summed(part.sum()) ** 2 / 4 + part.abs().sum() / count
         loss.backward()
         halves.append(part.grad / 2)  # as the mean over processes does
-    assert torch.allclose(torch.cat(halves), whole)
+    assert values.grad is not None and torch.allclose(torch.cat(halves), values.grad)
 
 
 def test_a_copy_that_stands_alone_waits_for_nobody() -> None:

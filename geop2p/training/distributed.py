@@ -7,6 +7,7 @@ their gradients, which `DistributedDataParallel` takes, is the gradient of the w
 import copy
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,9 +105,16 @@ def joined(device: Device) -> Iterator[World]:
                 f"{torch.cuda.device_count()}, or use --device cpu"
             )
         torch.cuda.set_device(local)  # what 'cuda' means from here on
+    # single-channel convolutions have strides of their own choice, which cost nothing to speak of
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
-    yield World(distributed.get_rank(), size, neighbours)
-    distributed.destroy_process_group()  # not after an error: others may still wait, and end with this process
+    try:
+        yield World(distributed.get_rank(), size, neighbours)
+    except BaseException:
+        if kind == "cpu":  # NCCL would wait for the others, which end with this process
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def dropout_seed(seed: int, step: int) -> int:
