@@ -96,6 +96,7 @@ class Training:
                     self._train_epoch(epoch, bar)
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
+        self.keeper.report(self.total)
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
@@ -188,9 +189,11 @@ class Training:
         translator = self.keeper.translator(self.update.result, self.step, self.total)
         figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
-        self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
+        is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
         self._count_seconds()
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.keeper.keep(translator, entry, self._state())
+        if is_drawn:
+            self.keeper.report(self.total)
         self._saved = time.monotonic()
