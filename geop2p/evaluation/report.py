@@ -1,7 +1,5 @@
 """The page: one HTML file with everything inside it, no network needed."""
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
+from geop2p.page import Picture, exact_uri, figure, photo_uri
 from geop2p.raster.atomic import make_folder, replacing, write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
@@ -27,8 +26,6 @@ from geop2p.raster.render import render
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
 
 PLACES = 6  # chips or windows that a page shows
-
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -91,29 +88,6 @@ def write_page(path: Path, page: Page) -> None:
     environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure}
     text = resources.files("geop2p.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     write_text(path, environment.from_string(text).render(page=page))
-
-
-def photo_uri(picture: Picture) -> str:
-    """A picture as JPEG inside a link."""
-    return _uri(picture, "JPEG", quality=90, subsampling=0)
-
-
-def exact_uri(picture: Picture) -> str:
-    """A picture as PNG inside a link."""
-    return _uri(picture, "PNG", optimize=True)
-
-
-def _uri(picture: Picture, form: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def figure(value: Any) -> str:
-    """A number to four digits, or a dash where there is none."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curve_data(metrics: list[dict[str, Any]]) -> list[Curve]:

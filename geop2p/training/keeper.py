@@ -22,6 +22,7 @@ from geop2p.training.feeding import encode_batch
 from geop2p.training.history import METRICS, append_metrics, best_epoch, epochs_without_gain, rewind_metrics
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe
+from geop2p.training.report import write_report
 from geop2p.training.validation import validate, write_samples
 from geop2p.translator import FILE_NAME, Card, Translator, read_card
 
@@ -85,10 +86,12 @@ class Keeper:
         scores = validate(translator, self.validation, self.recipe.batch_size) if len(self.validation) else None
         return {"val": scores, "checks": check_outputs(translator, self.discriminator, self.recipe, self._shown)}
 
-    def draw(self, translator: Translator, epoch: int, epochs: int, is_last: bool) -> None:
-        """Save a sample picture, at most `SAMPLE_TIMES` in a training."""
-        if epoch % math.ceil(epochs / SAMPLE_TIMES) == 0 or is_last:
+    def draw(self, translator: Translator, epoch: int, epochs: int, is_last: bool) -> bool:
+        """Save a sample picture, at most `SAMPLE_TIMES` in a training; whether it is its turn."""
+        is_due = epoch % math.ceil(epochs / SAMPLE_TIMES) == 0 or is_last
+        if is_due:
             write_samples(self.folder / "samples" / f"epoch_{epoch:04d}.png", translator, self._shown)
+        return is_due
 
     def keep(self, translator: Translator, entry: dict[str, Any], state: dict[str, Any]) -> None:
         """Log an epoch and save: a run that is killed in between goes on from the checkpoint, old or new."""
@@ -98,6 +101,12 @@ class Keeper:
         self._publish(translator, entry["step"])
         for text in warnings_now(self.history):
             log.warning("epoch %d: %s", entry["epoch"], text)
+
+    def report(self, total: int) -> None:
+        """Write the page of the run as it stands; nothing before the first epoch has ended."""
+        if self.history:
+            best = self.best()
+            write_report(self.folder, self.history, self.config, self.recipe, self.card, self.device, total, best)
 
     def best(self) -> dict[str, Any] | None:
         """Metric, value and epoch of the best epoch, and the file that holds it if it is kept."""

@@ -108,9 +108,10 @@ class Training:
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
         if self.world.leads:
-            self._say_what_is_best()
+            self._conclude()
 
-    def _say_what_is_best(self) -> None:
+    def _conclude(self) -> None:
+        self.keeper.report(self.total)
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
@@ -210,9 +211,11 @@ class Training:
         """What the leading process does at the end of an epoch; the history of the run."""
         figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
-        self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
+        is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
         self._count_seconds()
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.keeper.keep(translator, entry, self._state())
+        if is_drawn:
+            self.keeper.report(self.total)
         return self.keeper.history

@@ -11,7 +11,7 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, claim_run
-from geop2p.training.distributed import joined
+from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
 from geop2p.training.networks import build_networks
@@ -68,10 +68,16 @@ def train(
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
     with joined(config.device) as world:
-        networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
-        world.lead(lambda: _claim(chipset, run, config, overwrite))
-        training = Training(chipset, networks, run, config, progress, world)
-        training.run()
+        return _train(chipset, run, config, overwrite, progress, world)
+
+
+def _train(
+    chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
+) -> TrainResult:
+    networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
+    world.lead(lambda: _claim(chipset, run, config, overwrite))
+    training = Training(chipset, networks, run, config, progress, world)
+    training.run()
     return TrainResult(
         path=str(run),
         steps=training.step,

@@ -15,6 +15,7 @@ from geop2p.training.feeding import encode_batch
 from geop2p.translator import Translator
 
 SAMPLES = 6  # chips shown in a sample picture
+FRAME = 2  # white pixels around each picture of it
 
 Scores = dict[str, Any]
 
@@ -43,7 +44,8 @@ def write_samples(path: Path, translator: Translator, chips: ChipArrays) -> None
     for row, predicted in zip(shown, predict_chips(translator, chips, shown), strict=True):
         sides = ((chips.source[row], source), (predicted, target), (chips.target[row], target))
         pictures = [render(values, chips.valid[row], encoding) for values, encoding in sides]
-        framed = [np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255) for picture in pictures]
+        frame = ((FRAME, FRAME), (FRAME, FRAME), (0, 0))
+        framed = [np.pad(picture, frame, constant_values=255) for picture in pictures]
         rows.append(np.concatenate(framed, axis=1))
     with replacing(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary)
