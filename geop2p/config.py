@@ -181,6 +181,9 @@ class TrainConfig:
     loss: LossPreset | None = option(None, "Terms of the loss, as in the paper's ablation; none: as the recipe says.")
     set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
+    init_from: Path | None = option(
+        None, "Run or model whose weights training begins with, of the same architecture; none: with random ones."
+    )
     balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
     best_by: BestBy | None = option(
         None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."

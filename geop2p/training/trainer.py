@@ -68,6 +68,7 @@ def train(
         shutil.rmtree(run)
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     settings["set"] = list(config.set)  # as JSON gives it back
+    settings["init_from"] = networks.card.provenance.get("init_from")
     score_to_keep(chipset, config)
     claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
     training = Training(chipset, networks, run, config, progress)
