@@ -218,9 +218,7 @@ class PredictConfig:
         "the training for blended ones.",
     )
     norm_stats: NormStats = option(
-        "auto",
-        "Where instance norms take their statistics from: each tile, one set for the raster (global), or a field over "
-        "its ground; auto: tile.",
+        "auto", "Statistics of instance norms: of each tile, of the raster (global), or a field over it; auto: tile."
     )
     batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
     memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
