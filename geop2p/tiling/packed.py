@@ -3,7 +3,6 @@
 A million chips are seven files. numpy alone reads them.
 """
 
-import dataclasses
 import errno
 import os
 import struct
@@ -68,7 +67,7 @@ def map_split(chipset: ChipSet, split: Split) -> tuple[Array, Array, PackedMasks
     return arrays[0], arrays[1], PackedMasks(arrays[2], chipset.size)
 
 
-def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = False) -> ChipSet:
+def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = False) -> None:
     """Keep the chips of a split of any layout as packed arrays, unless they are there.
 
     Args:
@@ -77,26 +76,22 @@ def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = Fa
         folder: Of the arrays.
         progress: Show a progress bar.
 
-    Returns:
-        The chip set as `map_split` reads it from that folder.
-
     Raises:
         ChipSetError: A chip is not what the chip set promises.
         OutputError: The arrays cannot be written.
     """
     count, paths = chipset.counts[split], [array_path(folder, split, name) for name in ARRAYS]
-    if not all(path.exists() for path in paths):
-        with ExitStack() as stack:
-            files = [stack.enter_context(stack.enter_context(replacing(path)).open("wb")) for path in paths]
-            for file, name in zip(files, ARRAYS, strict=True):
-                shape, dtype = _form(chipset, name)
-                file.write(_header((count, *shape), dtype))
-            reader = stack.enter_context(chipset.reader(split))
-            for row in tqdm(range(count), desc=f"pack {split}", unit="chip", disable=not progress):
-                chip = reader.read(row)
-                for file, array in zip(files, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
-                    file.write(np.ascontiguousarray(array).data)
-    return dataclasses.replace(chipset, folder=folder, layout="packed")
+    if not count or all(path.exists() for path in paths):
+        return
+    with ExitStack() as stack:
+        files = [stack.enter_context(stack.enter_context(replacing(path)).open("wb")) for path in paths]
+        for file, name in zip(files, ARRAYS, strict=True):
+            file.write(_header((count, *_form(chipset, name)[0]), _form(chipset, name)[1]))
+        reader = stack.enter_context(chipset.reader(split))
+        for row in tqdm(range(count), desc=f"pack {split}", unit="chip", disable=not progress):
+            chip = reader.read(row)
+            for file, array in zip(files, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
+                file.write(np.ascontiguousarray(array).data)
 
 
 def _map(chipset: ChipSet, split: Split, name: str) -> Array:

@@ -14,7 +14,7 @@ from geop2p.training.checkpoint import CONFIG, claim_run
 from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
-from geop2p.training.networks import build_networks
+from geop2p.training.networks import Networks, build_networks
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _train(
     chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
 ) -> TrainResult:
     networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
-    world.lead(lambda: _claim(chipset, run, config, overwrite))
+    world.lead(lambda: _claim(chipset, networks, run, config, overwrite))
     training = Training(chipset, networks, run, config, progress, world)
     training.run()
     return TrainResult(
@@ -87,10 +87,11 @@ def _train(
     )
 
 
-def _claim(chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool) -> None:
+def _claim(chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, overwrite: bool) -> None:
     """Begin the run, or go on with it."""
     if overwrite and (run / CONFIG).exists():
         shutil.rmtree(run)
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     settings["set"] = list(config.set)  # as JSON gives it back
+    settings["init_from"] = networks.card.provenance.get("init_from")
     claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
