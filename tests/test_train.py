@@ -17,6 +17,7 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training import loop
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.data import ChipArrays, epoch_order
+from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
@@ -108,7 +109,7 @@ def test_balanced_draws_follow_the_weights() -> None:
 def test_a_chip_that_is_drawn_twice_is_seen_in_two_ways(chips: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, batch_size=1, balance=True, device="cpu")
     chipset = ChipSet.open(chips)
-    training = loop.Training(chipset, build_networks(chipset, config), tmp_path, config, progress=False)
+    training = loop.Training(chipset, build_networks(chipset, config), tmp_path, config, progress=False, world=World())
     weights = np.where(np.arange(len(training.chips)) == 7, 6.0, 1.0).astype(np.float32)
     training.chips = dataclasses.replace(training.chips, weights=weights)
     draws = [int(place) for place in np.flatnonzero(training._order(0) == 7)]

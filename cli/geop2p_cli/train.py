@@ -1,5 +1,6 @@
 """`geop2p train`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ def train(chips: Path, run: Path, overwrite: bool, as_json: bool, **values: Any)
     Examples:
       geop2p train chips run --epochs 100 --batch-size 4
       geop2p train chips run --recipe pix2pix-geo --set downs=4
+      torchrun --nproc-per-node 8 -m geop2p train chips run --batch-size 32
     """
     result = geop2p.train(chips, run, build(TrainConfig, values), overwrite=overwrite, progress=not as_json)
+    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun starts, the first one reports
+        return
     print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
     print_result(result, as_json)

@@ -116,6 +116,10 @@ class Batch:
         sides = zip(*((part.source, part.target, part.valid) for part in parts), strict=True)
         return cls(*(torch.cat(side) for side in sides))
 
+    def blinded(self) -> "Batch":
+        """The batch with nothing valid: it adds nothing to a loss."""
+        return Batch(*(torch.zeros_like(part) for part in (self.source, self.target, self.valid)))
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         return Batch(self.source.to(device), self.target.to(device), self.valid.to(device))

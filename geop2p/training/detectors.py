@@ -1,6 +1,5 @@
 """What goes wrong in silence: outputs that ignore the source or repeat it, and a discriminator without a task."""
 
-import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geop2p.training.data import Batch, ChipArrays, batches
+from geop2p.training.distributed import alone
 from geop2p.training.feeding import encode_batch
 from geop2p.training.history import History
 from geop2p.training.objectives import fill
@@ -56,7 +56,7 @@ def check_outputs(translator: Translator, discriminator: nn.Module | None, recip
         checks |= {"likeness": correlation(fake, sources, valid), "true_likeness": correlation(real, sources, valid)}
     checks |= {"right_real": None, "right_fake": None}
     if discriminator is not None:
-        judge = copy.deepcopy(discriminator).train()  # as it answers in training; its own state must not move
+        judge = alone(discriminator).train()  # as it answers in training; its own state must not move
         middle = 0.5 if recipe.adversarial == "lsgan" else 0.0
         pairs = zip(seen, fakes, strict=True)
         rights = [_right_answers(judge, batch, fill(made, batch.valid), recipe, middle) for batch, made in pairs]

@@ -16,6 +16,7 @@ from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
+from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
@@ -23,6 +24,7 @@ from geop2p.training.recipes import recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
 from geop2p.training.tally import Tally
+from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Training:
         run: Folder of the run.
         config: Settings.
         progress: Show a progress bar.
+        world: The processes that train together; the first one writes.
 
     Attributes:
         step: Steps done, those before an interruption included.
@@ -49,8 +52,11 @@ class Training:
         busy: Seconds of this call that went into steps.
     """
 
-    def __init__(self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool) -> None:
-        self.chipset, self.folder, self.config, self.progress = chipset, run, config, progress
+    def __init__(
+        self, chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, progress: bool, world: World
+    ) -> None:
+        self.chipset, self.folder, self.config, self.world = chipset, run, config, world
+        self.progress = progress = progress and world.leads
         self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
         self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad)
@@ -74,8 +80,12 @@ class Training:
                 self.update.load_state(state)
                 self.tally.load_state(state["tally"])
                 self.step, self.seconds = state["step"], state["seconds"]
+        self.keeper.history = self.world.lead(self._rewind)
+
+    def _rewind(self) -> list[dict[str, Any]]:
         self.keeper.rewind(self.step)
         self.keeper.catch_up(self.update.result, self.step, self.total)
+        return self.keeper.history
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
@@ -85,7 +95,8 @@ class Training:
 
     def run(self) -> None:
         """Train from the last checkpoint to the end, or until no epoch has been better for long."""
-        self._say_what_is_odd()
+        if self.world.leads:
+            self._say_what_is_odd()
         self._counted = self._saved = time.monotonic()
         with tqdm(
             total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
@@ -96,7 +107,11 @@ class Training:
                     self._train_epoch(epoch, bar)
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
-        self.keeper.report(self.total)
+        if self.world.leads:
+            self.keeper.report(self.total)
+            self._say_what_is_best()
+
+    def _say_what_is_best(self) -> None:
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
@@ -125,14 +140,16 @@ class Training:
         self.update.generator.train()
         last = min((epoch + 1) * self.steps_per_epoch, self.total)
         order, places = self._order(epoch), [self._places(step) for step in range(self.step, last)]
-        for batch in self.feed.stream(((order[some], some) for some in places), epoch):
-            self.tally.add(self.update(batch, self.step))
-            self.step, self.images = self.step + 1, self.images + len(batch.valid)
+        shares = [self.world.part(some) for some in places]
+        stream = self.feed.stream(((order[share], share) for share in shares), epoch)
+        for some, batch in zip(places, stream, strict=True):
+            self.tally.add(self.update(batch.blinded() if self.world.is_idle(some) else batch, self.step))
+            self.step, self.images = self.step + 1, self.images + len(some)
             bar.update()
             if self.step % CHECK_EVERY == 0 or self.step == last:
                 self._check_losses()
                 bar.set_postfix(self._shown_of(bar))
-            if self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            if self.world.leads and self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                 self._check_losses()
                 self._check_weights()
                 self._count_seconds()
@@ -187,6 +204,11 @@ class Training:
         self._check_weights()
         losses, self.tally = self.tally.means(), Tally(self.device)
         translator = self.keeper.translator(self.update.result, self.step, self.total)
+        self.keeper.history = self.world.lead(lambda: self._keep(epoch, translator, losses))
+        self._saved = time.monotonic()
+
+    def _keep(self, epoch: int, translator: Translator, losses: dict[str, float]) -> list[dict[str, Any]]:
+        """What the leading process does at the end of an epoch; the history of the run."""
         figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
         is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
@@ -196,4 +218,4 @@ class Training:
         self.keeper.keep(translator, entry, self._state())
         if is_drawn:
             self.keeper.report(self.total)
-        self._saved = time.monotonic()
+        return self.keeper.history

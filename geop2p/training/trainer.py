@@ -11,9 +11,10 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, claim_run
+from geop2p.training.distributed import joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
-from geop2p.training.networks import build_networks
+from geop2p.training.networks import Networks, build_networks
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def train(
 ) -> TrainResult:
     """Train a translator on a chip set; repeated, it continues an interrupted run.
 
+    Called in every process that torchrun starts, it trains on all of them; the first one writes.
+
     Args:
         chips: Folder of the chip set.
         run: Folder of the run: config, metrics, samples, checkpoint and `model.safetensors`.
@@ -63,16 +66,12 @@ def train(
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
-    networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
-    if overwrite and (run / CONFIG).exists():
-        shutil.rmtree(run)
-    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    settings["set"] = list(config.set)  # as JSON gives it back
-    settings["init_from"] = networks.card.provenance.get("init_from")
     score_to_keep(chipset, config)
-    claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
-    training = Training(chipset, networks, run, config, progress)
-    training.run()
+    with joined(config.device) as world:
+        networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
+        world.lead(lambda: _claim(chipset, networks, run, config, overwrite))
+        training = Training(chipset, networks, run, config, progress, world)
+        training.run()
     return TrainResult(
         path=str(run),
         steps=training.step,
@@ -80,3 +79,13 @@ def train(
         images_per_s=round(training.images / training.busy, 2) if training.busy else None,
         best=training.keeper.best(),
     )
+
+
+def _claim(chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, overwrite: bool) -> None:
+    """Begin the run, or go on with it."""
+    if overwrite and (run / CONFIG).exists():
+        shutil.rmtree(run)
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    settings["set"] = list(config.set)  # as JSON gives it back
+    settings["init_from"] = networks.card.provenance.get("init_from")
+    claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
