@@ -20,7 +20,7 @@ from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
-from geop2p.training.recipes import recipe_of
+from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
 from geop2p.training.tally import Tally
@@ -32,6 +32,12 @@ LOOKING: set[Kind] = {"sar", "elevation"}  # seen from one side or lit from one:
 CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
 CHECKPOINT_SECONDS = 600.0  # of work that a kill can cost at most, where epochs are longer
 SMALL_BATCH = 4  # chips a step below which batch norm knows little
+
+
+def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
+    """What a recipe draws for the chips of a set: only what both sides bear."""
+    kinds = {chipset.source.kind, chipset.target.kind}
+    return Augmentation(seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
 
 class Training:
@@ -61,7 +67,8 @@ class Training:
         self.batch_size = self.recipe.batch_size
         self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad)
         self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad)
-        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, self._augmentation())
+        augmentation = augmentation_of(chipset, self.recipe, config.seed)
+        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, augmentation)
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
@@ -160,10 +167,6 @@ class Training:
         shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}
         rate = bar.format_dict["rate"]
         return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
-
-    def _augmentation(self) -> Augmentation:
-        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
-        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
     def batch(self, step: int) -> tuple[Batch, list[str]]:
         """The chips of a step, a function of the seed and the step alone, and their names."""
