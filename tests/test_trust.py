@@ -231,10 +231,10 @@ def failing(chips: Path, run: Path, **changes: Any) -> str:
 
 def test_losses_that_are_not_finite_name_step_and_cause(chips: Path, tmp_path: Path) -> None:
     """Rates at which the generator, then the discriminator breaks: what is said is what was done."""
-    text = failing(chips, tmp_path / "g", lr=1e30, loss="l1")
+    text = failing(chips, tmp_path / "g", lr=1e30, loss="l1", precision="fp32")
     assert "loss l1 is not finite from step 2 on, its chips are finite: the generator's weights broke in the" in text
     assert "in the step before; lower --lr (now 1e+30), and repeat with --overwrite" in text
-    text = failing(chips, tmp_path / "d", lr=1e36, set=("discriminator_lr=100",))
+    text = failing(chips, tmp_path / "d", lr=1e36, precision="fp32", set=("discriminator_lr=100",))
     assert "loss gan is not finite from step 1 on, its chips are finite: the discriminator's weights broke" in text
     assert "in the step itself; lower --lr (now 1e+36) or --set discriminator_lr=0.5" in text
 

@@ -21,7 +21,7 @@ from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
-from geop2p.training.recipes import recipe_of
+from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
 from geop2p.training.tally import Tally
@@ -33,6 +33,12 @@ LOOKING: set[Kind] = {"sar", "elevation"}  # seen from one side or lit from one:
 CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
 CHECKPOINT_SECONDS = 600.0  # of work that a kill can cost at most, where epochs are longer
 SMALL_BATCH = 4  # chips a step below which batch norm knows little
+
+
+def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
+    """What a recipe draws for the chips of a set: only what both sides bear."""
+    kinds = {chipset.source.kind, chipset.target.kind}
+    return Augmentation(seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
 
 class Training:
@@ -63,7 +69,8 @@ class Training:
         cache = world.lead(lambda: pack_if_large(chipset, run, config.skip_bad, world.neighbours, progress))
         self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad, cache)
         self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad, cache)
-        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, self._augmentation())
+        augmentation = augmentation_of(chipset, self.recipe, config.seed)
+        self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, augmentation)
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
@@ -110,10 +117,10 @@ class Training:
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
         if self.world.leads:
-            self._conclude()
+            self.keeper.report(self.total)
+            self._say_what_is_best()
 
-    def _conclude(self) -> None:
-        self.keeper.report(self.total)
+    def _say_what_is_best(self) -> None:
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
@@ -162,10 +169,6 @@ class Training:
         shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}
         rate = bar.format_dict["rate"]
         return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
-
-    def _augmentation(self) -> Augmentation:
-        kinds, recipe = {self.chipset.source.kind, self.chipset.target.kind}, self.recipe
-        return Augmentation(self.config.seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
 
     def batch(self, step: int) -> tuple[Batch, list[str]]:
         """The chips of a step, a function of the seed and the step alone, and their names."""
