@@ -193,6 +193,7 @@ class TrainConfig:
     skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
+    tensorboard: bool = option(False, "Also write losses, scores and samples for TensorBoard, into RUN/tensorboard.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:

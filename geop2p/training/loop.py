@@ -116,6 +116,7 @@ class Training:
                     self._finish_epoch(epoch)
         if self.world.leads:
             self.keeper.report(self.total)
+            self.keeper.close()
             self._say_what_is_best()
 
     def _say_what_is_best(self) -> None:
