@@ -11,9 +11,14 @@ from conftest import CLASSES, image_encoding
 from torch import Tensor
 from torch.nn import functional
 
+from geop2p import TileConfig, tile
+from geop2p.errors import ConfigError
 from geop2p.raster.encoding import Band, Encoding
-from geop2p.training import feeding
+from geop2p.tiling import packed
+from geop2p.tiling.chips import ChipSet
+from geop2p.training import caching, feeding
 from geop2p.training.augmentation import Augmentation
+from geop2p.training.caching import pack_if_large
 from geop2p.training.data import ChipArrays, batches
 from geop2p.training.encoder import BatchEncoder, as_tensor, blank
 from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, Stored, encode_batch
@@ -222,3 +227,60 @@ def test_chips_as_they_are_are_the_reference() -> None:
         assert np.array_equal(batch.source[row].numpy(), MAP.encode(chips.source[row], chips.valid[row]))
         assert np.array_equal(batch.target[row].numpy(), ENCODINGS["uint8"].encode(chips.target[row], chips.valid[row]))
         assert np.array_equal(batch.valid[row, 0].numpy(), chips.valid[row])
+
+
+def test_chips_too_large_for_memory_are_packed_once_beside_the_run(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    chipset = ChipSet.open(tmp_path / "chips")
+    train = ChipArrays.load(chipset, "train")
+    caplog.set_level("INFO")
+    assert pack_if_large(chipset, tmp_path / "run", False, 1) is None  # there is room
+    monkeypatch.setattr(caching, "free_memory", lambda: 2 * caching.size_of(chipset) + 1)
+    assert pack_if_large(chipset, tmp_path / "run", False, 1) is None
+    cache = pack_if_large(chipset, tmp_path / "run", False, 2)  # two processes keep the chips twice
+    assert cache == tmp_path / "run" / "cache" and "do not fit into memory" in caplog.text
+    kept = ChipArrays.load(chipset, "train", cache=cache)
+    assert isinstance(kept.source, np.memmap) and kept.ids == train.ids
+    rows = np.arange(len(train))
+    assert np.array_equal(kept.source, train.source) and np.array_equal(kept.target, train.target)
+    assert np.array_equal(kept.valid[rows], train.valid[rows]) and not train.valid[rows].all()
+    written = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
+    assert len(written) == 6
+    pack_if_large(chipset, tmp_path / "run", False, 2)
+    assert written == {file: file.stat().st_mtime_ns for file in cache.iterdir()}
+    with pytest.raises(ConfigError, match="leave --skip-bad out"):
+        pack_if_large(chipset, tmp_path / "run", True, 2)
+
+
+def test_a_pack_that_was_interrupted_is_made_again(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    chipset = ChipSet.open(tmp_path / "chips")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packed.np, "packbits", interrupt)
+        packed.pack_split(chipset, "train", tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    packed.pack_split(chipset, "train", tmp_path / "cache")
+    assert len(ChipArrays.load(chipset, "train", cache=tmp_path / "cache")) == chipset.counts["train"]
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_free_memory_knows_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "MEMORY": "MemTotal: 9 kB\nMemAvailable:   4096 kB\n",
+        "LIMIT": "max\n",
+        "USED": "1000\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(caching, name, tmp_path / name)
+    assert caching.free_memory() == 4096 * 1024
+    (tmp_path / "LIMIT").write_text("2000000\n")
+    assert caching.free_memory() == 1999000
+    monkeypatch.setattr(caching, "MEMORY", tmp_path / "missing")
+    assert caching.free_memory() is None

@@ -1,8 +1,10 @@
 """Chips as they are stored, and the order of an epoch, which is a function of seed and epoch alone."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -41,7 +43,14 @@ class ChipArrays:
     weights: npt.NDArray[np.float32]
 
     @classmethod
-    def load(cls, chipset: ChipSet, split: Split, progress: bool = False, skip_bad: bool = False) -> Self:
+    def load(
+        cls,
+        chipset: ChipSet,
+        split: Split,
+        progress: bool = False,
+        skip_bad: bool = False,
+        cache: Path | None = None,
+    ) -> Self:
         """Read every chip of a split once.
 
         Args:
@@ -49,6 +58,7 @@ class ChipArrays:
             split: Which of them.
             progress: Show a progress bar.
             skip_bad: Leave out chips that cannot be used, and log which; packed ones are mapped, not looked at.
+            cache: Folder that has the chips as packed arrays; None: they come from the chip set.
 
         Raises:
             ChipSetError: The chip set is not finished, or a chip is not what it promises.
@@ -57,6 +67,8 @@ class ChipArrays:
         entries = chipset.entries(split)
         ids = [entry.id for entry in entries]
         weights = np.array([entry.weight for entry in entries], np.float32)
+        if cache is not None:
+            return cls(ids, *map_split(dataclasses.replace(chipset, folder=cache, layout="packed"), split), weights)
         if chipset.layout == "packed":
             return cls(ids, *map_split(chipset, split), weights)
         side, size = len(ids), chipset.size

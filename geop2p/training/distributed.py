@@ -5,6 +5,7 @@ their gradients, which `DistributedDataParallel` takes, is the gradient of the w
 """
 
 import copy
+import gc
 import inspect
 import os
 import warnings
@@ -114,6 +115,7 @@ def joined(device: Device) -> Iterator[World]:
         if kind == "cpu":  # NCCL would wait for the others, which end with this process
             distributed.destroy_process_group()
         raise
+    gc.collect()  # wrapped networks are cycles that hold on to the group, which must not outlive its threads
     distributed.destroy_process_group()
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from geop2p.config import Kind, TrainConfig
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import Augmentation
+from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
@@ -65,8 +66,9 @@ class Training:
         self.progress = progress = progress and world.leads
         self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
-        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad)
-        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad)
+        cache = world.lead(lambda: pack_if_large(chipset, run, config.skip_bad, world.neighbours, progress))
+        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad, cache)
+        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad, cache)
         augmentation = augmentation_of(chipset, self.recipe, config.seed)
         self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, augmentation)
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
@@ -115,11 +117,11 @@ class Training:
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
         if self.world.leads:
-            self.keeper.report(self.total)
-            self.keeper.close()
-            self._say_what_is_best()
+            self._conclude()
 
-    def _say_what_is_best(self) -> None:
+    def _conclude(self) -> None:
+        self.keeper.report(self.total)
+        self.keeper.close()
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)

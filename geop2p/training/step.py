@@ -52,8 +52,7 @@ class TrainingStep:
         self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
         self.rates = {"optimizer_g": config.lr, "optimizer_d": config.lr * recipe.discriminator_lr}
         self.uses_bf16 = uses_bf16(config.precision, self.device)
-        # one pass launches half the kernels, which is what a GPU waits for; a CPU gains nothing from it
-        self.judges_together = self.device.type == "cuda" and not batch_norms(self.discriminator or nn.Identity())
+        self.judges_together = self.may_judge_together()
         if self.discriminator is not None:
             self.optimizers["optimizer_d"] = self._optimizer(self.discriminator)
 
@@ -63,6 +62,13 @@ class TrainingStep:
     def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(network.parameters(), self.config.lr, self.recipe.betas, fused=fused)
+
+    def may_judge_together(self) -> bool:
+        """Whether one pass shows the discriminator real and fake: half the kernels, which is what a GPU waits for.
+
+        Batch norm would mix the two; a CPU gains nothing from it.
+        """
+        return self.device.type == "cuda" and self.discriminator is not None and not batch_norms(self.discriminator)
 
     @property
     def result(self) -> nn.Module:

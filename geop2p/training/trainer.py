@@ -12,7 +12,7 @@ from geop2p.errors import ChipSetError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import CONFIG, claim_run
-from geop2p.training.distributed import joined
+from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
 from geop2p.training.networks import Networks, build_networks
@@ -71,10 +71,16 @@ def train(
     if config.tensorboard:
         check_board()
     with joined(config.device) as world:
-        networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
-        world.lead(lambda: _claim(chipset, networks, run, config, overwrite))
-        training = Training(chipset, networks, run, config, progress, world)
-        training.run()
+        return _train(chipset, run, config, overwrite, progress, world)
+
+
+def _train(
+    chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
+) -> TrainResult:
+    networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
+    world.lead(lambda: _claim(chipset, networks, run, config, overwrite))
+    training = Training(chipset, networks, run, config, progress, world)
+    training.run()
     return TrainResult(
         path=str(run),
         steps=training.step,
