@@ -144,12 +144,12 @@ class TileConfig:
     @property
     def ignored_classes(self) -> list[str]:
         """Names or values of the classes that mean unlabelled."""
-        return _names(self.ignore_class)
+        return names(self.ignore_class)
 
     @property
     def drawing_order(self) -> list[str]:
         """Names of classes from bottom to top."""
-        return _names(self.draw_order)
+        return names(self.draw_order)
 
     @property
     def split_shares(self) -> dict[Split, float]:
@@ -229,6 +229,12 @@ class PredictConfig:
     max_mismatch: float | None = option(
         None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
     )
+    like: Path | None = option(
+        None, "Raster whose grid the mosaic shall have; its pixels must be of the training's size."
+    )
+    source_field: str | None = option(None, "Attribute that names the class, for a vector layer as the input.")
+    line_width: float | None = option(None, "Width of lines and diameter of points of a vector layer in metres.")
+    draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
@@ -239,6 +245,8 @@ class PredictConfig:
             _at_least("tile_size", self.tile_size, 16)
         if self.batch_size is not None:
             _at_least("batch_size", self.batch_size, 1)
+        if self.line_width is not None and not self.line_width > 0:
+            raise ConfigError(f"line_width is {self.line_width}, expected metres above 0")
         if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
             raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
         _ = self.memory_bytes, self.share_of_parts
@@ -284,7 +292,7 @@ class EvaluateConfig:
         _at_least("batch_size", self.batch_size, 1)
 
 
-def _names(text: str | None) -> list[str]:
+def names(text: str | None) -> list[str]:
     """The entries of a list separated by commas."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
