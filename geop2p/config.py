@@ -235,6 +235,7 @@ class PredictConfig:
     source_field: str | None = option(None, "Attribute that names the class, for a vector layer as the input.")
     line_width: float | None = option(None, "Width of lines and diameter of points of a vector layer in metres.")
     draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
+    skip_bad: bool = option(False, "Leave blocks of the input that cannot be read without data, instead of stopping.")
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
-from geop2p.mosaic.checks import check_output
+from geop2p.mosaic.checks import check_output, check_space
 from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
@@ -100,6 +100,7 @@ def predict(
     mosaic = Mosaic(translator, given.grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
+    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
     claim = mosaic.claim(translator.digest, fingerprint(input))
     claim_folder(folder, claim, overwrite and config.shard is None)
     mine = windows[config.share_of_parts]
