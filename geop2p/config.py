@@ -27,6 +27,7 @@ FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
 Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
+JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -240,12 +241,23 @@ class EvaluateConfig:
     """
 
     split: Split = option("test", "Chips to score a model on.")
+    sample: int | None = option(None, "Chips to score, spread evenly over the split; none: all.")
+    judge: JudgeName | None = option(
+        None, "Segmenter that is trained on real imagery to tell its classes, and then reads the generated; none: none."
+    )
+    judge_steps: int = option(300, "Steps of 8 chips that the judge learns for; more judge better and take longer.")
+    judge_folder: Path | None = option(
+        None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
+    )
     mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
     batch_size: int = option(4, "Chips per pass through the network.")
-    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
+    device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        _at_least("batch_size", self.batch_size, 1)
+        for name in ("batch_size", "judge_steps"):
+            _at_least(name, getattr(self, name), 1)
+        if self.sample is not None:
+            _at_least("sample", self.sample, 1)
 
 
 def _names(text: str | None) -> list[str]:

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.baseline import LinearBaseline
+from geop2p.evaluation.ground import Ground, load_ground
+from geop2p.evaluation.judge import find_judge, judge_fits
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
-from geop2p.evaluation.position import PositionError, pixel_error
 from geop2p.evaluation.report import (
     PLACES,
     Page,
@@ -24,18 +24,16 @@ from geop2p.evaluation.report import (
     mosaic_picture,
     write_page,
 )
-from geop2p.metrics import scores_for
+from geop2p.evaluation.scoring import Bench, ChipScores, Predict
 from geop2p.raster.agreement import difference
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.encoding import Array, Encoding
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import read_metrics
-from geop2p.training.data import ChipArrays
+from geop2p.training.data import ChipArrays, Indices
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
-
-SCORE_NAMES = ("l1", "rmse", "psnr", "ssim", "accuracy", "class_accuracy", "miou")
 
 
 def evaluate(
@@ -74,39 +72,33 @@ def evaluate(
     check_report(report, overwrite)
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
-    _check_same_sides(translator, chipset)
+    check_same_sides(translator, chipset)
     _check_mosaic(config.mosaic, target)
-    arrays = ChipArrays.load(chipset, config.split, progress)
-    if not len(arrays):
-        there = ", ".join(f"{split} has {count}" for split, count in chipset.counts.items() if count)
-        raise ChipSetError(f"{chips}: has no {config.split} chips ({there}); choose with --split")
+    ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
+    judge = None
+    if config.judge is not None and judge_fits(chipset):
+        folder = config.judge_folder or report.parent / "judges"
+        judge = find_judge(chipset, config.judge, config.judge_steps, folder, config.device, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
-    blocks = _blocks(chipset)
+    arrays, bench = ground.arrays, Bench(ground, judge, progress)
+    predict = partial(predict_chips, translator, arrays)
+    model_scores = bench.score("model", predict, config.batch_size)
+    straight = partial(_predict_baseline, baseline, arrays)
+    baseline_scores = bench.score("baseline", straight, config.batch_size)
 
-    scores, baseline_scores = scores_for(target), scores_for(target)
-    position, errors = PositionError(chipset.size), np.zeros(len(arrays))
-    clipped = np.zeros(len(arrays))
-    for row in tqdm(range(len(arrays)), desc="evaluate", unit="chip", disable=not progress):
-        real, valid = arrays.target[row], arrays.valid[row]
-        predicted = predict_chips(translator, arrays, np.array([row]))[0]
-        scores.add(predicted, real, valid)
-        baseline_scores.add(baseline.predict(arrays.source[row], valid), real, valid)
-        error = pixel_error(predicted, real, target)
-        position.add(error, valid, blocks[arrays.ids[row]])
-        errors[row] = error[valid].mean()
-        clipped[row] = target.clipped_share(real, valid)
-
-    ratio = position.corner_ratio()
-    result = {"path": str(report), "split": config.split, "chips": len(arrays), **scores.result()}
-    result |= {"baseline": {name: baseline_scores.result().get(name) for name in SCORE_NAMES if name in result}}
-    result |= {"clipped_share": float(clipped.mean())}
-    result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
+    result = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
+    result |= bench.figures("model", model_scores)
+    result["baseline"] = bench.figures("baseline", baseline_scores)
+    clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
+    result["clipped_share"] = float(np.mean(clipped))
 
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
-    page.strips = _strips(translator, baseline, arrays, errors)
-    page.position = heat_picture(position.map())
+    makers: dict[str, Predict] = {"prediction": predict, "baseline": straight}
+    page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores)]
+    page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
+    page.position = heat_picture(model_scores.position.map())
     page.curves = curve_data(read_metrics(model_file(model).parent))
     page.provenance = {
         "model": translator.card.provenance | {"recipe": translator.card.recipe},
@@ -122,24 +114,30 @@ def evaluate(
     return result
 
 
-def _strips(
-    translator: Translator, baseline: LinearBaseline, chips: ChipArrays, errors: npt.NDArray[np.float64]
-) -> list[Strip]:
-    """Chips from the best to the worst by their mean error, at even ranks."""
-    source, target = translator.card.source, translator.card.target
-    ranked, strips = np.argsort(errors), []
-    for place in np.unique(np.linspace(0, len(chips) - 1, PLACES).astype(int)):
-        row = int(ranked[place])
-        valid, predicted = chips.valid[row], predict_chips(translator, chips, np.array([row]))[0]
-        pictures = {
-            "source": render(chips.source[row], valid, source),
-            "prediction": render(predicted, valid, target),
-            "truth": render(chips.target[row], valid, target),
-            "baseline": render(baseline.predict(chips.source[row], valid), valid, target),
-        }
-        caption = f"{chips.ids[row]}: mean error {errors[row]:.3g}, rank {place + 1} of {len(chips)}"
-        strips.append(Strip(caption, pictures))
-    return strips
+def _predict_baseline(baseline: LinearBaseline, chips: ChipArrays, rows: Indices) -> list[Array]:
+    return [baseline.predict(chips.source[row], chips.valid[row]) for row in rows]
+
+
+def ranked_rows(ground: Ground, scores: ChipScores) -> list[tuple[int, str]]:
+    """Chips from the best to the worst by their mean error, at even ranks, each with what to say of it."""
+    order = ground.rows[np.argsort(scores.errors[ground.rows], kind="stable")]
+    places = np.unique(np.linspace(0, len(order) - 1, PLACES).astype(int))
+    names = {(len(order) - 1) // 2: "median", len(order) - 1: "worst", 0: "best"}
+    found = []
+    for place in places:
+        row = int(order[place])
+        said = f"rank {place + 1} of {len(order)}" + (f", {names[int(place)]}" if place in names else "")
+        found.append((row, f"{ground.arrays.ids[row]}: mean error {scores.errors[row]:.3g}, {said}"))
+    return found
+
+
+def place_strip(ground: Ground, row: int, caption: str, makers: dict[str, Predict]) -> Strip:
+    """Source and truth of a chip beside what makers predict for it."""
+    arrays, valid = ground.arrays, ground.arrays.valid[row]
+    pictures = {"source": render(arrays.source[row], valid, ground.source)}
+    made = {name: predict(np.array([row]))[0] for name, predict in makers.items()}
+    pictures |= {name: render(values, valid, ground.target) for name, values in made.items()}
+    return Strip(caption, pictures | {"truth": render(arrays.target[row], valid, ground.target)})
 
 
 def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:
@@ -148,7 +146,12 @@ def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:
         raise ConfigError(f"{mosaic}: has {found} bands, the model makes {len(target.bands)}")
 
 
-def _check_same_sides(translator: Translator, chipset: ChipSet) -> None:
+def check_same_sides(translator: Translator, chipset: ChipSet) -> None:
+    """Refuse chips that hold something else than the model's.
+
+    Raises:
+        ChipSetError: They do.
+    """
     for side in ("source", "target"):
         trained: Encoding = getattr(translator.card, side)
         found: Encoding = getattr(chipset, side)
@@ -159,10 +162,3 @@ def _check_same_sides(translator: Translator, chipset: ChipSet) -> None:
             )
         if (apart := difference(found, trained)) is not None:
             raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
-
-
-def _blocks(chipset: ChipSet) -> dict[str, str]:
-    """Scene and block of every chip."""
-    index = chipset.index()
-    names = index["scene"] + ":" + index["block"]
-    return dict(zip(index["id"], names, strict=True))

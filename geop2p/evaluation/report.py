@@ -26,7 +26,7 @@ from geop2p.raster.render import render
 
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
 
-PLACES = 6  # chips or windows that a page shows
+PLACES = 5  # chips or windows that a page shows
 
 Picture = npt.NDArray[np.uint8]
 
@@ -57,6 +57,16 @@ class Curve:
         )
 
 
+@dataclass(frozen=True)
+class Slider:
+    """Two pictures of the same ground, one uncovering the other."""
+
+    left_name: str
+    left: Picture
+    right_name: str
+    right: Picture
+
+
 @dataclass
 class Page:
     """What a report shows; empty parts are left out."""
@@ -64,9 +74,11 @@ class Page:
     title: str
     result: dict[str, Any]
     strips: list[Strip] = field(default_factory=list)
+    choice: str = ""
     curves: list[Curve] = field(default_factory=list)
     position: Picture | None = None
     mosaic: Picture | None = None
+    slider: Slider | None = None
     mosaic_figures: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
@@ -85,12 +97,19 @@ def check_report(report: Path, overwrite: bool) -> None:
     make_folder(report.parent)
 
 
-def write_page(path: Path, page: Page) -> None:
-    """Write the page as one self-contained HTML file."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
+    """Write a page as one self-contained HTML file.
+
+    Args:
+        path: File to write or replace.
+        page: What its template shows.
+        template: Name of the template.
+    """
+    folder = resources.files("geop2p.evaluation")
+    loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure}
-    text = resources.files("geop2p.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    write_text(path, environment.from_string(text).render(page=page))
+    write_text(path, environment.get_template(template).render(page=page))
 
 
 def photo_uri(picture: Picture) -> str:
