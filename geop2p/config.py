@@ -207,20 +207,52 @@ class PredictConfig:
         ConfigError: A value is out of its range.
     """
 
-    overlap: float = option(0.5, "Share of a tile's side that is blended into the next tile, 0 to 0.5.")
-    tile_size: int | None = option(None, "Side of a tile in pixels; none: the chip size of the training.")
-    batch_size: int = option(4, "Tiles per pass through the network.")
+    overlap: float | None = option(
+        None,
+        "Share of a tile's side that is blended into the next tile, 0 to 0.5; none: tiles that need no blending where "
+        "the network allows it, else 0.5.",
+    )
+    tile_size: int | None = option(
+        None,
+        "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
+        "the training for blended ones.",
+    )
+    batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
     memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
+    aoi: Path | None = option(None, "Layer of polygons in any CRS; only ground inside them is predicted.")
+    shard: str | None = option(
+        None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
+    )
+    max_mismatch: float | None = option(
+        None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
+    )
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.5:
+        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
         if self.tile_size is not None:
             _at_least("tile_size", self.tile_size, 16)
-        _at_least("batch_size", self.batch_size, 1)
-        _ = self.memory_bytes
+        if self.batch_size is not None:
+            _at_least("batch_size", self.batch_size, 1)
+        if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
+            raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
+        _ = self.memory_bytes, self.share_of_parts
+
+    @property
+    def share_of_parts(self) -> slice:
+        """Which of the parts are to be made.
+
+        Raises:
+            ConfigError: `shard` is not I/N with I from 1 to N.
+        """
+        if self.shard is None:
+            return slice(None)
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"shard is '{self.shard}', expected I/N with I from 1 to N, such as 2/8")
+        return slice(int(match[1]) - 1, None, int(match[2]))
 
     @property
     def memory_bytes(self) -> int:

@@ -27,7 +27,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.render import render
 from geop2p.translator import Translator, read_card
 
-SMALL = PredictConfig(tile_size=64)
+SMALL = PredictConfig(tile_size=64, overlap=0.5)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 1), (9, 3), (64, 16), (64, 32)])
@@ -45,7 +45,7 @@ def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
 def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
-    lattice = Lattice(size, int(size * share), shift)
+    lattice = Lattice(size, int(size * share), shift=(shift, shift // 2))
     window = Window(0, 0, width, height)
     blend = Blend(window, 1, size, lattice.overlap)
     for tile in lattice.tiles(window):
@@ -55,12 +55,13 @@ def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height
 
 def test_parts_tile_the_raster_once() -> None:
     visits = np.zeros((1300, 777), int)
-    for part in parts(1300, 777, 512):
+    for part in parts(Window(100, 30, 677, 1270), 512):
         visits[part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width] += 1
-        assert part.row_off % 512 == 0 and part.col_off % 512 == 0
-    assert (visits == 1).all()
-    assert part_side(2 * 10**9, 3, 3, 256, 4) % 512 == 0
-    assert part_side(10**6, 3, 3, 256, 4) == 512
+        assert part.row_off % 512 in (0, 30) and part.col_off % 512 in (0, 100)
+    assert (visits[30:, 100:] == 1).all() and not visits[:30].any() and not visits[:, :100].any()
+    assert part_side(5 * 10**8, 3, 3) == 2560
+    assert part_side(5 * 10**8, 3, 3, 1024) == 2048
+    assert part_side(10**6, 3, 3) == 512
 
 
 IDENTITY_CASES = [
@@ -149,8 +150,8 @@ def test_parts_meet_exactly(
 def test_a_killed_prediction_is_finished_by_repeating(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import geop2p.mosaic.assembly as assembly
     import geop2p.mosaic.mosaic as mosaic
+    import geop2p.mosaic.parts as on_disk
 
     values = np.random.default_rng(0).integers(0, 255, (3, 600, 1100), dtype=np.uint8)
     path = write_raster(tmp_path / "in.tif", values, grid(600, 1100))
@@ -158,7 +159,7 @@ def test_a_killed_prediction_is_finished_by_repeating(
     predict(model, path, tmp_path / "whole.tif", SMALL)
     monkeypatch.setattr(mosaic, "part_side", lambda *_: 512)
     written: list[Path] = []
-    original = assembly.write_part
+    original = on_disk.write_part
 
     def dying(part: Path, *arguments) -> None:
         if len(written) == 3:
@@ -166,13 +167,13 @@ def test_a_killed_prediction_is_finished_by_repeating(
         written.append(part)
         original(part, *arguments)
 
-    monkeypatch.setattr(assembly, "write_part", dying)
+    monkeypatch.setattr(on_disk, "write_part", dying)
     with pytest.raises(KeyboardInterrupt):
         predict(model, path, tmp_path / "out.tif", SMALL)
     assert not (tmp_path / "out.tif").exists()
     kept = {part: part.stat().st_mtime_ns for part in written}
     again: list[Path] = []
-    monkeypatch.setattr(assembly, "write_part", lambda part, *rest: (again.append(part), original(part, *rest)))
+    monkeypatch.setattr(on_disk, "write_part", lambda part, *rest: (again.append(part), original(part, *rest)))
     predict(model, path, tmp_path / "out.tif", SMALL)
     assert len(kept) == 3 and not set(kept) & set(again)
     with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "out.tif") as other:

@@ -1,6 +1,7 @@
 """`Mosaic`: a translator spread over a grid."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,21 @@ import torch
 from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
-from geop2p.errors import ConfigError
 from geop2p.mosaic.blend import Blend, Floats
-from geop2p.mosaic.plan import Lattice, part_side
+from geop2p.mosaic.plan import PART_MULTIPLE, part_side
+from geop2p.mosaic.tiles import Mode, choose_tiles
 from geop2p.raster.aligned import Reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.filling import fill_from_nearest
 from geop2p.raster.grid import Grid
+from geop2p.raster.reading import fingerprint
+from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
+
+BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
+FILL_DEPTH = 64  # pixels into ground without data
+PARTS_SHARE = 0.25  # of the memory
 
 
 class Mosaic:
@@ -24,28 +32,42 @@ class Mosaic:
 
     Args:
         translator: What translates a tile.
-        grid: Grid of input and output.
-        config: Settings.
+        grid: Grid of the input.
+        config: Settings; its area of interest says what is shown of the grid.
+
+    Attributes:
+        frame: What the result shows of the grid, in pixels of it.
+        shown: Grid of the result.
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig) -> None:
-        card = translator.card
+        target = translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
-        size = config.tile_size or card.chip_size
-        if size % card.stride:
-            raise ConfigError(f"tile_size is {size}, expected a multiple of {card.stride}, the stride of the network")
-        self.lattice = Lattice(size, round(size * config.overlap))
-        channels = card.target.channels
-        self.part_side = part_side(config.memory_bytes, channels, len(card.target.bands), size, config.batch_size)
+        self.area = None if config.aoi is None else Area(config.aoi, grid)
+        self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
+        self.shown = grid.window(self.frame)
+        self.tiles = choose_tiles(translator, config, max(grid.height, grid.width))
+        self.lattice = self.tiles.lattice
+        self.batch_size = config.batch_size or BATCH[self.tiles.mode]
+        unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
+        unit *= math.ceil(PART_MULTIPLE / unit)
+        self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), target.channels, len(target.bands), unit)
         self.network_pixels = 0
 
-    def window(self, reader: Reader, window: Window, shift: int = 0, bar: Any = None) -> tuple[Array, Mask]:
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pixel is what the network makes of the whole raster at once."""
+        return self.tiles.mode == "exact"
+
+    def window(
+        self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
+    ) -> tuple[Array, Mask]:
         """Predict a window of the grid.
 
         Args:
             reader: The input on the grid.
             window: Where.
-            shift: Pixels by which the lattice is moved, to see what depends on it.
+            shift: (rows, columns) by which the lattice is moved, to see what depends on it.
             bar: Progress bar, moved by one for each tile.
 
         Returns:
@@ -53,41 +75,92 @@ class Mosaic:
         """
         target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
         blend = Blend(window, target.channels, lattice.size, lattice.overlap)
-        for tiles, values in self._translated(reader, lattice.tiles(window), bar):
-            for tile, one in zip(tiles, values, strict=False):
+        tiles = lattice.tiles(window)
+        if self.is_exact:
+            tiles = [self._needed(tile, window) for tile in tiles]
+        for batch, values in self._translated(reader, tiles, bar):
+            for tile, one in zip(batch, values, strict=False):
                 blend.add(tile, one)
         _, valid = reader.read(window)
-        return target.decode(blend.result()), valid
+        return target.decode(blend.result()), valid if self.area is None else valid & self.area.mask(window)
+
+    def shifts(self, count: int) -> list[int]:
+        """`count` even shares of the distance between tiles, on the network's stride.
+
+        Blended tiles nearer to each other than that lie off it as they are, and are moved off it.
+        """
+        stride, step = self.translator.card.stride, self.lattice.step
+        unit = stride if self.is_exact or step >= count * stride else 1
+        return [step * number // count // unit * unit for number in range(count)]
 
     def _translated(self, reader: Reader, tiles: list[Window], bar: Any) -> Iterator[tuple[list[Window], Floats]]:
         """Batches of tiles and their translations; tiles without valid ground are left out.
 
-        The last batch is filled up with copies, so that every tile meets the network in the same shape.
+        A batch holds tiles of one shape and is filled up with copies, so that a tile always meets the network in the
+        same shape.
         """
         batch: list[tuple[Window, Floats]] = []
         for tile in tiles:
             if bar is not None:
                 bar.update()
             encoded = self._encoded(reader, tile)
-            if encoded is not None:
-                batch.append((tile, encoded))
-            if batch and (len(batch) == self.config.batch_size or tile is tiles[-1]):
-                inputs = [encoded for _, encoded in batch]
-                inputs += inputs[-1:] * (self.config.batch_size - len(inputs))
-                yield [tile for tile, _ in batch], self._run(np.stack(inputs))
+            if encoded is None:
+                continue
+            if batch and encoded.shape != batch[-1][1].shape:
+                yield self._batch(batch)
                 batch = []
+            batch.append((tile, encoded))
+            if len(batch) == self.batch_size:
+                yield self._batch(batch)
+                batch = []
+        if batch:
+            yield self._batch(batch)
+
+    def _batch(self, batch: list[tuple[Window, Floats]]) -> tuple[list[Window], Floats]:
+        inputs = [encoded for _, encoded in batch]
+        inputs += inputs[-1:] * (self.batch_size - len(inputs))
+        inner = slice(self.lattice.halo, -self.lattice.halo or None)
+        return [tile for tile, _ in batch], self._run(np.stack(inputs))[:, :, inner, inner]
+
+    def _needed(self, tile: Window, window: Window) -> Window:
+        """The part of an exact tile that touches a window, on the network's stride."""
+        stride = self.translator.card.stride
+        row, col = (
+            max(tile.row_off, window.row_off // stride * stride),
+            max(tile.col_off, window.col_off // stride * stride),
+        )
+        bottom = min(tile.row_off + tile.height, -(-(window.row_off + window.height) // stride) * stride)
+        right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
+        return Window(col, row, right - col, bottom - row)
 
     def _encoded(self, reader: Reader, tile: Window) -> Floats | None:
-        """Network input of a tile, continued by reflection beyond the raster; None if no pixel of it is valid."""
-        rows = reflect_indices(int(tile.row_off), int(tile.row_off + tile.height), self.grid.height)
-        cols = reflect_indices(int(tile.col_off), int(tile.col_off + tile.width), self.grid.width)
+        """Network input of a tile and its halo; None if no pixel of the tile is valid.
+
+        Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
+        `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
+        """
+        if self.area is not None and not self.area.mask(tile).any():
+            return None
+        values, valid = self._surroundings(reader, tile, self.lattice.halo)
+        inner = slice(self.lattice.halo, -self.lattice.halo or None)
+        if not valid[inner, inner].any():
+            return None
+        source = self.translator.card.source
+        if valid.all():
+            return source.encode(values, valid)
+        values, valid = self._surroundings(reader, tile, self.lattice.halo + FILL_DEPTH)
+        inner = slice(FILL_DEPTH, -FILL_DEPTH)
+        return fill_from_nearest(source.encode(values, valid), valid, FILL_DEPTH)[:, inner, inner]
+
+    def _surroundings(self, reader: Reader, tile: Window, margin: int) -> tuple[Array, Mask]:
+        """A tile and `margin` pixels around it, reflected at the borders of the raster."""
+        rows = reflect_indices(int(tile.row_off) - margin, int(tile.row_off + tile.height) + margin, self.grid.height)
+        cols = reflect_indices(int(tile.col_off) - margin, int(tile.col_off + tile.width) + margin, self.grid.width)
         top, left = int(rows.min()), int(cols.min())
         window = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
         values, valid = reader.read(window)
-        if not valid.any():
-            return None
         at = np.ix_(rows - top, cols - left)
-        return self.translator.card.source.encode(values[:, at[0], at[1]], valid[at])
+        return values[:, at[0], at[1]], valid[at]
 
     def _run(self, encoded: Floats) -> Floats:
         self.network_pixels += encoded.shape[0] * encoded.shape[2] * encoded.shape[3]
@@ -97,7 +170,9 @@ class Mosaic:
 
     def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest."""
-        names = ("overlap", "batch_size")
-        settings = {name: getattr(self.config, name) for name in names}
-        settings |= {"tile_size": self.lattice.size, "part_side": self.part_side}
+        lattice = self.lattice
+        settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
+        settings |= {"batch_size": self.batch_size, "part_side": self.part_side}
+        aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
+        settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}

@@ -27,8 +27,8 @@ class SeamIndex:
     """
 
     def __init__(self, lattice: Lattice, height: int, width: int, is_classes: bool) -> None:
-        self._row_lines = np.isin(np.arange(height), lattice.handovers(height))
-        self._col_lines = np.isin(np.arange(width), lattice.handovers(width))
+        self._row_lines = np.isin(np.arange(height), lattice.handovers(0, height))
+        self._col_lines = np.isin(np.arange(width), lattice.handovers(1, width))
         self._is_classes = is_classes
         self._sums = np.zeros((2, 2))  # axis, on a line or not
         self._counts = np.zeros((2, 2), np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pyogrio
+import shapely
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
@@ -125,7 +126,26 @@ class Area:
     def __init__(self, path: str | Path, grid: Grid) -> None:
         if grid.crs is None:
             raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
-        self._grid, self._features = grid, read_polygons(path).to_crs(grid.crs)
+        self._path, self._grid, self._features = path, grid, read_polygons(path).to_crs(grid.crs)
+
+    def window(self) -> Window:
+        """The smallest window of the grid that holds all pixels inside.
+
+        Raises:
+            GridMismatchError: None are.
+        """
+        outline = self._features.union_all().intersection(self._grid.footprint)
+        if outline.is_empty:
+            raise GridMismatchError(f"{self._path}: none of its polygons lies on {self._grid.describe()}")
+        places = [~self._grid.transform @ point for point in shapely.get_coordinates(outline)]
+        (left, top), (right, bottom) = np.floor(np.min(places, axis=0)), np.ceil(np.max(places, axis=0))
+        left, top = max(0, int(left)), max(0, int(top))
+        return Window(
+            left,
+            top,
+            max(1, min(int(right), self._grid.width) - left),
+            max(1, min(int(bottom), self._grid.height) - top),
+        )
 
     def mask(self, window: Window) -> Mask:
         """Pixels of a window of the grid whose centre is inside (rows, cols)."""
