@@ -282,6 +282,10 @@ class EvaluateConfig:
         None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
     )
     mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
+    error_raster: Path | None = option(
+        None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
+    )
+    strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
     batch_size: int = option(4, "Chips per pass through the network.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
 

@@ -1,5 +1,7 @@
 """`evaluate`: score a model on chips."""
 
+import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -9,31 +11,26 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import EvaluateConfig
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import find_judge, judge_fits
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
-from geop2p.evaluation.report import (
-    PLACES,
-    Page,
-    Strip,
-    check_report,
-    curve_data,
-    heat_picture,
-    mosaic_picture,
-    write_page,
-)
+from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
+from geop2p.evaluation.report import Page, Strip, check_report, curve_data, even_ranks, write_page
 from geop2p.evaluation.scoring import Bench, ChipScores, Predict
 from geop2p.raster.agreement import difference
 from geop2p.raster.encoding import Array, Encoding
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.opening import reopen
 from geop2p.training.checkpoint import read_metrics
 from geop2p.training.data import ChipArrays, Indices
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -70,6 +67,8 @@ def evaluate(
     start = time.monotonic()
     config, report = config or EvaluateConfig(), Path(report)
     check_report(report, overwrite)
+    if config.error_raster is not None or config.strict:
+        raise ConfigError("error_raster and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out")
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator, chipset)
@@ -103,10 +102,12 @@ def evaluate(
     page.provenance = {
         "model": translator.card.provenance | {"recipe": translator.card.recipe},
         "sha256": translator.digest,
+        "evaluation": {key: str(value) for key, value in dataclasses.asdict(config).items() if value is not None},
     }
     page.commands = list(commands)
     if config.mosaic is not None:
-        page.mosaic = mosaic_picture(config.mosaic, target)
+        page.slider = _slider(config.mosaic, chipset, target)
+        page.mosaic = None if page.slider else mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
         result["seam_index"] = seam_index(config.mosaic, target)
     result["seconds"] = round(time.monotonic() - start, 2)
@@ -121,13 +122,10 @@ def _predict_baseline(baseline: LinearBaseline, chips: ChipArrays, rows: Indices
 def ranked_rows(ground: Ground, scores: ChipScores) -> list[tuple[int, str]]:
     """Chips from the best to the worst by their mean error, at even ranks, each with what to say of it."""
     order = ground.rows[np.argsort(scores.errors[ground.rows], kind="stable")]
-    places = np.unique(np.linspace(0, len(order) - 1, PLACES).astype(int))
-    names = {(len(order) - 1) // 2: "median", len(order) - 1: "worst", 0: "best"}
     found = []
-    for place in places:
-        row = int(order[place])
-        said = f"rank {place + 1} of {len(order)}" + (f", {names[int(place)]}" if place in names else "")
-        found.append((row, f"{ground.arrays.ids[row]}: mean error {scores.errors[row]:.3g}, {said}"))
+    for rank, name in even_ranks(len(order)):
+        row = int(order[rank])
+        found.append((row, f"{ground.arrays.ids[row]}: mean error {scores.errors[row]:.3g}, {name}"))
     return found
 
 
@@ -138,6 +136,19 @@ def place_strip(ground: Ground, row: int, caption: str, makers: dict[str, Predic
     made = {name: predict(np.array([row]))[0] for name, predict in makers.items()}
     pictures |= {name: render(values, valid, ground.target) for name, values in made.items()}
     return Strip(caption, pictures | {"truth": render(arrays.target[row], valid, ground.target)})
+
+
+def _slider(mosaic: Path, chipset: ChipSet, target: Encoding) -> Slider | None:
+    """The mosaic and the truth of the first scene that has any there; None where no layer is left to read it from."""
+    for scene in chipset.scenes:
+        try:
+            layers, _ = reopen(chipset, scene)
+        except (ChipSetError, RasterError) as error:
+            log.warning("the page shows the mosaic without the truth: %s", error)
+            continue
+        if (found := slider_of(mosaic, layers[1], target)) is not None:
+            return found
+    return None
 
 
 def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:

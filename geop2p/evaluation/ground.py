@@ -27,6 +27,7 @@ class Ground:
         arrays: All chips of the split.
         rows: Those that are scored, rows of `arrays`.
         blocks: Scene and block of each chip of the split.
+        notes: What a reader of the scores should know of them.
         distances: Pixels between each chip of the split and the nearest training chip of its scene; infinite without.
     """
 
@@ -37,6 +38,7 @@ class Ground:
     arrays: ChipArrays
     rows: Indices
     blocks: list[str]
+    notes: list[str]
     distances: npt.NDArray[np.float64]
 
 
@@ -60,13 +62,16 @@ def load_ground(
         there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
         raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
     count = min(sample or len(arrays), len(arrays))
+    notes = []
     if sample is not None and count < sample:
-        log.warning("%s: has %d %s chips, %d were asked for; all are scored", chipset.folder, count, split, sample)
+        notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
+        log.warning(notes[0])
     index = chipset.index()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)
-    return Ground(split, chipset.size, *sides, arrays, rows, [blocks[name] for name in arrays.ids], distances)
+    places = [blocks[name] for name in arrays.ids]
+    return Ground(split, chipset.size, *sides, arrays, rows, places, notes, distances)
 
 
 def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:

@@ -91,7 +91,7 @@ class Bench:
         Returns:
             The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge),
             `corner_ratio` with its interval, `where` (error by class, by distance to a class boundary, by distance from
-            the training), and under `reasons` why figures are None.
+            the training), `notes` on what to beware of, and under `reasons` why figures are None.
         """
         ground, result = self.ground, found.scores.result()
         names = CLASS_SCORES if ground.target.is_classes else IMAGE_SCORES
@@ -113,5 +113,14 @@ class Bench:
         ratio = found.position.corner_ratio()
         result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
         distances = by_training_distance(found.errors, ground.distances)
+        result["notes"] = notes_on(result) + ground.notes
         result["where"] = found.by_ground.result() | {"by_training_distance": distances}
         return result
+
+
+def notes_on(result: dict[str, Any]) -> list[str]:
+    """What a reader of the scores should beware of."""
+    classes = result.get("classes")
+    if classes is not None and len(classes) == 1:
+        return [f"Only one class ({next(iter(classes))}) occurs: no score can tell a good map from a bad one."]
+    return []
