@@ -26,6 +26,7 @@ ChipFormat = Literal["geotiff", "packed", "virtual"]
 FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
 Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
+NormStats = Literal["auto", "tile", "global", "field"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
 JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
 
@@ -216,6 +217,11 @@ class PredictConfig:
         None,
         "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
         "the training for blended ones.",
+    )
+    norm_stats: NormStats = option(
+        "auto",
+        "Where instance norms take their statistics from: each tile, one set for the raster (global), or a field over "
+        "its ground; auto: tile.",
     )
     batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
     memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")

@@ -91,11 +91,8 @@ def test_lattices_agree_with_each_other_and_with_the_whole_raster(tmp_path: Path
     path = write_raster(tmp_path / "in.tif", values, grid(150, 203), mask=valid)
     whole = at_once(translator, values, valid)
     halo = -(-card.field // card.stride) * card.stride
-    mosaic = Mosaic(
-        translator,
-        grid(150, 203),
-        PredictConfig(tile_size=2 * halo + 2 * card.stride + 32 // card.stride * card.stride),
-    )
+    tile = 2 * halo + max(2 * card.stride, 32)
+    mosaic = Mosaic(translator, grid(150, 203), PredictConfig(tile_size=tile), tmp_path)
     assert mosaic.is_exact
     with aligned_reader(path, grid(150, 203), "image") as reader:
         for shift, window in (
@@ -119,7 +116,7 @@ def test_a_margin_that_is_too_small_is_seen(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "in.tif", values, grid(150, 203), mask=valid)
     whole = at_once(translator, values, valid)
     translator.card = Card(**{**vars(translator.card), "field": 8})
-    mosaic = Mosaic(translator, grid(150, 203), PredictConfig(tile_size=64))
+    mosaic = Mosaic(translator, grid(150, 203), PredictConfig(tile_size=64), tmp_path)
     with aligned_reader(path, grid(150, 203), "image") as reader:
         made, there = mosaic.window(reader, Window(0, 0, 203, 150))
     assert np.abs(made - whole)[:, there].max() > 1e-3
@@ -140,7 +137,7 @@ def test_any_size_any_tile_any_shift(
     values, valid = holed(rows, cols, seed)
     folder = tmp_path_factory.mktemp("exact")
     path = write_raster(folder / "in.tif", values, grid(rows, cols), mask=valid)
-    mosaic = Mosaic(translator, grid(rows, cols), PredictConfig(tile_size=8 * tile))
+    mosaic = Mosaic(translator, grid(rows, cols), PredictConfig(tile_size=8 * tile), folder)
     assert mosaic.is_exact
     with aligned_reader(path, grid(rows, cols), "image") as reader:
         made, there = mosaic.window(reader, Window(0, 0, cols, rows), (4 * shift, 8))
@@ -173,12 +170,12 @@ def test_the_memory_decides_the_tiles(tmp_path: Path) -> None:
     translator = translator_of("unet-resize")
     sizes = {}
     for memory in ("20MB", "150MB", "2GB"):
-        tiles = choose_tiles(translator, PredictConfig(memory=memory), 30_000)
+        tiles = choose_tiles(translator, PredictConfig(memory=memory), "none", 30_000)
         sizes[memory] = tiles.lattice.size if tiles.mode == "exact" else 0
     assert sizes["20MB"] < sizes["150MB"] < sizes["2GB"] == 2048
     assert sizes["150MB"] % 512 == 0
     a_pixel = activation_bytes(translator.generator, 2, 64)
-    side = choose_tiles(translator, PredictConfig(memory="150MB"), 30_000).lattice.network_size
+    side = choose_tiles(translator, PredictConfig(memory="150MB"), "none", 30_000).lattice.network_size
     assert a_pixel * side**2 < 75e6
 
 
@@ -190,7 +187,7 @@ def test_activations_are_counted_while_they_are_held() -> None:
 
 WHY = {
     "an overlap was given": ({}, PredictConfig(overlap=0.25)),
-    "normalises by statistics of its input": ({"statistics": "tile"}, PredictConfig()),
+    "normalises every tile by its own statistics": ({"statistics": "tile"}, PredictConfig()),
     "field is unbounded": ({"field": None}, PredictConfig()),
     "needs a margin of 766, a tile has 256": ({"field": 765, "stride": 2}, PredictConfig(tile_size=256)),
     "too much for tiles that fit into 2GB": ({"field": 765, "stride": 256, "chip_size": 256}, PredictConfig()),
@@ -251,7 +248,7 @@ def test_corners_over_centre_tell_bad_tiles_from_good_ones(
     truth[:, :100] += 30  # errors that belong to the ground
     source, target = (write_raster(tmp_path / f"{n}.tif", v, where) for n, v in (("in", values), ("real", truth)))
     model = make_model(BadCorners, image_encoding("float32", 1), field=8)
-    mosaic = Mosaic(Translator.load(model), where, PredictConfig(tile_size=64, overlap=overlap))
+    mosaic = Mosaic(Translator.load(model), where, PredictConfig(tile_size=64, overlap=overlap), tmp_path)
     windows = [Window(col, row, 70, 50) for row in (0, 50, 150) for col in (0, 70, 140)]
     with aligned_reader(source, where, "image") as reader, aligned_reader(target, where, "image") as real:
         ratio = error_by_position(mosaic, reader, real, windows).corner_ratio()

@@ -104,7 +104,7 @@ def _tags(mosaic: Mosaic) -> dict[str, str]:
         "GEOP2P_RECIPE": card.recipe,
         "GEOP2P_KIND": card.target.kind,
         "GEOP2P_MODE": mosaic.tiles.mode,
-        "GEOP2P_NORM_STATS": card.statistics,
+        "GEOP2P_NORM_STATS": mosaic.norm_stats,
         "GEOP2P_TILE_SIZE": str(lattice.network_size),
         "GEOP2P_OVERLAP": str(lattice.overlap),
         "GEOP2P_HALO": str(lattice.halo),

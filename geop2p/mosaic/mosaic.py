@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from rasterio.windows import Window
 from geop2p.config import PredictConfig
 from geop2p.mosaic.blend import Blend, Floats
 from geop2p.mosaic.plan import PART_MULTIPLE, part_side
-from geop2p.mosaic.tiles import Mode, choose_tiles
+from geop2p.mosaic.statistics import GroundStatistics, Look
+from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Mask
@@ -34,19 +37,24 @@ class Mosaic:
         translator: What translates a tile.
         grid: Grid of the input.
         config: Settings; its area of interest says what is shown of the grid.
+        folder: For files on the way.
 
     Attributes:
         frame: What the result shows of the grid, in pixels of it.
         shown: Grid of the result.
     """
 
-    def __init__(self, translator: Translator, grid: Grid, config: PredictConfig) -> None:
+    def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
         target = translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
         self.area = None if config.aoi is None else Area(config.aoi, grid)
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
         self.shown = grid.window(self.frame)
-        self.tiles = choose_tiles(translator, config, max(grid.height, grid.width))
+        self.norm_stats = norm_statistics(translator.card, config)
+        self._ground = None
+        if self.norm_stats in ("global", "field"):
+            self._ground = GroundStatistics(translator, grid, self.norm_stats == "field", folder)
+        self.tiles = choose_tiles(translator, config, self.norm_stats, max(grid.height, grid.width))
         self.lattice = self.tiles.lattice
         self.batch_size = config.batch_size or BATCH[self.tiles.mode]
         unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
@@ -78,7 +86,7 @@ class Mosaic:
         tiles = lattice.tiles(window)
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
-        for batch, values in self._translated(reader, tiles, bar):
+        for batch, values in self._translated(partial(self._encoded, reader), tiles, bar):
             for tile, one in zip(batch, values, strict=False):
                 blend.add(tile, one)
         _, valid = reader.read(window)
@@ -93,7 +101,7 @@ class Mosaic:
         unit = stride if self.is_exact or step >= count * stride else 1
         return [step * number // count // unit * unit for number in range(count)]
 
-    def _translated(self, reader: Reader, tiles: list[Window], bar: Any) -> Iterator[tuple[list[Window], Floats]]:
+    def _translated(self, look: Look, tiles: list[Window], bar: Any) -> Iterator[tuple[list[Window], Floats]]:
         """Batches of tiles and their translations; tiles without valid ground are left out.
 
         A batch holds tiles of one shape and is filled up with copies, so that a tile always meets the network in the
@@ -103,24 +111,18 @@ class Mosaic:
         for tile in tiles:
             if bar is not None:
                 bar.update()
-            encoded = self._encoded(reader, tile)
+            encoded = self._needed_input(look, tile)
             if encoded is None:
                 continue
             if batch and encoded.shape != batch[-1][1].shape:
-                yield self._batch(batch)
+                yield self._run(batch, look)
                 batch = []
             batch.append((tile, encoded))
             if len(batch) == self.batch_size:
-                yield self._batch(batch)
+                yield self._run(batch, look)
                 batch = []
         if batch:
-            yield self._batch(batch)
-
-    def _batch(self, batch: list[tuple[Window, Floats]]) -> tuple[list[Window], Floats]:
-        inputs = [encoded for _, encoded in batch]
-        inputs += inputs[-1:] * (self.batch_size - len(inputs))
-        inner = slice(self.lattice.halo, -self.lattice.halo or None)
-        return [tile for tile, _ in batch], self._run(np.stack(inputs))[:, :, inner, inner]
+            yield self._run(batch, look)
 
     def _needed(self, tile: Window, window: Window) -> Window:
         """The part of an exact tile that touches a window, on the network's stride."""
@@ -133,46 +135,62 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _encoded(self, reader: Reader, tile: Window) -> Floats | None:
-        """Network input of a tile and its halo; None if no pixel of the tile is valid.
+    def _needed_input(self, look: Look, tile: Window) -> Floats | None:
+        """Network input of a tile and its halo; None if no pixel of the tile is valid and wanted."""
+        if self.area is not None and not self.area.mask(tile).any():
+            return None
+        encoded, valid = look(_grown(tile, self.lattice.halo))
+        inner = slice(self.lattice.halo, -self.lattice.halo or None)
+        return encoded if valid[inner, inner].any() else None
+
+    def _encoded(self, reader: Reader, window: Window) -> tuple[Floats, Mask]:
+        """Network input of a window (channels, rows, cols), and its valid pixels (rows, cols).
 
         Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
         `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
         """
-        if self.area is not None and not self.area.mask(tile).any():
-            return None
-        values, valid = self._surroundings(reader, tile, self.lattice.halo)
-        inner = slice(self.lattice.halo, -self.lattice.halo or None)
-        if not valid[inner, inner].any():
-            return None
-        source = self.translator.card.source
-        if valid.all():
-            return source.encode(values, valid)
-        values, valid = self._surroundings(reader, tile, self.lattice.halo + FILL_DEPTH)
+        source, (values, valid) = self.translator.card.source, self._extended(reader, window)
+        if valid.all() or not valid.any():
+            return source.encode(values, valid), valid
+        values, known = self._extended(reader, _grown(window, FILL_DEPTH))
         inner = slice(FILL_DEPTH, -FILL_DEPTH)
-        return fill_from_nearest(source.encode(values, valid), valid, FILL_DEPTH)[:, inner, inner]
+        return fill_from_nearest(source.encode(values, known), known, FILL_DEPTH)[:, inner, inner], valid
 
-    def _surroundings(self, reader: Reader, tile: Window, margin: int) -> tuple[Array, Mask]:
-        """A tile and `margin` pixels around it, reflected at the borders of the raster."""
-        rows = reflect_indices(int(tile.row_off) - margin, int(tile.row_off + tile.height) + margin, self.grid.height)
-        cols = reflect_indices(int(tile.col_off) - margin, int(tile.col_off + tile.width) + margin, self.grid.width)
+    def _extended(self, reader: Reader, window: Window) -> tuple[Array, Mask]:
+        """Stored values of a window and its valid pixels, reflected at the borders of the raster."""
+        rows = reflect_indices(int(window.row_off), int(window.row_off + window.height), self.grid.height)
+        cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), self.grid.width)
         top, left = int(rows.min()), int(cols.min())
-        window = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
-        values, valid = reader.read(window)
+        inside = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
+        values, valid = reader.read(inside)
         at = np.ix_(rows - top, cols - left)
         return values[:, at[0], at[1]], valid[at]
 
-    def _run(self, encoded: Floats) -> Floats:
-        self.network_pixels += encoded.shape[0] * encoded.shape[2] * encoded.shape[3]
+    def _run(self, batch: list[tuple[Window, Floats]], look: Look) -> tuple[list[Window], Floats]:
+        """Translate tiles of one shape, and throw their halos away."""
+        full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
+        sources = torch.from_numpy(np.stack([encoded for _, encoded in full]))
+        self.network_pixels += len(full) * sources.shape[2] * sources.shape[3]
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            result: Floats = self.translator.translate(torch.from_numpy(encoded)).cpu().numpy()
-        return result
+            if self._ground is None:
+                made = self.translator.translate(sources)
+            else:
+                made = self._ground.translate(sources, [_grown(tile, halo) for tile, _ in full], look)
+        inner = slice(halo, -halo or None)
+        result: Floats = made[:, :, inner, inner].cpu().numpy()
+        return [tile for tile, _ in batch], result
 
     def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest."""
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
-        settings |= {"batch_size": self.batch_size, "part_side": self.part_side}
+        settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
+
+
+def _grown(window: Window, margin: int) -> Window:
+    return Window(
+        window.col_off - margin, window.row_off - margin, window.width + 2 * margin, window.height + 2 * margin
+    )

@@ -38,7 +38,7 @@ class PredictResult:
             share of pixels of another class.
         tile_mismatch_percent: The same in percent of the encoded range.
         mode: How tiles meet: `exact` if each pixel is what the network makes of the whole raster, else `blend`.
-        norm_stats: Where the network's norm statistics come from: `tile`, or `none` if it uses none of its input.
+        norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
@@ -98,9 +98,10 @@ def predict(
     colors = color_table(info, translator.card)
     check_values(input, translator.card.source, colors)
     grid = output_grid(info.grid, translator.card, config.no_resample)
-    mosaic = Mosaic(translator, grid, config)
+    folder = output.with_name(f"{output.name}.parts")
+    mosaic = Mosaic(translator, grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
-    folder, windows = output.with_name(f"{output.name}.parts"), parts(mosaic.frame, mosaic.part_side)
+    windows = parts(mosaic.frame, mosaic.part_side)
     claim = mosaic.claim(translator.digest, fingerprint(input))
     claim_folder(folder, claim, overwrite and config.shard is None)
     mine = windows[config.share_of_parts]
@@ -122,7 +123,7 @@ def predict(
         mpx_per_s=round(pixels / 1e6 / seconds, 4),
         **figures,
         mode=mosaic.tiles.mode,
-        norm_stats=translator.card.statistics,
+        norm_stats=mosaic.norm_stats,
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
         peak_rss_mb=_peak_rss_mb(),

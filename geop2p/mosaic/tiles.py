@@ -16,7 +16,9 @@ from geop2p.translator import Card, Translator
 log = logging.getLogger(__name__)
 
 Mode = Literal["exact", "blend"]
+NormStatistics = Literal["none", "tile", "global", "field"]
 
+NORM_STATS: NormStatistics = "tile"  # where nothing was asked for
 BLEND_OVERLAP = 0.5  # where nothing was asked for
 LARGEST = 2048  # pixels of ground a tile is good for; beyond, halos cost next to nothing
 GOOD_COST = 1.5  # network pixels for each pixel of the raster that exact tiles should not exceed
@@ -48,12 +50,23 @@ class Tiles:
         return f"blended: tiles of {size} pixels that overlap by {lattice.overlap}, because {self.reason}"
 
 
-def choose_tiles(translator: Translator, config: PredictConfig, longest: int) -> Tiles:
+def norm_statistics(card: Card, config: PredictConfig) -> NormStatistics:
+    """Where the norms of a network take their statistics from: `none` if they need none of the input."""
+    asked = config.norm_stats
+    if card.statistics == "none":
+        if asked in ("global", "field"):
+            log.info("norm-stats %s: the network uses no statistics of its input; nothing to do", asked)
+        return "none"
+    return NORM_STATS if asked == "auto" else asked
+
+
+def choose_tiles(translator: Translator, config: PredictConfig, statistics: NormStatistics, longest: int) -> Tiles:
     """Exact tiles where the network allows them and the memory suffices, else blended ones.
 
     Args:
         translator: Whose network is asked.
         config: Overlap, tile size and memory.
+        statistics: Where its norms take their statistics from.
         longest: Longer side of the raster in pixels.
 
     Raises:
@@ -66,8 +79,8 @@ def choose_tiles(translator: Translator, config: PredictConfig, longest: int) ->
         )
     if config.overlap is not None:
         return _blended(config, card, config.overlap, "an overlap was given")
-    if card.statistics != "none":
-        return _blended(config, card, BLEND_OVERLAP, "the network normalises by statistics of its input")
+    if statistics == "tile":
+        return _blended(config, card, BLEND_OVERLAP, "the network normalises every tile by its own statistics")
     if card.field is None:
         return _blended(config, card, BLEND_OVERLAP, "the network's field is unbounded")
     halo = math.ceil(card.field / card.stride) * card.stride
