@@ -1,41 +1,63 @@
-"""The settings of the four jobs: one frozen dataclass each, the only place where a default stands.
+"""The settings of the jobs: one frozen dataclass each, the only place where a default stands.
 
 Every field carries a sentence (`help` in its metadata) with its unit and the meaning of None; the command line
 builds its options from these fields.
 """
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from geop2p.config.evaluation import EvaluateConfig
+from geop2p.config.fields import (
+    SPLITS,
+    Backscatter,
+    ChipFormat,
+    Device,
+    Direction,
+    FormatChoice,
+    JudgeName,
+    Kind,
+    KindChoice,
+    LossPreset,
+    NormStats,
+    Precision,
+    RecipeName,
+    Scaling,
+    ScalingChoice,
+    Split,
+    SplitRule,
+    option,
+)
+from geop2p.config.fields import at_least as _at_least
+from geop2p.config.fields import check_seed as _check_seed
+from geop2p.config.fields import names as _names
 from geop2p.errors import ConfigError
 
-Kind = Literal["image", "classes", "sar", "elevation"]
-KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
-Scaling = Literal["dtype", "percentiles"]
-ScalingChoice = Literal["auto", "dtype", "percentiles"]
-Backscatter = Literal["dB", "power", "amplitude"]
-Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "scene", "polygon", "random", "file"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16"]
-ChipFormat = Literal["geotiff", "packed", "virtual"]
-FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
-Direction = Literal["AtoB", "BtoA"]
-RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
-NormStats = Literal["auto", "tile", "global", "field"]
-LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
-JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with its default and the sentence that explains it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+__all__ = [
+    "SPLITS",
+    "Backscatter",
+    "ChipFormat",
+    "Device",
+    "Direction",
+    "EvaluateConfig",
+    "FormatChoice",
+    "JudgeName",
+    "Kind",
+    "KindChoice",
+    "LossPreset",
+    "NormStats",
+    "Precision",
+    "PredictConfig",
+    "RecipeName",
+    "Scaling",
+    "ScalingChoice",
+    "Split",
+    "SplitRule",
+    "TileConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -268,50 +290,3 @@ class PredictConfig:
             raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
         factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
         return int(float(match[1]) * factor)
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How a model or a mosaic is scored.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    split: Split = option("test", "Chips to score a model on.")
-    sample: int | None = option(None, "Chips to score, spread evenly over the split; none: all.")
-    judge: JudgeName | None = option(
-        None, "Segmenter that is trained on real imagery to tell its classes, and then reads the generated; none: none."
-    )
-    judge_steps: int = option(300, "Steps of 8 chips that the judge learns for; more judge better and take longer.")
-    judge_folder: Path | None = option(
-        None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
-    )
-    mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
-    error_raster: Path | None = option(
-        None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
-    )
-    strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
-    batch_size: int = option(4, "Chips per pass through the network.")
-    device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "judge_steps"):
-            _at_least(name, getattr(self, name), 1)
-        if self.sample is not None:
-            _at_least("sample", self.sample, 1)
-
-
-def _names(text: str | None) -> list[str]:
-    """The entries of a list separated by commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**31:
-        raise ConfigError(f"seed is {seed}, expected 0 to {2**31 - 1}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name} is {value}, expected at least {least}")
