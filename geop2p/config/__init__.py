@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.evaluation import EvaluateConfig
+from geop2p.config.evaluation import CompareConfig, EvaluateConfig, ScoringConfig
 from geop2p.config.fields import (
     SPLITS,
+    Ablation,
     Backscatter,
     ChipFormat,
     Device,
@@ -37,8 +38,10 @@ from geop2p.errors import ConfigError
 
 __all__ = [
     "SPLITS",
+    "Ablation",
     "Backscatter",
     "ChipFormat",
+    "CompareConfig",
     "Device",
     "Direction",
     "EvaluateConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "RecipeName",
     "Scaling",
     "ScalingChoice",
+    "ScoringConfig",
     "Split",
     "SplitRule",
     "TileConfig",

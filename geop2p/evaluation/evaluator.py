@@ -13,20 +13,19 @@ import numpy as np
 from geop2p.config import EvaluateConfig
 from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
-from geop2p.evaluation.ground import Ground, load_ground
-from geop2p.evaluation.judge import find_judge, judge_fits
+from geop2p.evaluation.ground import load_ground
+from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
-from geop2p.evaluation.report import Page, Strip, check_report, curve_data, even_ranks, write_page
-from geop2p.evaluation.scoring import Bench, ChipScores, Predict
-from geop2p.raster.agreement import difference
-from geop2p.raster.encoding import Array, Encoding
+from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.report import Page, check_report, curve_data, write_page
+from geop2p.evaluation.scoring import Bench, Predict
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import describe_raster
-from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import reopen
 from geop2p.training.checkpoint import read_metrics
-from geop2p.training.data import ChipArrays, Indices
+from geop2p.training.data import ChipArrays
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 
@@ -71,18 +70,15 @@ def evaluate(
         raise ConfigError("error_raster and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out")
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
-    check_same_sides(translator, chipset)
+    check_same_sides(translator.card, chipset)
     _check_mosaic(config.mosaic, target)
     ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
-    judge = None
-    if config.judge is not None and judge_fits(chipset):
-        folder = config.judge_folder or report.parent / "judges"
-        judge = find_judge(chipset, config.judge, config.judge_steps, folder, config.device, progress)
+    judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
     arrays, bench = ground.arrays, Bench(ground, judge, progress)
     predict = partial(predict_chips, translator, arrays)
     model_scores = bench.score("model", predict, config.batch_size)
-    straight = partial(_predict_baseline, baseline, arrays)
+    straight = partial(baseline.predict_rows, arrays)
     baseline_scores = bench.score("baseline", straight, config.batch_size)
 
     result = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
@@ -95,7 +91,7 @@ def evaluate(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
     makers: dict[str, Predict] = {"prediction": predict, "baseline": straight}
-    page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores)]
+    page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores.errors)]
     page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
     page.position = heat_picture(model_scores.position.map())
     page.curves = curve_data(read_metrics(model_file(model).parent))
@@ -115,29 +111,6 @@ def evaluate(
     return result
 
 
-def _predict_baseline(baseline: LinearBaseline, chips: ChipArrays, rows: Indices) -> list[Array]:
-    return [baseline.predict(chips.source[row], chips.valid[row]) for row in rows]
-
-
-def ranked_rows(ground: Ground, scores: ChipScores) -> list[tuple[int, str]]:
-    """Chips from the best to the worst by their mean error, at even ranks, each with what to say of it."""
-    order = ground.rows[np.argsort(scores.errors[ground.rows], kind="stable")]
-    found = []
-    for rank, name in even_ranks(len(order)):
-        row = int(order[rank])
-        found.append((row, f"{ground.arrays.ids[row]}: mean error {scores.errors[row]:.3g}, {name}"))
-    return found
-
-
-def place_strip(ground: Ground, row: int, caption: str, makers: dict[str, Predict]) -> Strip:
-    """Source and truth of a chip beside what makers predict for it."""
-    arrays, valid = ground.arrays, ground.arrays.valid[row]
-    pictures = {"source": render(arrays.source[row], valid, ground.source)}
-    made = {name: predict(np.array([row]))[0] for name, predict in makers.items()}
-    pictures |= {name: render(values, valid, ground.target) for name, values in made.items()}
-    return Strip(caption, pictures | {"truth": render(arrays.target[row], valid, ground.target)})
-
-
 def _slider(mosaic: Path, chipset: ChipSet, target: Encoding) -> Slider | None:
     """The mosaic and the truth of the first scene that has any there; None where no layer is left to read it from."""
     for scene in chipset.scenes:
@@ -155,21 +128,3 @@ def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:
     """Refuse a mosaic that the model cannot have made."""
     if mosaic is not None and (found := describe_raster(mosaic).count) != len(target.bands):
         raise ConfigError(f"{mosaic}: has {found} bands, the model makes {len(target.bands)}")
-
-
-def check_same_sides(translator: Translator, chipset: ChipSet) -> None:
-    """Refuse chips that hold something else than the model's.
-
-    Raises:
-        ChipSetError: They do.
-    """
-    for side in ("source", "target"):
-        trained: Encoding = getattr(translator.card, side)
-        found: Encoding = getattr(chipset, side)
-        if (trained.kind, len(trained.bands)) != (found.kind, len(found.bands)):
-            raise ChipSetError(
-                f"{chipset.folder}: {side} is {found.kind} with {len(found.bands)} bands, the model was trained on "
-                f"{trained.kind} with {len(trained.bands)}"
-            )
-        if (apart := difference(found, trained)) is not None:
-            raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from geop2p.config import Device, JudgeName
+from geop2p.config import Device, JudgeName, ScoringConfig
 from geop2p.errors import ConfigError
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
@@ -37,6 +37,18 @@ BATCH = 8
 RATE = 1e-3
 STATISTICS_CHIPS = 256
 SEED = 0
+
+
+def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bool = False) -> Translator | None:
+    """The judge that the settings ask for; None if they ask for none, or where a map is made, which is scored itself.
+
+    Raises:
+        ConfigError: Neither side is a map, or the map has one class.
+    """
+    if config.judge is None or not judge_fits(chipset):
+        return None
+    folder = config.judge_folder or report.parent / "judges"
+    return find_judge(chipset, config.judge, config.judge_steps, folder, config.device, progress)
 
 
 def find_judge(
