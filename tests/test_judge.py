@@ -144,6 +144,9 @@ def test_error_by_class_and_by_distance_to_another_class() -> None:
 def test_error_by_distance_from_the_training(chips: ChipSet) -> None:
     thirds = by_training_distance(np.array([1.0, 2, 3, 9, np.nan]), np.array([0.0, 10, 20, np.inf, 5]))
     assert [third["error"] for third in thirds] == [1, 2, 3] and thirds[2]["from"] == 20
+    near = by_training_distance(np.array([1.0, 2, 3, 6]), np.array([0.0, 0, 0, 64]))
+    assert [(part["to"], part["error"], part["chips"]) for part in near] == [(0, 2, 3), (64, 6, 1)]
+    assert by_training_distance(np.array([1.0]), np.array([np.inf])) == []
     index, ground = chips.index(), ground_of(chips)
     training = index[index["split"] == "train"]
     places = index.set_index("id").loc[ground.arrays.ids]

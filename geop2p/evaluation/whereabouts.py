@@ -1,6 +1,5 @@
 """Where a model errs on the ground: by class, by distance to the next class, by distance from the training."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,20 +75,28 @@ def boundary_bins(codes: Array, valid: Mask) -> npt.NDArray[np.int64]:
     return bins
 
 
-def by_training_distance(
-    errors: npt.NDArray[np.float64], distances: npt.NDArray[np.float64]
-) -> Sequence[dict[str, float]]:
-    """Mean error of the chips in thirds by their distance from the training: a list of `from`, `to` (pixels), `error`.
+def by_training_distance(errors: npt.NDArray[np.float64], distances: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+    """Mean error of the chips in thirds by their distance from the training; chips of one distance are not parted.
 
     Args:
-        errors: Mean error of each chip.
+        errors: Mean error of each chip; chips without are left out.
         distances: Pixels to the nearest training chip; infinite ones are left out.
+
+    Returns:
+        `from`, `to` (pixels), `error` and `chips` of each part.
     """
     known = np.isfinite(distances) & np.isfinite(errors)
-    order = np.argsort(distances[known], kind="stable")
-    thirds = [part for part in np.array_split(order, 3) if len(part)]
     apart, error = distances[known], errors[known]
+    if not len(apart):
+        return []
+    bounds = np.unique(np.quantile(apart, [1 / 3, 2 / 3], method="inverted_cdf"))
+    parts = np.searchsorted(bounds, apart)
     return [
-        {"from": float(apart[part].min()), "to": float(apart[part].max()), "error": float(error[part].mean())}
-        for part in thirds
+        {
+            "from": float(apart[parts == part].min()),
+            "to": float(apart[parts == part].max()),
+            "error": float(error[parts == part].mean()),
+            "chips": int((parts == part).sum()),
+        }
+        for part in np.unique(parts)
     ]
