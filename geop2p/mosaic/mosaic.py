@@ -186,6 +186,8 @@ class Mosaic:
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
+        drawing = ("source_field", "line_width", "draw_order")
+        settings |= {name: getattr(self.config, name) for name in drawing}
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
 
