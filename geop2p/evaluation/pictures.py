@@ -26,7 +26,6 @@ from geop2p.raster.render import render
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
 
 
-
 @dataclass(frozen=True)
 class Slider:
     """Two pictures of the same ground, one uncovering the other."""
