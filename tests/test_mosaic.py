@@ -1,7 +1,7 @@
 """Rules 1 and 2: the mosaic returns what goes in, and its seams are measured."""
 
-import json
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
