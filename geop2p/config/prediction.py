@@ -35,6 +35,9 @@ class PredictConfig:
     shard: str | None = option(
         None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
     )
+    seam_map: Path | None = option(
+        None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
+    )
     max_mismatch: float | None = option(
         None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
     )

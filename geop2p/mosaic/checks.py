@@ -120,7 +120,7 @@ def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
         RasterError: It exists, is the input, or is not called a GeoTIFF.
     """
     if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: the mosaic is a GeoTIFF; give a name that ends in .tif")
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
     if output.exists() and not overwrite:

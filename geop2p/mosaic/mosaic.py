@@ -169,9 +169,7 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _run(
-        self, batch: list[tuple[Window, torch.Tensor]], look: Look
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
+    def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look) -> Iterator[tuple[Window, torch.Tensor]]:
         """Translate tiles of one shape, and throw their halos away."""
         full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
         sources = torch.stack([encoded for _, encoded in full])

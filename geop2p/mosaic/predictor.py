@@ -94,6 +94,8 @@ def predict(
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     check_output(input, output, overwrite)
+    if config.seam_map is not None:
+        check_output(input, config.seam_map, overwrite)
     translator = Translator.load(model, config.device)
     given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
@@ -109,7 +111,8 @@ def predict(
         made, network_pixels = finished_parts(folder, mine, mosaic.frame)
         figures = NO_FIGURES
         if config.shard is None:
-            figures = assemble(mosaic, reader, folder, made, output, {"GEOP2P_INPUT": Path(str(input)).name})
+            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         shutil.rmtree(folder)
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
