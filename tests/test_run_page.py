@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from conftest import grid, write_raster
 from PIL import Image
 
 from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p.errors import ConfigError
+from geop2p.training import keeper
+from geop2p.training.checkpoint import save_state
 from geop2p.training.history import read_metrics
 
 TINY = TrainConfig(epochs=3, batch_size=8, width=2, downs=4, device="cpu")
@@ -79,3 +83,34 @@ def test_the_progress_line_tells_time_losses_and_speed(
     assert not out
     assert re.search(r"100%.* \d+/\d+ \[\d\d:\d\d<\d\d:\d\d, .*step", last)
     assert re.search(r"gan=[\d.]+, l1=[\d.]+, d=[\d.]+, images/s=[\d.]+", last)
+
+
+def test_tensorboard_shows_the_metrics_also_after_an_interruption(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, config = tmp_path / "run", dataclasses.replace(TINY, tensorboard=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(keeper, "save_state", lambda *_: _interrupt() if len(read_metrics(run)) == 2 else save_state(*_))
+        train(chips, run, config)
+    train(chips, run, config)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    history = read_metrics(run)
+    for part, name in (("val", "ssim"), ("losses", "gan"), ("checks", "variation")):
+        shown = [(event.step, event.value) for event in events.Scalars(f"{part}/{name}")]
+        assert shown == [(entry["step"], pytest.approx(entry[part][name])) for entry in history]
+    assert [event.step for event in events.Images("samples")] == [entry["step"] for entry in history]
+    assert train(chips, run, TINY).steps == history[-1]["step"]  # the run goes on without it
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_tensorboard_the_extra_is_named(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'geop2p\[tensorboard\]'"):
+        train(chips, tmp_path / "run", dataclasses.replace(TINY, tensorboard=True))
+    assert not (tmp_path / "run").exists()

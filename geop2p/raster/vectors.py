@@ -160,8 +160,8 @@ class Area:
 class VectorReader:
     """Windows of a vector layer burnt on a grid, later features over earlier ones; valid everywhere."""
 
-    def __init__(self, layer: VectorLayer, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, layer: VectorLayer, grid: Grid, background: int = BACKGROUND) -> None:
+        self.grid, self._background = grid, background
         if grid.crs is None:
             raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
         self._features = layer.features.to_crs(grid.crs)
@@ -173,7 +173,7 @@ class VectorReader:
         shape = (here.height, here.width)
         hits = np.sort(self._index.query(here.footprint))
         found = self._features.iloc[hits]
-        burnt = np.full(shape, BACKGROUND, np.uint8)
+        burnt = np.full(shape, self._background, np.uint8)
         if len(found):
             pairs = zip(found.geometry, found["code"], strict=True)
             rasterize(pairs, out=burnt, transform=here.transform)

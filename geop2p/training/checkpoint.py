@@ -16,7 +16,7 @@ from geop2p.raster.atomic import replacing, write_json
 CONFIG = "config.json"
 LAST = "last.pt"
 FORMAT = 1  # of last.pt
-FREE = {"patience"}  # settings that may change from one call for a run to the next
+FREE = {"patience", "tensorboard"}  # settings that may change from one call for a run to the next
 
 
 def claim_run(run: Path, settings: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from geop2p.config import BestBy, TrainConfig
 from geop2p.errors import ConfigError
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.board import Board
 from geop2p.training.calibration import batch_norms, estimate_statistics
 from geop2p.training.checkpoint import LAST, save_state
 from geop2p.training.data import ChipArrays
@@ -63,6 +64,7 @@ class Keeper:
         self.card, self.device, self.discriminator = networks.card, networks.device, networks.discriminator
         self.recipe, self.config, self.best_by = recipe, config, score_to_keep(chipset, config)
         self.history: list[dict[str, Any]] = []
+        self._board: Board | None = None
 
     def rewind(self, step: int) -> None:
         """Go back to a step, as a run does that was killed after it."""
@@ -90,7 +92,7 @@ class Keeper:
         """Save a sample picture, at most `SAMPLE_TIMES` in a training; whether it is its turn."""
         is_due = epoch % math.ceil(epochs / SAMPLE_TIMES) == 0 or is_last
         if is_due:
-            write_samples(self.folder / "samples" / f"epoch_{epoch:04d}.png", translator, self._shown)
+            write_samples(self._sample(epoch), translator, self._shown)
         return is_due
 
     def keep(self, translator: Translator, entry: dict[str, Any], state: dict[str, Any]) -> None:
@@ -101,12 +103,27 @@ class Keeper:
         self._publish(translator, entry["step"])
         for text in warnings_now(self.history):
             log.warning("epoch %d: %s", entry["epoch"], text)
+        if self.config.tensorboard:
+            self._show(entry)
+
+    def _show(self, entry: dict[str, Any]) -> None:
+        if self._board is None:
+            self._board = Board(self.folder, entry["step"])
+        self._board.add(entry, self._sample(entry["epoch"]))
+
+    def _sample(self, epoch: int) -> Path:
+        return self.folder / "samples" / f"epoch_{epoch:04d}.png"
 
     def report(self, total: int) -> None:
         """Write the page of the run as it stands; nothing before the first epoch has ended."""
         if self.history:
             best = self.best()
             write_report(self.folder, self.history, self.config, self.recipe, self.card, self.device, total, best)
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self._board is not None:
+            self._board.close()
 
     def best(self) -> dict[str, Any] | None:
         """Metric, value and epoch of the best epoch, and the file that holds it if it is kept."""

@@ -117,10 +117,11 @@ class Training:
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
         if self.world.leads:
-            self.keeper.report(self.total)
-            self._say_what_is_best()
+            self._conclude()
 
-    def _say_what_is_best(self) -> None:
+    def _conclude(self) -> None:
+        self.keeper.report(self.total)
+        self.keeper.close()
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)

@@ -10,6 +10,7 @@ from typing import Any
 from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.board import check_board
 from geop2p.training.checkpoint import CONFIG, claim_run
 from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
@@ -67,6 +68,8 @@ def train(
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
+    if config.tensorboard:
+        check_board()
     with joined(config.device) as world:
         return _train(chipset, run, config, overwrite, progress, world)
 
