@@ -21,7 +21,8 @@ from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.memory import activation_bytes
-from geop2p.mosaic.mosaic import FILL_DEPTH, Mosaic
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.strips import FILL_DEPTH
 from geop2p.mosaic.tiles import choose_tiles
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices

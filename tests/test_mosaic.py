@@ -1,8 +1,10 @@
 """Rules 1 and 2: the mosaic returns what goes in, and its seams are measured."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,10 +49,13 @@ def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
 def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
     lattice = Lattice(size, int(size * share), shift=(shift, shift // 2))
     window = Window(0, 0, width, height)
-    blend = Blend(window, 1, size, lattice.overlap)
+    blend, rows = Blend(window, 1, size, lattice.overlap), []
     for tile in lattice.tiles(window):
-        blend.add(tile, np.ones((1, size, size), np.float32))
-    assert np.allclose(blend.result(), 1, atol=1e-5)
+        rows += [given.copy() for given in blend.until(int(tile.row_off))]
+        blend.add(tile, torch.ones(1, size, size))
+    rows += [given.copy() for given in blend.until(height)]
+    made = np.concatenate(rows, axis=1)
+    assert made.shape == (1, height, width) and np.allclose(made, 1, atol=1e-5)
 
 
 def test_parts_tile_the_raster_once() -> None:
@@ -159,21 +164,24 @@ def test_a_killed_prediction_is_finished_by_repeating(
     predict(model, path, tmp_path / "whole.tif", SMALL)
     monkeypatch.setattr(mosaic, "part_side", lambda *_: 512)
     written: list[Path] = []
-    original = on_disk.write_part
+    original = on_disk.part_writer
 
-    def dying(part: Path, *arguments) -> None:
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(part)
-        original(part, *arguments)
+    @contextlib.contextmanager
+    def dying(part: Path, *arguments) -> Iterator[Any]:
+        with original(part, *arguments) as write:
+            if len(written) < 3:
+                yield write
+                written.append(part)
+            else:
+                yield lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
 
-    monkeypatch.setattr(on_disk, "write_part", dying)
+    monkeypatch.setattr(on_disk, "part_writer", dying)
     with pytest.raises(KeyboardInterrupt):
         predict(model, path, tmp_path / "out.tif", SMALL)
     assert not (tmp_path / "out.tif").exists()
     kept = {part: part.stat().st_mtime_ns for part in written}
     again: list[Path] = []
-    monkeypatch.setattr(on_disk, "write_part", lambda part, *rest: (again.append(part), original(part, *rest)))
+    monkeypatch.setattr(on_disk, "part_writer", lambda part, *rest: (again.append(part), original(part, *rest))[1])
     predict(model, path, tmp_path / "out.tif", SMALL)
     assert len(kept) == 3 and not set(kept) & set(again)
     with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "out.tif") as other:

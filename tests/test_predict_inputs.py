@@ -135,3 +135,53 @@ def test_the_grid_that_was_asked_for(tmp_path: Path, make_model: Callable[..., P
     coarse = write_raster(tmp_path / "coarse.tif", np.zeros((1, 9, 9), np.uint8), grid(9, 9, pixel=5))
     with pytest.raises(GridMismatchError, match=r"pixels of 5\.002 m, the model was trained on 2 m; give a grid"):
         predict(model, path, tmp_path / "no.tif", PredictConfig(like=coarse))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A raster of 128-pixel blocks, one of which is damaged; its values."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 300, 420), dtype=np.uint8)
+    layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", "interleave": "pixel"}
+    path = write_raster(tmp_path / "in.tif", values, grid(300, 420), **layout)
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.tags(1, ns="TIFF")["BLOCK_OFFSET_2_1"]) if dataset.tags(1, ns="TIFF") else None
+        if offset is None:
+            offset = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+    data = bytearray(path.read_bytes())
+    data[offset + 2 : offset + 400] = b"\xff" * 398
+    path.write_bytes(data)
+    return path, values
+
+
+@pytest.mark.parametrize("overlap", [None, 0.5])
+def test_a_block_that_cannot_be_read_is_named_or_left_out(
+    tmp_path: Path, make_model: Callable[..., Path], broken: tuple[Path, np.ndarray], overlap: float | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    path, values = broken
+    model = make_model(Identity, image_encoding())
+    with pytest.raises(RasterError, match=r"in\.tif"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=overlap))
+    assert not (tmp_path / "out.tif").exists()
+    predict(model, path, tmp_path / "skipped.tif", PredictConfig(tile_size=64, overlap=overlap, skip_bad=True))
+    assert caplog.text.count("block (1, 2) of 128 x 128 pixels is left without data") == 1
+    with rasterio.open(tmp_path / "skipped.tif") as dataset:
+        made, valid = dataset.read(), dataset.dataset_mask() > 0
+    expected = np.ones((300, 420), bool)
+    expected[128:256, 256:384] = False
+    assert np.array_equal(valid, expected) and np.array_equal(made[:, valid], values[:, valid])
+
+
+def test_no_room_is_said_before_the_start(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    class Usage:
+        free = 10_000
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
+    with pytest.raises(RasterError, match=r"GB are free, parts and mosaic take about .* GB; make room"):
+        predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif")
+    assert not list(tmp_path.glob("out*"))

@@ -35,6 +35,9 @@ class PredictConfig:
     shard: str | None = option(
         None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
     )
+    seam_map: Path | None = option(
+        None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
+    )
     max_mismatch: float | None = option(
         None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
     )
@@ -44,6 +47,7 @@ class PredictConfig:
     source_field: str | None = option(None, "Attribute that names the class, for a vector layer as the input.")
     line_width: float | None = option(None, "Width of lines and diameter of points of a vector layer in metres.")
     draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
+    skip_bad: bool = option(False, "Leave blocks of the input that cannot be read without data, instead of stopping.")
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 

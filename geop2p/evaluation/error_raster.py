@@ -15,7 +15,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
-from geop2p.raster.writing import fill_value, write_categories, write_cog, write_part
+from geop2p.raster.writing import part_writer, write_categories, write_cog
 
 VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
 
@@ -57,7 +57,8 @@ class ErrorRaster:
         """Take in the error (rows, cols) of a window, a whole multiple of blocks except at the border."""
         values = error[np.newaxis].astype(self._encoding.dtype)
         name = f"part_{len(self._parts)}.tif"
-        write_part(self._folder / name, values, valid, self._grid.window(window), fill_value(self._encoding))
+        with part_writer(self._folder / name, self._grid.window(window), self._encoding) as write:
+            write(0, values, valid)
         self._parts.append(Part(name, window))
         self._statistics.add(error[valid])
 

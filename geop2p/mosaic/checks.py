@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
-from geop2p.raster.encoding import Array, Encoding
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
@@ -52,16 +53,18 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         )
 
 
-def check_values(path: str | Path, source: Encoding, table: ClassTable | None, codes: Codes) -> None:
-    """Look at a sample of the input for values that the model never saw.
+def check_values(
+    path: str | Path, source: Encoding, table: ClassTable | None, codes: Codes, sample: tuple[Array, Mask]
+) -> None:
+    """Look at a sample of the input, values (bands, rows, cols) and valid (rows, cols), for what no training had.
 
     Raises:
         RasterError: It is a map with none of the model's classes, or not in its colours, or backscatter stored in
             another way.
     """
+    values, valid = sample
     if source.relief is not None:
         return  # heights say nothing of relief
-    values, valid = read_sample(path, as_colors=table is not None)
     if table is not None:
         _check_colors(path, table, *table.unlisted_share(values, valid))
     elif source.is_classes:
@@ -117,9 +120,31 @@ def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
         RasterError: It exists, is the input, or is not called a GeoTIFF.
     """
     if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: the mosaic is a GeoTIFF; give a name that ends in .tif")
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     make_folder(output.parent)
+
+
+def check_space(folder: Path, pixels: float, target: Encoding) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
+
+    Args:
+        folder: Where the mosaic goes.
+        pixels: Valid pixels of the mosaic, about.
+        target: What they hold.
+
+    Raises:
+        RasterError: There is not enough room.
+    """
+    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RasterError(
+            f"{folder}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make room, or "
+            "predict less at a time (--aoi)"
+        )

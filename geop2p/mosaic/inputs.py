@@ -17,11 +17,12 @@ from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
+from geop2p.raster.damaged import SkippingReader
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.layers import HidingReader
-from geop2p.raster.reading import RasterInfo, describe_raster, has_colors
+from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector
 from geop2p.translator import Card
@@ -39,6 +40,8 @@ class ModelInput:
         path: File or GDAL name.
         grid: Where it is read.
         source: What the model takes it for.
+        valid_share: Share of its ground that holds data, about.
+        block: (rows, cols) that are left out together where something cannot be read; None: that is an error.
         vector: Its features, if it is a vector layer.
         background: Code of the ground that no feature covers.
         colors: What its colours stand for, if it is a map drawn in colours.
@@ -48,6 +51,8 @@ class ModelInput:
     path: str
     grid: Grid
     source: Encoding
+    valid_share: float = 1.0
+    block: tuple[int, int] | None = None
     vector: VectorLayer | None = None
     background: int | None = None
     colors: ClassTable | None = None
@@ -56,6 +61,11 @@ class ModelInput:
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         """Windows of it, as the model's source was read for its training."""
+        with self._as_it_is() as reader:
+            yield reader if self.block is None else SkippingReader(reader, self.block, self._as_it_is)
+
+    @contextmanager
+    def _as_it_is(self) -> Iterator[Reader]:
         source = self.source
         if self.vector is not None:
             if self.background is not None:
@@ -92,9 +102,19 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     codes: Codes = {}
     if card.source.is_classes and colors is None:
         codes = match_classes(str(path), info.categories, card.source.classes)
-    check_values(path, card.source, colors, codes)
+    valid_share = 1.0
+    try:
+        sample = read_sample(path, as_colors=colors is not None)
+    except RasterError as error:
+        if not config.skip_bad:
+            raise
+        log.warning("%s: a sample cannot be read, so its values are not checked (%s)", path, error)
+    else:
+        check_values(path, card.source, colors, codes, sample)
+        valid_share = float(sample[1].mean())
     grid = like or _output_grid(info.grid, card, config.no_resample)
-    return ModelInput(str(path), grid, card.source, colors=colors, codes=codes)
+    block = info.block if config.skip_bad else None
+    return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes)
 
 
 def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None) -> ModelInput:

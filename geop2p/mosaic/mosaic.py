@@ -1,9 +1,10 @@
 """`Mosaic`: a translator spread over a grid."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
-from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,19 @@ import torch
 from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
-from geop2p.mosaic.blend import Blend, Floats
+from geop2p.mosaic.blend import Blend
 from geop2p.mosaic.plan import PART_MULTIPLE, part_side
 from geop2p.mosaic.statistics import GroundStatistics, Look
+from geop2p.mosaic.strips import Ground, grown
 from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
-from geop2p.raster.borders import reflect_indices
-from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.filling import fill_from_nearest
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import fingerprint
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
 
 BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
-FILL_DEPTH = 64  # pixels into ground without data
 PARTS_SHARE = 0.25  # of the memory
 
 
@@ -67,30 +66,52 @@ class Mosaic:
         """Whether every pixel is what the network makes of the whole raster at once."""
         return self.tiles.mode == "exact"
 
-    def window(
-        self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
-    ) -> tuple[Array, Mask]:
+    def window(self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0)) -> tuple[Array, Mask]:
         """Predict a window of the grid.
 
         Args:
             reader: The input on the grid.
             window: Where.
             shift: (rows, columns) by which the lattice is moved, to see what depends on it.
-            bar: Progress bar, moved by one for each tile.
 
         Returns:
             Stored target values (bands, rows, cols), and the valid pixels (rows, cols) of the input.
         """
+        target, size, row = self.translator.card.target, (int(window.height), int(window.width)), 0
+        made, there = np.empty((len(target.bands), *size), target.dtype), np.empty(size, bool)
+        for values, valid in self.rows(reader, window, shift):
+            here = slice(row, row + len(valid))
+            made[:, here], there[here] = values, valid
+            row += len(valid)
+        return made, there
+
+    def rows(
+        self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
+    ) -> Iterator[tuple[Array, Mask]]:
+        """Predict a window of the grid, some rows at a time from top to bottom; for the arguments see `window`.
+
+        The input is read by another thread meanwhile. `bar` is a progress bar, moved by one for each tile.
+        """
         target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
-        blend = Blend(window, target.channels, lattice.size, lattice.overlap)
-        tiles = lattice.tiles(window)
+        ground, tiles = Ground(reader, self.translator.card.source), lattice.tiles(window)
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
-        for batch, values in self._translated(partial(self._encoded, reader), tiles, bar):
-            for tile, one in zip(batch, values, strict=False):
-                blend.add(tile, one)
-        _, valid = reader.read(window)
-        return target.decode(blend.result()), valid if self.area is None else valid & self.area.mask(window)
+        blend = Blend(window, target.channels, lattice.size, lattice.overlap, self.translator.device)
+        masks, row = _Rows(window, self.area), int(window.row_off)
+
+        def finished(end: int) -> Iterator[tuple[Array, Mask]]:
+            nonlocal row
+            for values in blend.until(end):
+                valid = masks.take(values.shape[1])
+                yield target.decode(values) if valid.any() else _nothing(target, valid), valid
+            row = end
+
+        with contextlib.closing(self._inputs(ground, tiles, masks, bar)) as inputs:
+            for tile, made in self._translated(inputs, ground.look):
+                if tile.row_off > row:
+                    yield from finished(int(tile.row_off))
+                blend.add(tile, made)
+        yield from finished(int(window.row_off + window.height))
 
     def shifts(self, count: int) -> list[int]:
         """`count` even shares of the distance between tiles, on the network's stride.
@@ -101,28 +122,41 @@ class Mosaic:
         unit = stride if self.is_exact or step >= count * stride else 1
         return [step * number // count // unit * unit for number in range(count)]
 
-    def _translated(self, look: Look, tiles: list[Window], bar: Any) -> Iterator[tuple[list[Window], Floats]]:
-        """Batches of tiles and their translations; tiles without valid ground are left out.
+    def _inputs(
+        self, ground: Ground, tiles: list[Window], masks: "_Rows", bar: Any
+    ) -> Iterator[tuple[Window, torch.Tensor]]:
+        """Tiles and their network inputs; those without valid ground are left out. `masks` gets the valid pixels."""
+        halo, by_row = self.lattice.halo, [list(row) for _, row in groupby(tiles, lambda tile: tile.row_off)]
+        windows = [grown(_hull(row), halo) for row in by_row]
+        with contextlib.closing(ground.strips(windows)) as strips:
+            for row, strip in zip(by_row, strips, strict=True):
+                inside = grown(strip.window, -halo)
+                masks.add(inside, strip.cut(inside)[1])
+                encoded = torch.from_numpy(strip.encoded)
+                for tile in row:
+                    if bar is not None:
+                        bar.update()
+                    if strip.cut(tile)[1].any() and (self.area is None or self.area.mask(tile).any()):
+                        top, left = int(tile.row_off - inside.row_off), int(tile.col_off - inside.col_off)
+                        rows, cols = int(tile.height) + 2 * halo, int(tile.width) + 2 * halo
+                        yield tile, encoded[:, top : top + rows, left : left + cols]
+
+    def _translated(
+        self, inputs: Iterator[tuple[Window, torch.Tensor]], look: Look
+    ) -> Iterator[tuple[Window, torch.Tensor]]:
+        """Tiles and their translations.
 
         A batch holds tiles of one shape and is filled up with copies, so that a tile always meets the network in the
         same shape.
         """
-        batch: list[tuple[Window, Floats]] = []
-        for tile in tiles:
-            if bar is not None:
-                bar.update()
-            encoded = self._needed_input(look, tile)
-            if encoded is None:
-                continue
-            if batch and encoded.shape != batch[-1][1].shape:
-                yield self._run(batch, look)
+        batch: list[tuple[Window, torch.Tensor]] = []
+        for tile, encoded in inputs:
+            if batch and (encoded.shape != batch[-1][1].shape or len(batch) == self.batch_size):
+                yield from self._run(batch, look)
                 batch = []
             batch.append((tile, encoded))
-            if len(batch) == self.batch_size:
-                yield self._run(batch, look)
-                batch = []
         if batch:
-            yield self._run(batch, look)
+            yield from self._run(batch, look)
 
     def _needed(self, tile: Window, window: Window) -> Window:
         """The part of an exact tile that touches a window, on the network's stride."""
@@ -135,50 +169,19 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _needed_input(self, look: Look, tile: Window) -> Floats | None:
-        """Network input of a tile and its halo; None if no pixel of the tile is valid and wanted."""
-        if self.area is not None and not self.area.mask(tile).any():
-            return None
-        encoded, valid = look(_grown(tile, self.lattice.halo))
-        inner = slice(self.lattice.halo, -self.lattice.halo or None)
-        return encoded if valid[inner, inner].any() else None
-
-    def _encoded(self, reader: Reader, window: Window) -> tuple[Floats, Mask]:
-        """Network input of a window (channels, rows, cols), and its valid pixels (rows, cols).
-
-        Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
-        `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
-        """
-        source, (values, valid) = self.translator.card.source, self._extended(reader, window)
-        if valid.all() or not valid.any():
-            return source.encode(values, valid), valid
-        values, known = self._extended(reader, _grown(window, FILL_DEPTH))
-        inner = slice(FILL_DEPTH, -FILL_DEPTH)
-        return fill_from_nearest(source.encode(values, known), known, FILL_DEPTH)[:, inner, inner], valid
-
-    def _extended(self, reader: Reader, window: Window) -> tuple[Array, Mask]:
-        """Stored values of a window and its valid pixels, reflected at the borders of the raster."""
-        rows = reflect_indices(int(window.row_off), int(window.row_off + window.height), self.grid.height)
-        cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), self.grid.width)
-        top, left = int(rows.min()), int(cols.min())
-        inside = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
-        values, valid = reader.read(inside)
-        at = np.ix_(rows - top, cols - left)
-        return values[:, at[0], at[1]], valid[at]
-
-    def _run(self, batch: list[tuple[Window, Floats]], look: Look) -> tuple[list[Window], Floats]:
+    def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look) -> Iterator[tuple[Window, torch.Tensor]]:
         """Translate tiles of one shape, and throw their halos away."""
         full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
-        sources = torch.from_numpy(np.stack([encoded for _, encoded in full]))
+        sources = torch.stack([encoded for _, encoded in full])
         self.network_pixels += len(full) * sources.shape[2] * sources.shape[3]
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             if self._ground is None:
                 made = self.translator.translate(sources)
             else:
-                made = self._ground.translate(sources, [_grown(tile, halo) for tile, _ in full], look)
+                made = self._ground.translate(sources, [grown(tile, halo) for tile, _ in full], look)
         inner = slice(halo, -halo or None)
-        result: Floats = made[:, :, inner, inner].cpu().numpy()
-        return [tile for tile, _ in batch], result
+        for (tile, _), one in zip(batch, made, strict=False):
+            yield tile, one[:, inner, inner]
 
     def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest."""
@@ -186,13 +189,56 @@ class Mosaic:
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
-        drawing = ("source_field", "line_width", "draw_order")
+        drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
 
 
-def _grown(window: Window, margin: int) -> Window:
-    return Window(
-        window.col_off - margin, window.row_off - margin, window.width + 2 * margin, window.height + 2 * margin
-    )
+class _Rows:
+    """Which pixels of a window are valid and wanted, row by row from the top.
+
+    Args:
+        window: Where.
+        area: What is wanted; None: all.
+    """
+
+    def __init__(self, window: Window, area: Area | None) -> None:
+        self._window, self._area = window, area
+        self._next = int(window.row_off)  # first row that `add` does not know
+        self._masks: list[Mask] = []
+
+    def add(self, place: Window, valid: Mask) -> None:
+        """Take in the valid pixels of a place that covers the columns of the window; rows it knows are left out."""
+        stop = min(int(place.row_off + place.height), int(self._window.row_off + self._window.height))
+        if stop <= self._next:
+            return
+        col = int(self._window.col_off - place.col_off)
+        cols = slice(col, col + int(self._window.width))
+        mask = valid[self._next - int(place.row_off) : stop - int(place.row_off), cols]
+        if self._area is not None:
+            there = Window(self._window.col_off, self._next, self._window.width, stop - self._next)
+            mask = mask & self._area.mask(there)
+        self._masks.append(mask)
+        self._next = stop
+
+    def take(self, count: int) -> Mask:
+        """The next rows (count, cols)."""
+        pieces, missing = [], count
+        while missing:
+            first = self._masks.pop(0)
+            if len(first) > missing:
+                self._masks.insert(0, first[missing:])
+            pieces.append(first[:missing])
+            missing -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _hull(tiles: list[Window]) -> Window:
+    """The window that a row of tiles covers."""
+    last = tiles[-1]
+    return Window(tiles[0].col_off, last.row_off, last.col_off + last.width - tiles[0].col_off, last.height)
+
+
+def _nothing(target: Encoding, valid: Mask) -> Array:
+    return np.zeros((len(target.bands), *valid.shape), target.dtype)

@@ -1,12 +1,14 @@
 """Parts of a mosaic on disk: each is made once, by whichever process gets to it, and is never there by half."""
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
@@ -14,12 +16,16 @@ from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
 from geop2p.raster.atomic import write_json
+from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
-from geop2p.raster.writing import fill_value, write_part
+from geop2p.raster.writing import BLOCK, part_writer
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "parts.json"
+
+Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
 
 
 def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
@@ -70,12 +76,47 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
         for window in todo:
             before = mosaic.network_pixels
-            values, valid = mosaic.window(reader, window, bar=bar)
-            if valid.any():
-                nodata = fill_value(mosaic.translator.card.target)
-                write_part(folder / f"{_name(window)}.tif", values, valid, mosaic.grid.window(window), nodata)
-            entry = {"empty": not valid.any(), "network_pixels": mosaic.network_pixels - before}
+            path, some_valid = folder / f"{_name(window)}.tif", False
+            with (
+                part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
+                contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
+            ):
+                for is_valid in in_order(_in_bands(rows), lambda write=write: _writing(write), 1):
+                    some_valid |= is_valid
+            if not some_valid:
+                path.unlink()
+            entry = {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
             write_json(_finished(folder, window), entry)
+
+
+def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
+    """First row, values and valid pixels of bands of `BLOCK` rows, which files store together."""
+    start, held, pieces = 0, 0, []
+    for piece in rows:
+        pieces.append(piece)
+        held += len(piece[1])
+        while held >= BLOCK:
+            values, valid = _joined(pieces)
+            yield start, values[:, :BLOCK], valid[:BLOCK]
+            start, held, pieces = start + BLOCK, held - BLOCK, [(values[:, BLOCK:], valid[BLOCK:])]
+    if held:
+        yield start, *_joined(pieces)
+
+
+def _joined(pieces: list[tuple[Array, Mask]]) -> tuple[Array, Mask]:
+    values, valid = zip(*pieces, strict=True)
+    return np.concatenate(values, axis=1), np.concatenate(valid)
+
+
+@contextlib.contextmanager
+def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Band], bool]]:
+    """A function that writes a band and says whether it has valid pixels."""
+
+    def job(band: Band) -> bool:
+        write(*band)
+        return bool(band[2].any())
+
+    yield job
 
 
 def finished_parts(folder: Path, windows: Sequence[Window], frame: Window) -> tuple[list[Part], int]:

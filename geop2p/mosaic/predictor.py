@@ -10,7 +10,7 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
-from geop2p.mosaic.checks import check_output
+from geop2p.mosaic.checks import check_output, check_space
 from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
@@ -94,12 +94,15 @@ def predict(
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     check_output(input, output, overwrite)
+    if config.seam_map is not None:
+        check_output(input, config.seam_map, overwrite)
     translator = Translator.load(model, config.device)
     given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
     mosaic = Mosaic(translator, given.grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
+    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
     claim = mosaic.claim(translator.digest, fingerprint(input))
     claim_folder(folder, claim, overwrite and config.shard is None)
     mine = windows[config.share_of_parts]
@@ -108,7 +111,8 @@ def predict(
         made, network_pixels = finished_parts(folder, mine, mosaic.frame)
         figures = NO_FIGURES
         if config.shard is None:
-            figures = assemble(mosaic, reader, folder, made, output, {"GEOP2P_INPUT": Path(str(input)).name})
+            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         shutil.rmtree(folder)
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
