@@ -10,8 +10,8 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 class ClassScores:
     """Pixel accuracy, class accuracy (mean recall), mIoU and F1 (macro), from one confusion matrix.
 
-    mIoU is the mean over classes of p_ii / (row_i + column_i - p_ii), F1 of 2 p_ii / (row_i + column_i), class accuracy of
-    p_ii / row_i, all over the classes that occur in the real map: the same ones for every prediction of it.
+    mIoU is the mean over classes of p_ii / (row_i + column_i - p_ii), F1 of 2 p_ii / (row_i + column_i), class accuracy
+    of p_ii / row_i, all over the classes that occur in the real map: the same ones for every prediction of it.
 
     Args:
         encoding: The target's; ground of other codes than its classes is skipped, and predicting one is wrong.
