@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from geop2p.raster.atomic import writing
+from geop2p.raster.atomic import write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env, opened
@@ -40,7 +40,7 @@ class ChipFiles:
             whole = file.read_bytes()
         if len(whole) != offset + blank.nbytes:
             raise RuntimeError(f"GDAL {rasterio.__gdal_version__} puts bytes behind the pixels of a plain GeoTIFF")
-        self._header = bytearray(whole[:offset])
+        self._header = whole[:offset]
         self._pack = _pack_matrix if _pack_matrix(grid.transform) in self._header else _pack_tie_point
         self._place = None if grid.crs is None else self._header.index(self._pack(grid.transform))
 
@@ -59,12 +59,14 @@ class ChipFiles:
         if not valid.all():
             write_chip(path, values, valid, grid, self._palette)
             return
+        whole = bytearray(len(self._header) + values.nbytes)
+        whole[: len(self._header)] = self._header
         if self._place is not None:
             position = self._pack(grid.transform)
-            self._header[self._place : self._place + len(position)] = position
-        with writing(path), path.open("wb") as file:
-            file.write(self._header)
-            file.write(np.ascontiguousarray(values).data)
+            whole[self._place : self._place + len(position)] = position
+        np.frombuffer(whole, values.dtype, offset=len(self._header)).reshape(values.shape)[:] = values
+        with writing(path), path.open("wb", buffering=0) as file:
+            write_all(file, whole)
 
 
 def _pack_tie_point(transform: Affine) -> bytes:

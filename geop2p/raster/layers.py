@@ -16,7 +16,7 @@ from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
 from geop2p.raster.class_table import DRAWN_COLORS, TOLERANCE, ClassTable, count_colors
-from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, class_name
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter, guess_kind
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
@@ -196,7 +196,7 @@ class Layer:
             if entry.value == value:
                 return entry
         info = self._info
-        name = info.categories.get(value, f"class {value}")
+        name = info.categories.get(value, class_name(value))
         return MapClass(value, name, info.palette.get(value, class_color(value)))
 
 

@@ -3,17 +3,18 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
-import pyogrio
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
 from geop2p.raster.grid import Grid
+
+if TYPE_CHECKING:  # a quarter of a second that only vector layers need
+    import geopandas
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
 BACKGROUND = 1  # class of the ground that no feature covers; 0 is left for no data
@@ -38,7 +39,7 @@ class VectorLayer:
     """
 
     path: str
-    features: geopandas.GeoDataFrame
+    features: "geopandas.GeoDataFrame"
     classes: tuple[MapClass, ...]
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
@@ -58,6 +59,8 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     Raises:
         RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
     """
+    import geopandas
+
     features = _read_features(path)
     if field is not None and field not in features.columns:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
@@ -79,8 +82,11 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     return VectorLayer(str(path), kept, tuple(classes))
 
 
-def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
+def _read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     """All features of a layer that have a geometry."""
+    import geopandas
+    import pyogrio
+
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise RasterError(f"{path}: no such file")
     try:
@@ -97,7 +103,7 @@ def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
     return features
 
 
-def read_polygons(path: str | Path) -> geopandas.GeoDataFrame:
+def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
     """The polygons of a vector layer with their attributes.
 
     Raises:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas
 from rasterio.windows import Window
 
 from geop2p.config import Split
@@ -16,6 +16,11 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import read_whole
 from geop2p.raster.writing import categories_text
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from geop2p.tiling.slots import Slots
 
 
 class _Reader:
@@ -44,10 +49,8 @@ class _Writer:
     def __init__(self, staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> None:
         self._staging, self._grid, self._palettes = staging, grid, palettes
         self._files: list[ChipFiles] = []
-
-    def resume(self, chips: int) -> None:
         for side in SIDES:
-            make_folder(self._staging / side)
+            make_folder(staging / side)
 
     def add(self, name: str, row: int, col: int, chip: Chip) -> None:
         sides = (chip.source, chip.target)
@@ -59,9 +62,6 @@ class _Writer:
             ]
         for side, files, values in zip(SIDES, self._files, sides, strict=True):
             files.write(self._staging / side / f"{name}.tif", values, chip.valid, grid)
-
-    def flush(self) -> None:
-        pass
 
     def close(self) -> None:
         pass
@@ -78,15 +78,16 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer(staging, grid, palettes)
 
 
-def place(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame, order: list[str]) -> None:
-    """See `Layout`: chips are moved, class names are written beside them."""
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+    """See `Layout`: chips are moved, class names that layers gave are written beside them."""
     for side in SIDES:
-        names = categories_text(chipset.encoding(side))
+        encoding = chipset.encoding(side)
+        names = categories_text(encoding) if any(entry.is_named for entry in encoding.classes) else ""
         for split in sorted(set(table["split"])):
             make_folder(chipset.folder / side / split)
         for name, split in zip(table["id"], table["split"], strict=True):

@@ -5,9 +5,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import geopandas
+from typing import TYPE_CHECKING, Any
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
@@ -22,6 +20,9 @@ from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
+
+if TYPE_CHECKING:
+    import geopandas
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def settle(
         target=encodings[1],
         counts=count_splits(index),
     )
-    layout_of(config.layout).place(staging, chipset, table, staged.order)
+    layout_of(config.layout).place(staging, chipset, table, staged.slots)
     chipset.save(index)
 
 
@@ -103,7 +104,7 @@ def finish(folder: Path, progress: bool) -> None:
             shutil.rmtree(folder / STAGING)
 
 
-def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
+def _warn_of_missing(chipset: ChipSet, index: "geopandas.GeoDataFrame") -> None:
     """Name the classes that no training chip holds: the model cannot learn them."""
     train = index[index["split"] == "train"]
     for side in SIDES:
