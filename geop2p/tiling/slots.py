@@ -29,6 +29,11 @@ class Slots:
         order = np.argsort(keys)
         self._keys, self._codes, self._ranks = keys[order], codes[order].astype(np.int64), ranks[order]
 
+    @property
+    def codes(self) -> list[int]:
+        """The expected splits that there are."""
+        return [int(code) for code in np.unique(self._codes)]
+
     def find(self, rows: Integers, cols: Integers) -> tuple[Integers, Integers]:
         """Expected split and rank of chips."""
         at = np.searchsorted(self._keys, _keys(rows, cols))
