@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import SPLITS, ChipFormat, TileConfig
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import write_json
@@ -67,7 +67,15 @@ def convert(
         chipset.check_finished()
         _restore(chipset, folder, config.layout)
     else:
-        import_chips(origin, folder, config, progress)
+        try:
+            import_chips(origin, folder, config, progress)
+        except OutputError:
+            raise
+        except GeoP2PError:  # nothing of it is of use, and a corrected repeat finds the folder as it was
+            remove(folder)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise
     finish(folder, progress)
     return summed_up(ChipSet.open(folder), start)
 

@@ -13,12 +13,11 @@ from tqdm import tqdm
 
 from geop2p.config import SPLITS, KindChoice, Split, TileConfig
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.interop.folders import ForeignChip, Side, find_foreign
-from geop2p.raster.class_table import ClassTable, read_class_table
+from geop2p.interop.folders import ForeignChip, find_foreign
+from geop2p.raster.class_table import read_class_table
 from geop2p.raster.grid import Grid
-from geop2p.raster.kinds import guess_backscatter, guess_kind
-from geop2p.raster.layers import Layer
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.raster.layers import Layer, conclude
+from geop2p.raster.reading import RasterInfo, describe_raster
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, layout_of
 from geop2p.tiling.cutting import Ground, Region
 from geop2p.tiling.placing import settle
@@ -105,34 +104,14 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
         )
     found = []
     for number, kind in enumerate(kinds):
-        values = np.concatenate([pair[number][0] for pair in shown], axis=2)
-        valid = np.concatenate([pair[number][1] for pair in shown], axis=1)
+        sample = tuple(np.concatenate([pair[number][part] for pair in shown], axis=-1) for part in (0, 1))
         files = chips[0].files
-        info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], values)
-        layer = _layer(origin, info, kind, (values, valid), table)
+        info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], sample[0])
+        own = table if kind == "classes" else None
+        layer = conclude(origin, info, kind, own, lambda _, sample=sample: sample)  # type: ignore[misc]
         log.info("%s: %s holds %s: %s", SIDES[number], origin, layer.kind, layer.reason)
         found.append(layer)
     return with_choices((found[0], found[1]), config)
-
-
-def _layer(origin: Path, info: RasterInfo, kind: KindChoice, sample: Side, table: ClassTable | None) -> Layer:
-    """What one side holds."""
-    concluded, reason, backscatter = (kind if kind != "auto" else "image"), "as asked for", Layer.backscatter
-    if kind == "auto":
-        has_palette = bool(info.palette or info.categories)
-        concluded, reason = guess_kind(*sample, has_palette=has_palette, bands=file_bands(info))
-    if concluded == "sar":
-        backscatter, how = guess_backscatter(*sample, file_bands(info))
-        reason = f"{reason}; {how}"
-    own = table if concluded == "classes" else None
-    if own is not None and has_colors(info):
-        own.check_colors()
-    elif concluded == "classes" and (info.count != 1 or np.dtype(info.dtype).kind == "f"):
-        raise ConfigError(
-            f"{origin}: classes need one integer band, found {info.count} of {info.dtype}; give the classes of a map "
-            "in colours with --classes FILE"
-        )
-    return Layer(str(origin), concluded, reason, raster=info, table=own, backscatter=backscatter)
 
 
 def _info(file: Path, values: np.ndarray) -> RasterInfo:

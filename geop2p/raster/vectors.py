@@ -28,6 +28,12 @@ def is_vector(path: str | Path) -> bool:
     return str(path).lower().endswith(VECTOR_SUFFIXES)
 
 
+def vector_parts(path: str | Path) -> list[str]:
+    """The further files of a shapefile that hold its attributes and CRS."""
+    beside = (Path(path).with_suffix(suffix) for suffix in (".dbf", ".prj"))
+    return [str(file) for file in beside if str(path).lower().endswith(".shp") and file.is_file()]
+
+
 @dataclass(frozen=True)
 class VectorLayer:
     """Features and the class of each.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
+import shapely
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
@@ -68,12 +69,24 @@ def joined(fixed: "geopandas.GeoDataFrame", table: "geopandas.GeoDataFrame") -> 
     import pandas as pd
 
     if len(fixed) and fixed.crs != table.crs:
-        fixed, table = fixed.to_crs(4326), table.to_crs(4326)
+        fixed, table = _in_degrees(fixed), _in_degrees(table)
     both = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
     shares = sorted(share_columns(both.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
     shift = ["shift_rows", "shift_cols", "shift_confidence"]
     first = ["id", "scene", "split", "block", "row_off", "col_off", "valid", *shift]
     return both.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
+
+
+def _in_degrees(table: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+    """A table in EPSG:4326; footprints across the dateline have a part on either side of it."""
+    table = table.to_crs(4326)
+    shapes = table.geometry.to_numpy().copy()
+    left, _, right, _ = shapely.bounds(shapes).T
+    for place in np.flatnonzero((right - left > 180) & (shapely.get_num_geometries(shapes) == 1)):
+        ring = shapely.transform(shapes[place], lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+        east, west = ring.intersection(shapely.box(0, -90, 180, 90)), ring.intersection(shapely.box(180, -90, 360, 90))
+        shapes[place] = shapely.union_all([east, shapely.transform(west, lambda xy: xy - (360, 0))])
+    return table.set_geometry(shapes, crs=table.crs)
 
 
 def read_index(file: Path) -> "geopandas.GeoDataFrame":

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import footprints
@@ -76,7 +76,7 @@ def stage(
     """Write the chips with enough valid ground to the staging folder, going on where an interrupted run was.
 
     Raises:
-        ChipSetError: No window gave a chip.
+        NoGroundError: No window gave a chip.
         RasterError: A layer cannot be read.
         OutputError: The chips cannot be written.
     """
@@ -125,7 +125,7 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     entries = [entry for found in done for entry in found.entries]
     if not entries:
         uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
-        raise ChipSetError(
+        raise NoGroundError(
             f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground{uniform} on a grid "
             f"of {scene.grid.describe()}; lower --min-valid or --size{', raise --max-share' if uniform else ''}"
         )
