@@ -12,9 +12,15 @@ import pytest
 from click.testing import CliRunner
 from geop2p_cli.main import main
 
-from geop2p import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 
-CONFIGS = {"tile": TileConfig, "train": TrainConfig, "predict": PredictConfig, "evaluate": EvaluateConfig}
+CONFIGS = {
+    "tile": TileConfig,
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+}
 
 
 def invoke(*arguments: object) -> "click.testing.Result":
@@ -27,13 +33,14 @@ def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
         parameter.name: parameter for parameter in main.commands[name].params if isinstance(parameter, click.Option)
     }
     fields = {field.name: field for field in dataclasses.fields(config)}
-    assert set(options) == set(fields) | {"overwrite", "as_json"} | ({"origin"} if name == "tile" else set())
+    own = {"tile": {"origin"}, "train": {"dry_run", "find_lr"}}
+    assert set(options) == set(fields) | {"overwrite", "as_json"} | own.get(name, set())
     for field in fields.values():
         assert options[field.name].default == field.default or options[field.name].is_flag
         assert options[field.name].help == field.metadata["help"]
 
 
-@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "info", "models", "demo"])
+@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "compare", "info", "models", "demo"])
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0 and f"geop2p {name} " in result.stdout.split("Example")[1]

@@ -156,3 +156,26 @@ def test_a_mosaic_whose_tiles_disagree_is_not_made(
     assert result.tile_mismatch_percent is not None and 0.01 < result.tile_mismatch_percent < 20
     with pytest.raises(ConfigError, match="expected 0 to 100"):
         PredictConfig(max_mismatch=101)
+
+
+def test_the_map_of_seams_shows_where_tiles_disagree(
+    tmp_path: Path, make_model: Callable[..., Path], small_parts: None
+) -> None:
+    values = np.full((1, 600, 700), 100, np.float32)
+    values[:, :, 350:] += np.random.default_rng(0).normal(0, 40, (1, 600, 350))  # tiles differ in the east only
+    valid = np.ones((600, 700), bool)
+    valid[500:, :200] = False
+    path = write_raster(tmp_path / "in.tif", np.clip(values, 0, 255).astype(np.float32), grid(600, 700), mask=valid)
+    model = make_model(TileMean, image_encoding("float32", 1), statistics="tile")
+    config = PredictConfig(tile_size=64, overlap=0.25, seam_map=tmp_path / "seams.tif")
+    result = predict(model, path, tmp_path / "out.tif", config)
+    seams = pixels(tmp_path / "seams.tif")[0]
+    assert np.array_equal(np.isnan(seams), ~valid)
+    assert np.nanmax(seams[:, :250]) < 1e-3 < 0.2 < np.nanmean(seams[:, 420:])
+    with rasterio.open(tmp_path / "seams.tif") as dataset:
+        assert dataset.descriptions == ("tile mismatch",) and dataset.overviews(1)
+        assert float(dataset.tags(1)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(seams), rel=1e-3)
+    assert result.tile_mismatch == pytest.approx(np.nanmean(seams), rel=0.3)
+    assert (tmp_path / "seams.qml").exists()
+    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+        predict(model, path, tmp_path / "other.tif", config)

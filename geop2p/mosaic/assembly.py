@@ -10,6 +10,7 @@ from rasterio.windows import Window
 from geop2p.errors import GeoP2PError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice
+from geop2p.mosaic.seam_map import write_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
@@ -23,9 +24,15 @@ MISMATCH_SIDE = 512
 
 
 def assemble(
-    mosaic: Mosaic, reader: Reader, folder: Path, made: list[Part], output: Path, tags: dict[str, str]
+    mosaic: Mosaic,
+    reader: Reader,
+    folder: Path,
+    made: list[Part],
+    output: Path,
+    tags: dict[str, str],
+    progress: bool,
 ) -> dict[str, Any]:
-    """Make the COG of the parts, its style and its class names; the seam figures.
+    """Make the COG of the parts, its style and its class names, and the map of its seams; the seam figures.
 
     The output takes its name last, so that a run killed here is continued like any other.
 
@@ -42,6 +49,8 @@ def assemble(
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
     described = tags | _tags(mosaic) | {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items()}
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    if mosaic.config.seam_map is not None:
+        write_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress)
     write_cog(vrt, cog, target)
     write_style(output, target, summaries)
     for suffix in (".aux.xml", ".msk", ".ovr"):

@@ -20,8 +20,8 @@ from geop2p.mosaic.strips import Ground, grown
 from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import fingerprint
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
 
@@ -170,9 +170,7 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _run(
-        self, batch: list[tuple[Window, torch.Tensor]], look: Look
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
+    def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look) -> Iterator[tuple[Window, torch.Tensor]]:
         """Translate tiles of one shape, and throw their halos away."""
         full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
         sources = torch.stack([encoded for _, encoded in full])
@@ -192,6 +190,8 @@ class Mosaic:
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
+        drawing = ("source_field", "line_width", "draw_order", "skip_bad")
+        settings |= {name: getattr(self.config, name) for name in drawing}
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
 

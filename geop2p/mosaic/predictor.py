@@ -10,11 +10,12 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
-from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, input_reader, output_grid
+from geop2p.mosaic.checks import check_output, check_space
+from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.reading import describe_raster, fingerprint
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ def predict(
 
     Args:
         model: Run folder or `model.safetensors`.
-        input: Any raster that GDAL opens, with the bands that the model was trained on.
+        input: Any raster that GDAL opens, with the bands that the model was trained on, or a vector layer for a model
+            that reads maps.
         output: GeoTIFF to write, with `<stem>.qml` beside it.
         config: Settings.
         overwrite: Replace an existing output.
@@ -92,25 +94,25 @@ def predict(
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     check_output(input, output, overwrite)
+    if config.seam_map is not None:
+        check_output(input, config.seam_map, overwrite)
     translator = Translator.load(model, config.device)
-    info = describe_raster(input)
-    check_input(info, translator.card, config.no_resample)
-    colors = color_table(info, translator.card)
-    check_values(input, translator.card.source, colors)
-    grid = output_grid(info.grid, translator.card, config.no_resample)
+    given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
-    mosaic = Mosaic(translator, grid, config, folder)
+    mosaic = Mosaic(translator, given.grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
+    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
     claim = mosaic.claim(translator.digest, fingerprint(input))
     claim_folder(folder, claim, overwrite and config.shard is None)
     mine = windows[config.share_of_parts]
-    with input_reader(input, grid, translator.card.source, colors) as reader:
+    with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
         made, network_pixels = finished_parts(folder, mine, mosaic.frame)
         figures = NO_FIGURES
         if config.shard is None:
-            figures = assemble(mosaic, reader, folder, made, output, {"GEOP2P_INPUT": Path(str(input)).name})
+            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         shutil.rmtree(folder)
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start

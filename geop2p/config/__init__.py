@@ -1,40 +1,70 @@
-"""The settings of the four jobs: one frozen dataclass each, the only place where a default stands.
+"""The settings of the jobs: one frozen dataclass each, the only place where a default stands.
 
 Every field carries a sentence (`help` in its metadata) with its unit and the meaning of None; the command line
 builds its options from these fields.
 """
 
-import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from geop2p.config.evaluation import CompareConfig, EvaluateConfig, ScoringConfig
+from geop2p.config.fields import (
+    SPLITS,
+    Ablation,
+    Backscatter,
+    BestBy,
+    ChipFormat,
+    Device,
+    Direction,
+    FormatChoice,
+    JudgeName,
+    Kind,
+    KindChoice,
+    LossPreset,
+    NormStats,
+    Precision,
+    RecipeName,
+    Scaling,
+    ScalingChoice,
+    Split,
+    SplitRule,
+    names,
+    option,
+)
+from geop2p.config.fields import at_least as _at_least
+from geop2p.config.fields import check_seed as _check_seed
+from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
 
-Kind = Literal["image", "classes", "sar", "elevation"]
-KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
-Scaling = Literal["dtype", "percentiles"]
-ScalingChoice = Literal["auto", "dtype", "percentiles"]
-Backscatter = Literal["dB", "power", "amplitude"]
-Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "scene", "polygon", "random", "file"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16"]
-ChipFormat = Literal["geotiff", "packed", "virtual"]
-FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
-Direction = Literal["AtoB", "BtoA"]
-RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
-NormStats = Literal["auto", "tile", "global", "field"]
-LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with its default and the sentence that explains it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+__all__ = [
+    "SPLITS",
+    "Ablation",
+    "Backscatter",
+    "BestBy",
+    "ChipFormat",
+    "CompareConfig",
+    "Device",
+    "Direction",
+    "EvaluateConfig",
+    "FormatChoice",
+    "JudgeName",
+    "Kind",
+    "KindChoice",
+    "LossPreset",
+    "NormStats",
+    "Precision",
+    "PredictConfig",
+    "RecipeName",
+    "Scaling",
+    "ScalingChoice",
+    "ScoringConfig",
+    "Split",
+    "SplitRule",
+    "TileConfig",
+    "TrainConfig",
+    "names",
+]
 
 
 @dataclass(frozen=True)
@@ -144,12 +174,12 @@ class TileConfig:
     @property
     def ignored_classes(self) -> list[str]:
         """Names or values of the classes that mean unlabelled."""
-        return _names(self.ignore_class)
+        return names(self.ignore_class)
 
     @property
     def drawing_order(self) -> list[str]:
         """Names of classes from bottom to top."""
-        return _names(self.draw_order)
+        return names(self.draw_order)
 
     @property
     def split_shares(self) -> dict[Split, float]:
@@ -181,121 +211,30 @@ class TrainConfig:
     loss: LossPreset | None = option(None, "Terms of the loss, as in the paper's ablation; none: as the recipe says.")
     set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
+    init_from: Path | None = option(
+        None, "Run or model whose weights training begins with, of the same architecture; none: with random ones."
+    )
     balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
+    best_by: BestBy | None = option(
+        None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."
+    )
+    patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
+    skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
+    tensorboard: bool = option(False, "Also write losses, scores and samples for TensorBoard, into RUN/tensorboard.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.patience is not None and self.best_by is None:
+            raise ConfigError("patience counts epochs without a better score; say which with best_by")
         if self.downs is not None:
             _at_least("downs", self.downs, 2)
         _check_seed(self.seed)
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, expected above 0")
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """How a raster is translated into a mosaic.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    overlap: float | None = option(
-        None,
-        "Share of a tile's side that is blended into the next tile, 0 to 0.5; none: tiles that need no blending where "
-        "the network allows it, else 0.5.",
-    )
-    tile_size: int | None = option(
-        None,
-        "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
-        "the training for blended ones.",
-    )
-    norm_stats: NormStats = option(
-        "auto",
-        "Where instance norms take their statistics from: each tile, one set for the raster (global), or a field over "
-        "its ground; auto: tile.",
-    )
-    batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
-    memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
-    aoi: Path | None = option(None, "Layer of polygons in any CRS; only ground inside them is predicted.")
-    shard: str | None = option(
-        None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
-    )
-    max_mismatch: float | None = option(
-        None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
-    )
-    no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
-    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
-
-    def __post_init__(self) -> None:
-        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
-            raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
-        if self.tile_size is not None:
-            _at_least("tile_size", self.tile_size, 16)
-        if self.batch_size is not None:
-            _at_least("batch_size", self.batch_size, 1)
-        if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
-            raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
-        _ = self.memory_bytes, self.share_of_parts
-
-    @property
-    def share_of_parts(self) -> slice:
-        """Which of the parts are to be made.
-
-        Raises:
-            ConfigError: `shard` is not I/N with I from 1 to N.
-        """
-        if self.shard is None:
-            return slice(None)
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise ConfigError(f"shard is '{self.shard}', expected I/N with I from 1 to N, such as 2/8")
-        return slice(int(match[1]) - 1, None, int(match[2]))
-
-    @property
-    def memory_bytes(self) -> int:
-        """The memory bound in bytes."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", self.memory)
-        if match is None:
-            raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
-        factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
-        return int(float(match[1]) * factor)
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How a model or a mosaic is scored.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    split: Split = option("test", "Chips to score a model on.")
-    mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
-    batch_size: int = option(4, "Chips per pass through the network.")
-    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
-
-    def __post_init__(self) -> None:
-        _at_least("batch_size", self.batch_size, 1)
-
-
-def _names(text: str | None) -> list[str]:
-    """The entries of a list separated by commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**31:
-        raise ConfigError(f"seed is {seed}, expected 0 to {2**31 - 1}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name} is {value}, expected at least {least}")
