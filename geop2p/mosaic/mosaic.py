@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.blend import Blend
+from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
@@ -41,6 +42,7 @@ class Mosaic:
     Attributes:
         frame: What the result shows of the grid, in pixels of it.
         shown: Grid of the result.
+        engine: What runs the network.
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
@@ -61,6 +63,9 @@ class Mosaic:
         a_column = column_bytes(self.lattice, source, target)
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
+        cost = (self.lattice.network_size / self.lattice.step) ** 2 * self.shown.width * self.shown.height
+        self.engine = choose_engine(translator, config.engine, self._ground is not None, cost)
+        self.translator = with_engine(translator, self.engine)
 
     @property
     def is_exact(self) -> bool:
@@ -88,7 +93,7 @@ class Mosaic:
 
     def rows(
         self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
-    ) -> Iterator[tuple[Array, Mask]]:
+    ) -> Generator[tuple[Array, Mask], None, None]:
         """Predict a window of the grid, some rows at a time from top to bottom; for the arguments see `window`.
 
         The input is read by another thread meanwhile. `bar` is a progress bar, moved by one for each tile.
@@ -125,7 +130,7 @@ class Mosaic:
 
     def _inputs(
         self, ground: Ground, tiles: list[Window], masks: "_Rows", bar: Any
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
+    ) -> Generator[tuple[Window, torch.Tensor], None, None]:
         """Tiles and their network inputs; those without valid ground are left out. `masks` gets the valid pixels."""
         halo, by_row = self.lattice.halo, [list(row) for _, row in groupby(tiles, lambda tile: tile.row_off)]
         windows = [grown(_hull(row), halo) for row in by_row]
@@ -189,6 +194,7 @@ class Mosaic:
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
+        settings |= {"engine": self.engine}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}

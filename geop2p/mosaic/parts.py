@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
                 part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
                 contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
             ):
-                for is_valid in in_order(_in_bands(rows), lambda write=write: _writing(write), 1):
+                for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
                     some_valid |= is_valid
             if not some_valid:
                 path.unlink()
