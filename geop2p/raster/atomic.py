@@ -1,6 +1,7 @@
 """Files that appear whole under their name or not at all."""
 
 import contextlib
+import io
 import json
 import os
 import tempfile
@@ -25,6 +26,13 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({cause}); is the disk full or the folder read-only?") from error
 
 
+def write_all(file: io.RawIOBase, data: bytes | bytearray | memoryview) -> None:
+    """Write all bytes to an unbuffered file, which may take them in parts."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends without error.
@@ -45,6 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary != path:
             _discard(temporary)
+
+
+def discard_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they replaced `path` have left beside it."""
+    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        _discard(temporary)
 
 
 def make_folder(folder: Path) -> None:
