@@ -22,11 +22,13 @@ from geop2p.metrics.blocks import interval
 from geop2p.models import GENERATORS
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
-from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
+from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
+from geop2p.training.feeding import Feed
+from geop2p.training.loop import LOOKING
 from geop2p.training.objectives import masked_cross_entropy, masked_dice
 from geop2p.training.schedule import decay
-from geop2p.training.trainer import LOOKING
 from geop2p.translator import Card, Translator, resolve_device
 
 log = logging.getLogger(__name__)
@@ -142,11 +144,11 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
 
 def _batch(chipset: ChipSet, chips: ChipArrays, rows: Indices, epoch: int | None, stride: int) -> Batch:
     """Imagery and its classes, turned and mirrored where that does not change what is shown; sides fit the network."""
-    found = encode_batch(chips, rows, chipset.source, chipset.target)
+    turns = epoch is not None and not {chipset.source.kind, chipset.target.kind} & LOOKING
+    drawn = Augmentation(SEED, d4=True) if turns else None
+    feed = Feed(chips, chipset.source, chipset.target, torch.device("cpu"), drawn)
+    found = feed.batch(rows, rows, epoch or 0)
     batch = Batch(found.target, found.source, found.valid)
-    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING
-    if epoch is not None and turns:
-        batch = augment(batch, rows, SEED, epoch, 1.0, False, (False, True), d4=True)
     room = -batch.valid.shape[-1] % stride
     return Batch(
         *(torch.nn.functional.pad(side, (0, room, 0, room)) for side in (batch.source, batch.target, batch.valid))
