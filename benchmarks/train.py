@@ -167,11 +167,14 @@ def measure_loading(options: argparse.Namespace, folder: Path) -> dict[str, Any]
         if options.peer:
             jobs[f"peer {name}"] = peer_loading(folder, name == "jitter", options.pairs)
     seconds = medians(jobs, options.rounds, host)
-    result: dict[str, Any] = {name: {"ms": round(1e3 * wall / options.pairs, 3)} for name, (wall, _) in seconds.items()}
-    for name, entry in result.items():
-        theirs = result.get(f"peer {name.split()[1].rstrip(',')}")
+    result: dict[str, Any] = {}
+    for name, taken in seconds.items():
+        wall, core = (1e3 * one / options.pairs for one in taken)
+        result[name] = {"ms": round(wall, 3), "core_ms": round(core, 3)}
+        theirs = seconds.get(f"peer {name.split()[1].rstrip(',')}")
         if theirs and not name.startswith("peer"):
-            entry["over_peer"] = round(theirs["ms"] / entry["ms"], 2)
+            ratios = [round(other / own, 2) for other, own in zip(theirs, taken, strict=True)]
+            result[name] |= {"over_peer": ratios[0], "core_over_peer": ratios[1]}
     return result
 
 

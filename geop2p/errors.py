@@ -20,6 +20,10 @@ class ChipSetError(GeoP2PError):
     """A chip set is missing, damaged, of another format, or cannot be made as asked."""
 
 
+class NoGroundError(ChipSetError, GridMismatchError):
+    """Two layers give no chip: they have no valid ground in common, or no split has room for it."""
+
+
 class CheckpointError(GeoP2PError):
     """A model or checkpoint is missing, damaged, foreign, or of a newer format."""
 

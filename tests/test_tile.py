@@ -73,6 +73,14 @@ def test_class_names_and_colours_travel(pair: tuple[Path, Path], tmp_path: Path)
     with rasterio.open(chip) as dataset:
         assert dataset.colormap(1)[5] == (90, 90, 90, 255)
     assert "<Category>meadow</Category>" in Path(f"{chip}.aux.xml").read_text()
+    Path(f"{pair[0]}.aux.xml").unlink()  # names made up of the codes need no file a chip
+    tile(*pair, tmp_path / "nameless", SMALL)
+    assert [entry.name for entry in ChipSet.open(tmp_path / "nameless").source.classes] == [
+        "class 1",
+        "class 2",
+        "class 5",
+    ]
+    assert not list((tmp_path / "nameless").rglob("*.aux.xml"))
 
 
 def test_two_grids_and_two_crs_meet_on_the_ground(tmp_path: Path) -> None:

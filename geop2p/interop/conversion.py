@@ -5,17 +5,21 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geop2p.config import SPLITS, ChipFormat, TileConfig
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
 from geop2p.tiling.opening import layer_path, reopen, stored_path
 from geop2p.tiling.placing import finish, remove
+from geop2p.tiling.slots import Slots
 from geop2p.tiling.tiler import TileResult, summed_up
 
 CLAIM = "conversion.json"
@@ -63,7 +67,15 @@ def convert(
         chipset.check_finished()
         _restore(chipset, folder, config.layout)
     else:
-        import_chips(origin, folder, config, progress)
+        try:
+            import_chips(origin, folder, config, progress)
+        except OutputError:
+            raise
+        except GeoP2PError:  # nothing of it is of use, and a corrected repeat finds the folder as it was
+            remove(folder)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise
     finish(folder, progress)
     return summed_up(ChipSet.open(folder), start)
 
@@ -99,21 +111,18 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
             _check_layers(done, scene)
         staging = folder / STAGING / scene.id
         staging.mkdir(parents=True)
-        writer, order = module.open_writer(staging, scene.grid, palettes), []
-        writer.resume(0)
-        try:
+        table = index[index["scene"] == scene.id]
+        codes = table["split"].map(SPLITS.index).to_numpy(np.int8)
+        slots = Slots(table["row_off"].to_numpy(), table["col_off"].to_numpy(), codes)
+        with closing(module.open_writer(staging, scene.grid, palettes, slots)) as writer:
             for split in SPLITS:
                 with chipset.reader(split) as reader:
                     for row, entry in enumerate(chipset.entries(split)):
                         if entry.scene == scene.id:
                             writer.add(entry.id, entry.row_off, entry.col_off, reader.read(row))
-                            order.append(entry.id)
-            writer.flush()
-        finally:
-            writer.close()
         so_far = index[index["scene"].isin([known.id for known in scenes[:number]])]
         part = dataclasses.replace(done, counts=count_splits(so_far))
-        module.place(staging, part, index[index["scene"] == scene.id], order)
+        module.place(staging, part, table, slots)
         shutil.rmtree(staging)
     done.save(index)
 

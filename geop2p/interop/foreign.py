@@ -4,24 +4,25 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from tqdm import tqdm
 
-from geop2p.config import SPLITS, KindChoice, TileConfig
+from geop2p.config import SPLITS, KindChoice, Split, TileConfig
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.interop.folders import ForeignChip, Side, find_foreign
-from geop2p.raster.class_table import ClassTable, read_class_table
+from geop2p.interop.folders import ForeignChip, find_foreign
+from geop2p.raster.class_table import read_class_table
 from geop2p.raster.grid import Grid
-from geop2p.raster.kinds import guess_backscatter, guess_kind
-from geop2p.raster.layers import Layer
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.raster.layers import Layer, conclude
+from geop2p.raster.reading import RasterInfo, describe_raster
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, layout_of
 from geop2p.tiling.cutting import Ground, Region
 from geop2p.tiling.placing import settle
 from geop2p.tiling.sides import merged_encoding, with_choices
+from geop2p.tiling.slots import Slots
 from geop2p.tiling.staging import staged_chips
 from geop2p.tiling.survey import Survey
 
@@ -66,10 +67,9 @@ def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool)
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         staging = folder / STAGING / scene.id
         staging.mkdir(parents=True)
-        writer = layout_of(config.layout).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
-        writer.resume(0)
+        slots, palettes = _slots(placed, given), (layers[0].palette, layers[1].palette)
         survey, done = Survey(scene.id, layers, drafts, config, len(placed)), []
-        try:
+        with closing(layout_of(config.layout).open_writer(staging, scene.grid, palettes, slots)) as writer:
             for place, (chip, row, col) in enumerate(tqdm(placed, unit="chip", desc=scene.id, disable=not progress)):
                 ground = _ground(chip, row, col, size, layers)
                 found = survey.examine(place, ground)
@@ -77,12 +77,16 @@ def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool)
                     entry["id"] = chip.name
                     writer.add(chip.name, row, col, ground.chip(row, col))
                 done.append(found)
-            writer.flush()
-        finally:
-            writer.close()
-        staged = staged_chips(scene, config, done)
+        staged = staged_chips(scene, config, done, slots)
         settle(staging, scene, layers, drafts, staged, config, earlier, last=number == len(scenes), given=given or None)
         shutil.rmtree(staging)
+
+
+def _slots(placed: Placed, given: dict[str, Split]) -> Slots:
+    """Chips whose split is given are expected in it, others in one split."""
+    codes = [SPLITS.index(given.get(chip.name, SPLITS[0])) for chip, _, _ in placed]
+    rows, cols = (np.array(offsets, np.int64) for offsets in list(zip(*placed, strict=True))[1:])
+    return Slots(rows, cols, np.array(codes, np.int8))
 
 
 def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple[Layer, Layer]:
@@ -100,34 +104,14 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
         )
     found = []
     for number, kind in enumerate(kinds):
-        values = np.concatenate([pair[number][0] for pair in shown], axis=2)
-        valid = np.concatenate([pair[number][1] for pair in shown], axis=1)
+        sample = tuple(np.concatenate([pair[number][part] for pair in shown], axis=-1) for part in (0, 1))
         files = chips[0].files
-        info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], values)
-        layer = _layer(origin, info, kind, (values, valid), table)
+        info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], sample[0])
+        own = table if kind == "classes" else None
+        layer = conclude(origin, info, kind, own, lambda _, sample=sample: sample)  # type: ignore[misc]
         log.info("%s: %s holds %s: %s", SIDES[number], origin, layer.kind, layer.reason)
         found.append(layer)
     return with_choices((found[0], found[1]), config)
-
-
-def _layer(origin: Path, info: RasterInfo, kind: KindChoice, sample: Side, table: ClassTable | None) -> Layer:
-    """What one side holds."""
-    concluded, reason, backscatter = (kind if kind != "auto" else "image"), "as asked for", Layer.backscatter
-    if kind == "auto":
-        has_palette = bool(info.palette or info.categories)
-        concluded, reason = guess_kind(*sample, has_palette=has_palette, bands=file_bands(info))
-    if concluded == "sar":
-        backscatter, how = guess_backscatter(*sample, file_bands(info))
-        reason = f"{reason}; {how}"
-    own = table if concluded == "classes" else None
-    if own is not None and has_colors(info):
-        own.check_colors()
-    elif concluded == "classes" and (info.count != 1 or np.dtype(info.dtype).kind == "f"):
-        raise ConfigError(
-            f"{origin}: classes need one integer band, found {info.count} of {info.dtype}; give the classes of a map "
-            "in colours with --classes FILE"
-        )
-    return Layer(str(origin), concluded, reason, raster=info, table=own, backscatter=backscatter)
 
 
 def _info(file: Path, values: np.ndarray) -> RasterInfo:
@@ -156,21 +140,21 @@ def _scenes(
     origin: Path, chips: list[ForeignChip], size: int, layers: tuple[Layer, Layer]
 ) -> Iterator[tuple[Scene, Placed]]:
     """The chips of each grid, placed on it; those without ground in a row."""
-    groups: list[tuple[Grid, Placed]] = []
+    groups: list[tuple[Grid, dict[tuple[int, int], ForeignChip]]] = []
     lost = [chip for chip in chips if chip.grid is None]
     for chip in chips:
         if chip.grid is not None:
-            for grid, placed in groups:
+            for grid, there in groups:
                 offset = chip.grid.offset_in(grid)
-                if offset is not None:
-                    placed.append((chip, *offset))
+                if offset is not None and there.setdefault(offset, chip) is chip:  # a turned copy is of another scene
                     break
             else:
-                groups.append((chip.grid, [(chip, 0, 0)]))
+                groups.append((chip.grid, {(0, 0): chip}))
     if lost:
         row = Grid(None, Affine(1, 0, 0, 0, -1, 0), size, size * len(lost))
-        groups.append((row, [(chip, 0, size * number) for number, chip in enumerate(lost)]))
-    for number, (grid, placed) in enumerate(groups, start=1):
+        groups.append((row, {(0, size * number): chip for number, chip in enumerate(lost)}))
+    for number, (grid, there) in enumerate(groups, start=1):
+        placed = [(chip, *offset) for offset, chip in there.items()]
         top, left = min(row for _, row, _ in placed), min(col for _, _, col in placed)
         bottom, right = max(row for _, row, _ in placed) + size, max(col for _, _, col in placed) + size
         corner = grid.transform @ Affine.translation(left, top)

@@ -37,7 +37,9 @@ def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite
     """
     if overwrite:
         for split in SPLITS:
-            shutil.rmtree(folder / split, ignore_errors=True)
+            if (folder / split).is_dir():
+                with writing(folder):
+                    shutil.rmtree(folder / split)
     known = {*SPLITS, *(_table_name(side) for side in SIDES)}
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - known):
         raise ChipSetError(f"{folder}: exists and holds something else than A|B images; give a new folder")

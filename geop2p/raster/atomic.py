@@ -1,6 +1,7 @@
 """Files that appear whole under their name or not at all."""
 
 import contextlib
+import io
 import json
 import os
 import tempfile
@@ -23,6 +24,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         cause = " ".join(str(error).split())
         raise OutputError(f"{path}: cannot be written ({cause}); is the disk full or the folder read-only?") from error
+
+
+def write_all(file: io.RawIOBase, data: bytes | bytearray | memoryview) -> None:
+    """Write all bytes to an unbuffered file, which may take them in parts."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from geop2p.raster.atomic import writing
+from geop2p.raster.atomic import write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env, opened
@@ -20,7 +20,7 @@ from geop2p.raster.writing import write_chip
 
 
 class ChipFiles:
-    """Writes the chips of one side of a scene.
+    """Writes the chips of one side of a scene, one at a time.
 
     Args:
         grid: Where one of them lies; the others differ in position alone.
@@ -40,9 +40,10 @@ class ChipFiles:
             whole = file.read_bytes()
         if len(whole) != offset + blank.nbytes:
             raise RuntimeError(f"GDAL {rasterio.__gdal_version__} puts bytes behind the pixels of a plain GeoTIFF")
-        self._header = bytearray(whole[:offset])
-        self._pack = _pack_matrix if _pack_matrix(grid.transform) in self._header else _pack_tie_point
-        self._place = None if grid.crs is None else self._header.index(self._pack(grid.transform))
+        self._whole = bytearray(whole)
+        self._pixels = np.frombuffer(self._whole, dtype, offset=offset).reshape(blank.shape)
+        self._pack = _pack_matrix if _pack_matrix(grid.transform) in whole[:offset] else _pack_tie_point
+        self._place = None if grid.crs is None else whole.index(self._pack(grid.transform), 0, offset)
 
     def write(self, path: Path, values: Array, valid: Mask, grid: Grid) -> None:
         """Write one chip; one with pixels that are not valid, which needs a mask, is left to GDAL.
@@ -61,10 +62,10 @@ class ChipFiles:
             return
         if self._place is not None:
             position = self._pack(grid.transform)
-            self._header[self._place : self._place + len(position)] = position
-        with writing(path), path.open("wb") as file:
-            file.write(self._header)
-            file.write(np.ascontiguousarray(values).data)
+            self._whole[self._place : self._place + len(position)] = position
+        self._pixels[:] = values
+        with writing(path), path.open("wb", buffering=0) as file:
+            write_all(file, self._whole)
 
 
 def _pack_tie_point(transform: Affine) -> bytes:

@@ -3,13 +3,16 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from geopandas import GeoDataFrame
 from pyproj import CRS
 
 from geop2p.raster.vectors import VectorLayer
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ def drawn(layer: VectorLayer, line_width: float | None, order: Sequence[str]) ->
     return dataclasses.replace(layer, features=features.iloc[np.argsort(above, kind="stable")].reset_index(drop=True))
 
 
-def _widened(features: GeoDataFrame, thin: np.ndarray, width: float) -> GeoDataFrame:
+def _widened(features: "GeoDataFrame", thin: np.ndarray, width: float) -> "GeoDataFrame":
     """Features whose lines and points are polygons of a width in metres, made in the UTM zone of each."""
     shapes = features.geometry.array.copy()
     degrees = features.geometry.to_crs(4326)

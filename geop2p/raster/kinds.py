@@ -41,10 +41,12 @@ def guess_kind(sample: Array, valid: Mask, *, has_palette: bool, bands: Sequence
     units = {band.unit.strip().lower() for band in bands}
     if units == {"db"}:
         return "sar", f"{count} band(s) in dB"
+    is_scaled = any(band.scale != 1 for band in bands)
+    if kind == "u" and count > 1 and not is_scaled:  # whatever the values
+        return "image", what
     low, median, high = np.percentile(_physical(values, bands), [1, 50, 99])
     if count == 1 and len(units) == 1 and units <= set(LENGTHS) and high > low:
         return "elevation", f"one band in {bands[0].unit}"
-    is_scaled = any(band.scale != 1 for band in bands)
     if (kind == "f" or is_scaled) and count <= 4 and -60 <= low < -5 and median < 0 and high <= 30:
         return "sar", f"{count} band(s) between {low:.1f} and {high:.1f}, as backscatter in dB"
     if count == 1 and high - low > LEAST_RELIEF and (kind == "f" or sample.dtype in (np.int16, np.int32)):

@@ -4,7 +4,6 @@ This is the only module that opens rasters for reading.
 """
 
 import contextlib
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +24,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
+NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
 SAMPLE_WINDOWS = 8  # along each axis
@@ -50,6 +50,8 @@ class RasterInfo:
         has_mask: Whether a mask or alpha band says what is valid.
         block: (rows, cols) that the file stores together.
         by_points: Whether only ground control points place it; `grid` is then the one that it is warped to.
+        by_polynomials: Whether only rational polynomials (RPC) place it; `grid` is then that of its pixels.
+        parts: Further files that its pixels or their validity come from: those that a VRT names, masks beside it.
     """
 
     path: str
@@ -67,6 +69,8 @@ class RasterInfo:
     has_mask: bool
     block: tuple[int, int]
     by_points: bool = False
+    by_polynomials: bool = False
+    parts: tuple[str, ...] = ()
 
 
 def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
@@ -138,6 +142,8 @@ def describe_raster(path: str | Path) -> RasterInfo:
             has_mask=MaskFlags.per_dataset in flags,
             block=tuple(dataset.block_shapes[data[0] - 1]),
             by_points=control_points(dataset) is not None,
+            by_polynomials=dataset.crs is None and dataset.rpcs is not None,
+            parts=tuple(name for name in dataset.files if name != str(path) and not name.endswith(NOT_PIXELS)),
         )
 
 
@@ -151,22 +157,6 @@ def read_categories(path: str | Path) -> dict[int, str]:
     except ElementTree.ParseError as error:
         raise RasterError(f"{sidecar}: not valid XML ({error}); delete or repair it") from error
     return {value: name.text.strip() for value, name in enumerate(names) if name.text and name.text.strip()}
-
-
-def fingerprint(path: str | Path) -> dict[str, Any]:
-    """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
-
-    Names that are no local file (URLs, `/vsi…`) have only their name.
-    """
-    file = Path(path)
-    if not file.is_file():
-        return {"name": str(path)}
-    size, digest = file.stat().st_size, hashlib.sha256()
-    with file.open("rb") as stream:
-        digest.update(stream.read(2**20))
-        stream.seek(max(0, size - 2**20))
-        digest.update(stream.read())
-    return {"size": size, "sha256_ends": digest.hexdigest()}
 
 
 def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:

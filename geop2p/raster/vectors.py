@@ -3,11 +3,9 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
-import pyogrio
 import shapely
 from rasterio.features import rasterize
 from rasterio.windows import Window
@@ -15,6 +13,9 @@ from rasterio.windows import Window
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
 from geop2p.raster.grid import Grid
+
+if TYPE_CHECKING:  # a quarter of a second that only vector layers need
+    import geopandas
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
 BACKGROUND = 1  # class of the ground that no feature covers; 0 is left for no data
@@ -28,6 +29,12 @@ def is_vector(path: str | Path) -> bool:
     return str(path).lower().endswith(VECTOR_SUFFIXES)
 
 
+def vector_parts(path: str | Path) -> list[str]:
+    """The further files of a shapefile that hold its attributes and CRS."""
+    beside = (Path(path).with_suffix(suffix) for suffix in (".dbf", ".prj"))
+    return [str(file) for file in beside if str(path).lower().endswith(".shp") and file.is_file()]
+
+
 @dataclass(frozen=True)
 class VectorLayer:
     """Features and the class of each.
@@ -39,7 +46,7 @@ class VectorLayer:
     """
 
     path: str
-    features: geopandas.GeoDataFrame
+    features: "geopandas.GeoDataFrame"
     classes: tuple[MapClass, ...]
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
@@ -59,6 +66,8 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     Raises:
         RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
     """
+    import geopandas
+
     features = _read_features(path)
     if field is not None and field not in features.columns:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
@@ -80,8 +89,11 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     return VectorLayer(str(path), kept, tuple(classes))
 
 
-def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
+def _read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     """All features of a layer that have a geometry."""
+    import geopandas
+    import pyogrio
+
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise RasterError(f"{path}: no such file")
     try:
@@ -98,7 +110,7 @@ def _read_features(path: str | Path) -> geopandas.GeoDataFrame:
     return features
 
 
-def read_polygons(path: str | Path) -> geopandas.GeoDataFrame:
+def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
     """The polygons of a vector layer with their attributes.
 
     Raises:

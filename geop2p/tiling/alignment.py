@@ -70,16 +70,15 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float3
     Boundaries for classes; else the gradient, each band scaled by its own mean so that none outweighs the others.
     """
     if is_classes:
-        planes = (values[:1] == np.unique(values[0][valid])[:, None, None]).astype(np.float32)
+        planes = [np.equal(values[0], code).astype(np.float32) for code in np.unique(values[0][valid])]
     else:
-        wide = np.where(valid, values, 0).astype(np.float64)
-        peaks = np.abs(wide).max(axis=(1, 2), keepdims=True)
-        planes = (wide / np.where(peaks > 0, peaks, 1)).astype(np.float32)
+        known = values if valid.all() else np.where(valid, values, 0)
+        peaks = [max(float(plane.max()), -float(plane.min())) or 1.0 for plane in known]
+        planes = [np.asarray(plane / np.float32(peak), np.float32) for plane, peak in zip(known, peaks, strict=True)]
     strength = np.zeros(valid.shape, np.float32)
     for plane in planes:
-        down, across = np.gradient(plane)
-        gradient = np.hypot(down, across)
-        strength += gradient / (gradient[valid].mean() or 1.0) if valid.any() else 0.0
+        gradient = _gradient(plane)
+        strength += gradient / (float(gradient[valid].mean()) or 1.0) if valid.any() else 0.0
     whole = valid.copy()
     for axis in (0, 1):
         for step in (-1, 1):
@@ -88,6 +87,17 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float3
     taper = np.hanning(valid.shape[0] + 2)[1:-1, None] * np.hanning(valid.shape[1] + 2)[1:-1]
     tapered: npt.NDArray[np.float32] = (centred * taper).astype(np.float32)
     return tapered
+
+
+def _gradient(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Strength of the gradient by central differences; 0 along the border, where the taper hides it."""
+    down, across = plane[2:, 1:-1] - plane[:-2, 1:-1], plane[1:-1, 2:] - plane[1:-1, :-2]
+    down *= down
+    across *= across
+    down += across
+    strength = np.zeros_like(plane)
+    np.sqrt(down, out=strength[1:-1, 1:-1])
+    return strength
 
 
 def _near_zero(shape: tuple[int, ...]) -> Mask:

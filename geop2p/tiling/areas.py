@@ -1,8 +1,9 @@
 """Polygons that say the split of the ground inside them."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import shapely
-from geopandas import GeoDataFrame
 
 from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError
@@ -10,8 +11,11 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.blocks import FREE, Codes
 
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
-def read_areas(config: TileConfig, grid: Grid) -> GeoDataFrame:
+
+def read_areas(config: TileConfig, grid: Grid) -> "GeoDataFrame":
     """The polygons of the area of interest that lie over a grid, in its CRS, with the column `split`.
 
     Raises:
@@ -19,6 +23,8 @@ def read_areas(config: TileConfig, grid: Grid) -> GeoDataFrame:
             the grid.
         RasterError: The layer is missing or holds no polygons.
     """
+    from geopandas import GeoDataFrame
+
     assert config.aoi is not None
     areas, field = read_polygons(config.aoi), config.split_field
     if field not in areas.columns:
@@ -37,7 +43,7 @@ def read_areas(config: TileConfig, grid: Grid) -> GeoDataFrame:
     return here
 
 
-def codes_on(areas: GeoDataFrame, table: GeoDataFrame) -> Codes:
+def codes_on(areas: "GeoDataFrame", table: "GeoDataFrame") -> Codes:
     """The split whose polygons every chip lies on, as its place in `SPLITS`.
 
     Ground outside the polygons is not valid, so a chip at the outer edge of a polygon is a chip of that polygon's

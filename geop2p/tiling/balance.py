@@ -1,23 +1,27 @@
 """Weights of chips, so that rare classes are drawn oftener."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from geopandas import GeoDataFrame
 
 from geop2p.tiling.index import share_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from geopandas import GeoDataFrame
 
 TEMPER = 0.5  # 0: all chips alike, 1: every class equally often
 MOST_WEIGHT = 10.0  # times the mean; a chip all of a very rare class would fill the epoch
 
 
-def with_weights(index: GeoDataFrame) -> GeoDataFrame:
+def with_weights(index: "GeoDataFrame") -> "GeoDataFrame":
     """The index with the column `weight` before its geometry."""
     columns = [name for name in index.columns if name not in ("weight", "geometry")]
     return index.assign(weight=chip_weights(index))[[*columns, "weight", "geometry"]]
 
 
-def chip_weights(index: pd.DataFrame) -> npt.NDArray[np.float64]:
+def chip_weights(index: "pd.DataFrame") -> npt.NDArray[np.float64]:
     """How often a chip is to be drawn: mean 1 over the training chips, 1 for all others.
 
     A pixel of class c weighs 1 / sqrt(f_c), with f_c the share of the class on the valid ground of all training
@@ -38,7 +42,7 @@ def chip_weights(index: pd.DataFrame) -> npt.NDArray[np.float64]:
     return weights
 
 
-def _side_weights(train: pd.DataFrame, side: str) -> npt.NDArray[np.float64] | None:
+def _side_weights(train: "pd.DataFrame", side: str) -> npt.NDArray[np.float64] | None:
     """Weight of every training chip by the classes of one side, mean 1; None if it has none."""
     columns = [name for name in share_columns(train.columns) if name.startswith(side)]
     shares = train[columns].to_numpy(float)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import geopandas
 
     from geop2p.raster.grid import Grid
+    from geop2p.tiling.slots import Slots
 
 FORMAT = 2
 DESCRIPTION = "chipset.json"
@@ -251,16 +252,10 @@ class ChipSet:
 
 
 class Writer(Protocol):
-    """Stages the chips of a scene, in an order that a repeated run repeats."""
-
-    def resume(self, chips: int) -> None:
-        """Begin, after so many chips that an interrupted run has staged."""
+    """Stages chips of a scene; several may do so at the same time, and after a kill some are staged again."""
 
     def add(self, name: str, row: int, col: int, chip: Chip) -> None:
-        """Stage the chip at a place of the scene's grid."""
-
-    def flush(self) -> None:
-        """Leave nothing that was added in the memory of this process."""
+        """Stage the chip at a place of the scene's grid, so that a kill of this process does not lose it."""
 
     def close(self) -> None:
         """Let go of files, also after an error."""
@@ -272,17 +267,17 @@ class Layout(Protocol):
     def open_split(self, chipset: ChipSet, split: Split) -> AbstractContextManager[SplitReader]:
         """Open the chips of a split."""
 
-    def open_writer(self, staging: Path, grid: "Grid", palettes: tuple[Palette, Palette]) -> Writer:
-        """Begin to stage the chips of a scene that has a grid."""
+    def open_writer(self, staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], slots: "Slots") -> Writer:
+        """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
 
-    def place(self, staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
+    def place(self, staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
         """Put staged chips where they belong; repeated after a kill it ends in the same.
 
         Args:
             staging: Folder of the writer.
             chipset: That they become part of; its folder and encodings.
             table: The scene's part of the index, with the column split.
-            order: Names of all staged chips in the order in which they were added.
+            slots: That the writers were given.
         """
 
 

@@ -34,6 +34,9 @@ class Region:
     cols: tuple[int, ...]
     size: int
 
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
     @property
     def window(self) -> Window:
         """The pixels that they cover."""

@@ -1,13 +1,14 @@
 """Layout `geotiff`: a file a chip and side, which opens in QGIS."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas
+import numpy as np
 from rasterio.windows import Window
 
-from geop2p.config import Split
+from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import make_folder, writing
 from geop2p.raster.chipfile import ChipFiles
@@ -16,6 +17,11 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import read_whole
 from geop2p.raster.writing import categories_text
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from geop2p.tiling.slots import Slots
 
 
 class _Reader:
@@ -41,13 +47,14 @@ class _Reader:
 
 
 class _Writer:
-    def __init__(self, staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> None:
-        self._staging, self._grid, self._palettes = staging, grid, palettes
-        self._files: list[ChipFiles] = []
+    """Writes every chip into a folder of the split that it is expected in."""
 
-    def resume(self, chips: int) -> None:
+    def __init__(self, staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> None:
+        self._staging, self._grid, self._palettes, self._slots = staging, grid, palettes, slots
+        self._files: list[ChipFiles] = []
         for side in SIDES:
-            make_folder(self._staging / side)
+            for code in slots.codes:
+                make_folder(_staged(staging, side, code))
 
     def add(self, name: str, row: int, col: int, chip: Chip) -> None:
         sides = (chip.source, chip.target)
@@ -57,14 +64,17 @@ class _Writer:
                 ChipFiles(grid, len(values), values.dtype.name, palette)
                 for values, palette in zip(sides, self._palettes, strict=True)
             ]
+        code = self._slots.find(np.array([row]), np.array([col]))[0][0]
         for side, files, values in zip(SIDES, self._files, sides, strict=True):
-            files.write(self._staging / side / f"{name}.tif", values, chip.valid, grid)
-
-    def flush(self) -> None:
-        pass
+            files.write(_staged(self._staging, side, code) / f"{name}.tif", values, chip.valid, grid)
 
     def close(self) -> None:
         pass
+
+
+def _staged(staging: Path, side: str, code: int) -> Path:
+    """Folder in which the chips expected in a split, by its place in `SPLITS`, are staged."""
+    return staging / side / str(code)
 
 
 def chip_path(folder: Path, side: str, split: str, name: str) -> Path:
@@ -78,21 +88,36 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
     """See `Layout`."""
-    return _Writer(staging, grid, palettes)
+    return _Writer(staging, grid, palettes, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame, order: list[str]) -> None:
-    """See `Layout`: chips are moved, class names are written beside them."""
-    for side in SIDES:
-        names = categories_text(chipset.encoding(side))
-        for split in sorted(set(table["split"])):
-            make_folder(chipset.folder / side / split)
-        for name, split in zip(table["id"], table["split"], strict=True):
-            staged, file = staging / side / f"{name}.tif", chip_path(chipset.folder, side, split, name)
-            with writing(file):
-                if staged.exists():  # else an interrupted run has moved it already
-                    staged.replace(file)
-                if names:
-                    Path(f"{file}.aux.xml").write_text(names, encoding="utf-8")
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+    """See `Layout`: chips are moved, as a folder where it holds a whole new split, and class names written beside."""
+    for split in SPLITS:
+        own = table[table["split"] == split]
+        codes, _ = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+        for side in SIDES if len(own) else ():
+            folder, staged = chipset.folder / side / split, _staged(staging, side, codes[0])
+            if not folder.exists() and len(set(codes)) == 1 and len(list(staged.iterdir())) == len(own):
+                make_folder(folder.parent)
+                with writing(folder):
+                    staged.replace(folder)
+            else:
+                _move(staging, side, zip(own["id"], codes, strict=True), folder)
+            encoding = chipset.encoding(side)
+            if any(entry.is_named for entry in encoding.classes):
+                with writing(folder):
+                    for name in own["id"]:
+                        (folder / f"{name}.tif.aux.xml").write_text(categories_text(encoding), encoding="utf-8")
+
+
+def _move(staging: Path, side: str, chips: Iterable[tuple[str, int]], folder: Path) -> None:
+    """Move staged chips, unless an interrupted run has done so."""
+    make_folder(folder)
+    with writing(folder):
+        for name, code in chips:
+            staged = _staged(staging, side, code) / f"{name}.tif"
+            if staged.exists():
+                staged.replace(folder / staged.name)

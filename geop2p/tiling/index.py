@@ -4,25 +4,26 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-import geopandas
 import numpy as np
-import pandas as pd
-import pyogrio
+import shapely
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.raster.encoding import Array, Mask
 
+if TYPE_CHECKING:
+    import geopandas
+
 INDEX_STYLE = "index.qml"
 LAYER = "chips"
 SPLIT_COLORS: dict[Split, tuple[int, int, int]] = {"train": (31, 120, 180), "val": (255, 127, 0), "test": (227, 26, 28)}
 
 
-def write_index(file: Path, index: geopandas.GeoDataFrame) -> None:
+def write_index(file: Path, index: "geopandas.GeoDataFrame") -> None:
     """Write the index, atomically, and beside it the style that QGIS opens it with.
 
     The style is a file and not a table of the GeoPackage: readers that are not told a layer's name stay quiet.
@@ -45,7 +46,7 @@ def class_shares(side: str, codes: Array, valid: Mask, likely: Iterable[int] = (
         valid: (rows, cols), some true.
         likely: Values that are probably all there are: to count a few is several times faster than to find them.
     """
-    found = codes if valid.all() else codes[valid]
+    found = np.ascontiguousarray(codes) if valid.all() else codes[valid]
     counted = {int(value): int(np.count_nonzero(found == value)) for value in likely}
     if sum(counted.values()) != found.size:
         if found.dtype in (np.uint8, np.uint16):
@@ -63,10 +64,12 @@ def share_columns(table: Iterable[Any]) -> list[str]:
     return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
 
 
-def joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def joined(fixed: "geopandas.GeoDataFrame", table: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
     """One index of earlier and new chips, in their common CRS or EPSG:4326, or in pixels without CRS."""
+    import pandas as pd
+
     if len(fixed) and fixed.crs != table.crs:
-        fixed, table = fixed.to_crs(4326), table.to_crs(4326)
+        fixed, table = _in_degrees(fixed), _in_degrees(table)
     both = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
     shares = sorted(share_columns(both.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
     shift = ["shift_rows", "shift_cols", "shift_confidence"]
@@ -74,12 +77,27 @@ def joined(fixed: geopandas.GeoDataFrame, table: geopandas.GeoDataFrame) -> geop
     return both.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
 
 
-def read_index(file: Path) -> geopandas.GeoDataFrame:
+def _in_degrees(table: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+    """A table in EPSG:4326; footprints across the dateline have a part on either side of it."""
+    table = table.to_crs(4326)
+    shapes = table.geometry.to_numpy().copy()
+    left, _, right, _ = shapely.bounds(shapes).T
+    for place in np.flatnonzero((right - left > 180) & (shapely.get_num_geometries(shapes) == 1)):
+        ring = shapely.transform(shapes[place], lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+        east, west = ring.intersection(shapely.box(0, -90, 180, 90)), ring.intersection(shapely.box(180, -90, 360, 90))
+        shapes[place] = shapely.union_all([east, shapely.transform(west, lambda xy: xy - (360, 0))])
+    return table.set_geometry(shapes, crs=table.crs)
+
+
+def read_index(file: Path) -> "geopandas.GeoDataFrame":
     """Read an index.
 
     Raises:
         ChipSetError: It is missing or damaged.
     """
+    import geopandas
+    import pyogrio
+
     try:
         table = geopandas.read_file(file, layer=LAYER)
     except pyogrio.errors.DataSourceError as error:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import KindChoice, TileConfig
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.raster.class_table import ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.layers import Layer, open_layer
-from geop2p.raster.reading import fingerprint, read_sample
+from geop2p.raster.reading import read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
 
@@ -35,9 +36,10 @@ def open_pair(
     kinds = asked if earlier is None else {side: _known_kind(earlier, side, kind) for side, kind in asked.items()}
     fields = {"source": config.source_field, "target": config.target_field}
     table = None if config.classes is None else read_class_table(config.classes)
+    mapped = [] if table is None else _mapped_sides(kinds, asked, table, earlier)
     layers = {}
     for side, path in zip(SIDES, (source, target), strict=True):
-        own = table if kinds[side] == "classes" else None
+        own = table if side in mapped else None
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
         if kinds[side] != asked[side]:
             layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
@@ -45,6 +47,9 @@ def open_pair(
     if table is not None and not any(layer.table for layer in layers.values()):
         side = _mapped_side(layers, kinds, table)
         layers[side] = open_layer(layers[side].path, "classes", table=table)
+    if earlier is not None:
+        for side, layer in layers.items():
+            _check_radar(layer, side, asked[side])
     layers = {side: _drawn(layer, config) for side, layer in layers.items()}
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
@@ -101,8 +106,14 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
         name: chipset.settings[name] for name in ("ignore_class", "pixel_grid", *ENCODING_CHOICES)
     }
     config = TileConfig(**settings | scene.options | files)
+    for path in paths.values():
+        if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+            raise RasterError(
+                f"{path}: no such file, from which scene '{scene.id}' of {chipset.folder} is read; if the layers lie "
+                "elsewhere now, repeat the tile command with their new names and the same settings"
+            )
     layers = open_pair(paths["source"], paths["target"], config, chipset)
-    found = {side: fingerprint(path) for side, path in paths.items()}
+    found = {side: layer.fingerprint for side, layer in zip(SIDES, layers, strict=True)}
     options = reading_options(layers, config) | {"split_field": scene.options["split_field"]}  # moves no pixel
     if found != scene.fingerprint or options != scene.options:
         raise ChipSetError(
@@ -121,6 +132,24 @@ def _known_classes(earlier: ChipSet | None, side: str) -> tuple[MapClass, ...]:
     return () if earlier is None else (*earlier.encoding(side).classes, *earlier.encoding(side).ignored)
 
 
+def _mapped_sides(
+    kinds: dict[str, KindChoice], asked: dict[str, KindChoice], table: ClassTable, earlier: ChipSet | None
+) -> list[str]:
+    """The sides that a table of classes is for, as far as the settings and the chip set say it.
+
+    Where both sides of a chip set hold classes, it is for the one whose classes have its names.
+    """
+    sides = [side for side in SIDES if kinds[side] == "classes"]
+    if earlier is None or len(sides) < len(SIDES):
+        return sides
+    known = {side: {entry.value: entry.name for entry in _known_classes(earlier, side)} for side in SIDES}
+    shared = {side: [entry for entry in table.classes if entry.value in known[side]] for side in SIDES}
+    fitting = [
+        side for side in SIDES if shared[side] and all(known[side][entry.value] == entry.name for entry in shared[side])
+    ]
+    return fitting or [side for side in SIDES if asked[side] == "classes"] or sides
+
+
 def _mapped_side(layers: dict[str, Layer], kinds: dict[str, KindChoice], table: ClassTable) -> str:
     """The one side that the table of classes can be meant for.
 
@@ -135,6 +164,21 @@ def _mapped_side(layers: dict[str, Layer], kinds: dict[str, KindChoice], table: 
     raise ConfigError(
         f"{table.path}: {found}; say which one it is for with --source-kind classes or --target-kind classes"
     )
+
+
+def _check_radar(layer: Layer, side: str, asked: KindChoice) -> None:
+    """Refuse what seems to be radar in dB beside images, unless it is said to be an image.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if asked == "auto" and layer.kind == "image" and layer.raster is not None and layer.raster.dtype.startswith("f"):
+        alone = open_layer(layer.path)
+        if alone.kind == "sar":
+            raise ConfigError(
+                f"{layer.path}: seems to be radar in dB ({alone.reason}), the chip set's {side} holds images; convert "
+                f"it, or say --{side}-kind image if it is one"
+            )
 
 
 def _drawn(layer: Layer, config: TileConfig) -> Layer:

@@ -4,11 +4,14 @@ A million chips are seven files. numpy alone reads them.
 """
 
 import errno
+import math
 import os
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,7 +20,7 @@ from tqdm import tqdm
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import replacing, writing
+from geop2p.raster.atomic import replacing, write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     import geopandas
 
     from geop2p.raster.grid import Grid
+    from geop2p.tiling.slots import Integers, Slots
 
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
@@ -129,41 +133,36 @@ class _Reader:
 
 
 class _Writer:
-    """Appends chips to one file a side; they are sorted into splits when these are known."""
+    """Writes every chip where it is expected in the array of its split."""
 
-    def __init__(self, staging: Path) -> None:
-        self._paths = [_staged(staging, name) for name in ARRAYS]
-        self._files: list[BinaryIO] = []
-        self._kept: int | None = 0
-
-    def resume(self, chips: int) -> None:
-        self._kept = chips
-        for path in self._paths:
-            with writing(path):
-                self._files.append(path.open("r+b" if path.exists() else "w+b"))
+    def __init__(self, staging: Path, slots: "Slots") -> None:
+        self._staging, self._slots = staging, slots
+        self._files: dict[Path, FileIO] = {}
 
     def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+        (code,), (rank,) = self._slots.find(np.array([row]), np.array([col]))
         arrays = (chip.source, chip.target, np.packbits(chip.valid, axis=-1))
-        for path, file, array in zip(self._paths, self._files, arrays, strict=True):
+        for part, array in zip(ARRAYS, arrays, strict=True):
+            path = _staged(self._staging, code, part)
             with writing(path):
-                if self._kept is not None:
-                    file.seek(self._kept * array.nbytes)
-                    file.truncate()
-                file.write(np.ascontiguousarray(array).data)
-        self._kept = None
-
-    def flush(self) -> None:
-        for path, file in zip(self._paths, self._files, strict=True):
-            with writing(path):
-                file.flush()
+                if path not in self._files:
+                    self._files[path] = FileIO(path, "r+", opener=_made)
+                self._files[path].seek(HEADER + int(rank) * array.nbytes)
+                write_all(self._files[path], np.ascontiguousarray(array).data)
 
     def close(self) -> None:
-        for file in self._files:
+        for file in self._files.values():
             file.close()
 
 
-def _staged(staging: Path, name: str) -> Path:
-    return staging / f"{name}.raw"
+def _made(path: str, flags: int) -> int:
+    """Open a file, which is made if it is missing and kept if another thread has just made it."""
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _staged(staging: Path, code: int, name: str) -> Path:
+    """Where chips expected in a split, by its place in `SPLITS`, are staged."""
+    return staging / f"{code}_{name}.npy"
 
 
 @contextmanager
@@ -172,39 +171,65 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
     """See `Layout`; the colours stand in the description."""
-    return _Writer(staging)
+    return _Writer(staging, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", order: list[str]) -> None:
-    """See `Layout`: staged chips are copied behind those of earlier scenes, split by split."""
-    positions = {name: position for position, name in enumerate(order)}
-    wanted = {split: [positions[name] for name in table.loc[table["split"] == split, "id"]] for split in SPLITS}
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+    """See `Layout`: chips that were all expected where they belong are renamed, others copied, split by split."""
+    wanted, codes = {}, Counter[int]()
+    for split in SPLITS:
+        own = table[table["split"] == split]
+        if len(own):
+            wanted[split] = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+            codes.update(np.unique(wanted[split][0]).tolist())
 
-    def append(split: Split, name: str) -> None:
-        path = array_path(chipset.folder, split, name)
-        with writing(path), _staged(staging, name).open("rb") as staged:
-            _append(path, chipset.counts[split], *_form(chipset, name), staged, wanted[split])
+    def fill(split: Split, name: str) -> None:
+        path, (files, ranks) = array_path(chipset.folder, split, name), wanted[split]
+        shape, dtype = _form(chipset, name)
+        end = (chipset.counts[split], *shape)
+        as_expected = len(ranks) == end[0] and bool((ranks == np.arange(len(ranks))).all())
+        with writing(path):
+            if as_expected and len(np.unique(files)) == 1 and codes[files[0]] == 1:
+                _move(_staged(staging, files[0], name), path, end, dtype)
+            else:
+                _append(path, end, dtype, lambda code: _staged(staging, code, name), files, ranks)
 
     with ThreadPoolExecutor(COPIES) as pool:
-        jobs = [pool.submit(append, split, name) for split in SPLITS if wanted[split] for name in ARRAYS]
+        jobs = [pool.submit(fill, split, name) for split in wanted for name in ARRAYS]
     for job in jobs:
         job.result()
 
 
+def _move(staged: Path, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Make a staged file the array, unless an interrupted run has done so."""
+    if staged.exists():
+        with staged.open("r+b") as file:
+            file.write(_header(shape, dtype))
+            file.truncate(HEADER + math.prod(shape) * dtype.itemsize)
+        staged.replace(path)
+
+
 def _append(
-    path: Path, count: int, shape: tuple[int, ...], dtype: np.dtype[Any], staged: BinaryIO, wanted: list[int]
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    staged: Callable[[int], Path],
+    files: "Integers",
+    ranks: "Integers",
 ) -> None:
-    """Copy staged chips behind the first `count - len(wanted)` of an array, which has `count` afterwards."""
-    chip = int(np.prod(shape)) * dtype.itemsize
-    with path.open("r+b" if path.exists() else "w+b", buffering=0) as file:
-        file.seek(HEADER + (count - len(wanted)) * chip)
+    """Copy staged chips, by file and rank in it, to the end of an array that has a shape afterwards."""
+    chip = math.prod(shape[1:]) * dtype.itemsize
+    with ExitStack() as stack:
+        sources = {code: stack.enter_context(staged(code).open("rb")) for code in np.unique(files).tolist()}
+        file = stack.enter_context(path.open("r+b" if path.exists() else "w+b", buffering=0))
+        file.seek(HEADER + (shape[0] - len(ranks)) * chip)
         file.truncate()
-        for first, end in _runs(wanted, max(1, COPIED_AT_ONCE // chip)):
-            _copy(staged, first * chip, file, (end - first) * chip)
+        for code, first, end in _runs(files, ranks, max(1, COPIED_AT_ONCE // chip)):
+            _copy(sources[code], HEADER + first * chip, file, (end - first) * chip)
         file.seek(0)
-        file.write(_header((count, *shape), dtype))
+        file.write(_header(shape, dtype))
 
 
 def _copy(source: BinaryIO, offset: int, target: BinaryIO, length: int) -> None:
@@ -222,15 +247,13 @@ def _copy(source: BinaryIO, offset: int, target: BinaryIO, length: int) -> None:
         offset, length = offset + done, length - done
 
 
-def _runs(positions: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """Positions as ranges (first, end) of neighbours, each of at most so many."""
-    first = end = positions[0]
-    for position in positions:
-        if position != end or end - first == most:
-            yield first, end
-            first = position
-        end = position + 1
-    yield first, end
+def _runs(files: "Integers", ranks: "Integers", most: int) -> Iterator[tuple[int, int, int]]:
+    """Chips as ranges (file, first, end) of neighbours, each of at most so many."""
+    breaks = (np.diff(files) != 0) | (np.diff(ranks) != 1)
+    for run in np.split(np.arange(len(ranks)), np.flatnonzero(breaks) + 1):
+        for start in range(run[0], run[-1] + 1, most):
+            first = int(ranks[start])
+            yield int(files[start]), first, first + min(most, run[-1] + 1 - start)
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

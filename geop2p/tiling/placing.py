@@ -5,12 +5,10 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import geopandas
+from typing import TYPE_CHECKING, Any
 
 from geop2p.config import SPLITS, Split, TileConfig
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.raster.atomic import writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
@@ -22,6 +20,9 @@ from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
+
+if TYPE_CHECKING:
+    import geopandas
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,10 @@ def settle(
         table, lost = staged.table.assign(split=staged.table["id"].map(given), block=blocks), {}
     if table.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in (staged.dropped | lost).items() if count)
-        raise ChipSetError(f"{scene.id}: no chip is left ({reasons}); change the split, the buffer, or size and stride")
+        raise NoGroundError(
+            f"{scene.id}: no chip is left ({reasons}); change the split, the buffer, or size and stride"
+        )
     index = with_weights(joined(fixed, table))
-    if last and given is None:
-        _check_splits(count_splits(index), scene, config)
     encodings = tuple(
         with_observed_classes(draft, layer, index, side)
         for side, draft, layer in zip(SIDES, drafts, layers, strict=True)
@@ -83,7 +84,9 @@ def settle(
         target=encodings[1],
         counts=count_splits(index),
     )
-    layout_of(config.layout).place(staging, chipset, table, staged.order)
+    if last and given is None:
+        check_splits(chipset, config)
+    layout_of(config.layout).place(staging, chipset, table, staged.slots)
     chipset.save(index)
 
 
@@ -103,7 +106,7 @@ def finish(folder: Path, progress: bool) -> None:
             shutil.rmtree(folder / STAGING)
 
 
-def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
+def _warn_of_missing(chipset: ChipSet, index: "geopandas.GeoDataFrame") -> None:
     """Name the classes that no training chip holds: the model cannot learn them."""
     train = index[index["split"] == "train"]
     for side in SIDES:
@@ -114,12 +117,17 @@ def _warn_of_missing(chipset: ChipSet, index: geopandas.GeoDataFrame) -> None:
             log.warning("no training chip holds the %s class %s", side, ", ".join(missing))
 
 
-def _check_splits(counts: dict[str, int], scene: Scene, config: TileConfig) -> None:
-    """Refuse a block split that leaves a split without chips."""
+def check_splits(chipset: ChipSet, config: TileConfig) -> None:
+    """Refuse a block split that leaves a split without chips.
+
+    Raises:
+        ChipSetError: It does.
+    """
     if config.split_by in ("file", "scene", "polygon"):  # as somebody drew them, or filled scene by scene
         return
-    empty = [split for split in SPLITS if config.split_shares[split] > 0 and not counts[split]]
+    empty = [split for split in SPLITS if config.split_shares[split] > 0 and not chipset.counts[split]]
     if empty:
+        scene = chipset.scenes[-1]
         smaller = max(16, config.size // 2)
         raise ChipSetError(
             f"{scene.id}: no chip is left for {' and '.join(empty)} ({scene.grid.width}x{scene.grid.height} pixels, "

@@ -33,7 +33,7 @@ def write_preview(chipset: ChipSet) -> None:
                 row[:height, place * (width + GAP) : place * (width + GAP) + width] = pair
             rows.append(row)
     with replacing(chipset.folder / PREVIEW) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary)
+        Image.fromarray(np.concatenate(rows)).save(temporary, compress_level=1)  # a third larger, much faster
 
 
 def _pair(chipset: ChipSet, split: Split, chip: Chip) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import TileConfig
-from geop2p.errors import ConfigError, GridMismatchError, RasterError
+from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.grid import Grid, covering
 from geop2p.raster.layers import Layer
 from geop2p.tiling.chips import SIDES, ChipSet
@@ -90,6 +90,12 @@ def _check_crs(layers: tuple[Layer, Layer]) -> None:
             _ = layer.grid.pixel_size if layer.grid is not None else None
         except RasterError as error:
             raise RasterError(f"{layer.path}: {error}") from error
+    for layer in layers:
+        if layer.raster is not None and layer.raster.by_polynomials:
+            raise RasterError(
+                f"{layer.path}: only rational polynomials (RPC) place it, and they need heights; warp it first: "
+                "gdalwarp -rpc -to RPC_DEM=heights.tif -t_srs EPSG:CODE"
+            )
     bare = [layer for layer in layers if layer.grid is not None and layer.grid.crs is None]
     if not bare:
         return
@@ -144,7 +150,7 @@ def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
     shared = min(min(ours[2], right) - max(ours[0], left), min(ours[3], top) - max(ours[1], bottom))
     if shared < 0 or (shared == 0 and other.vector is None):  # a straight line has no height
         name = grid.crs.to_string() if grid.crs else "pixels"
-        raise GridMismatchError(
+        raise NoGroundError(
             f"no common ground in {name}: {base.path} covers {_extent(ours)}, {other.path} covers {_extent(bounds)}; "
             "check the CRS of both"
         )

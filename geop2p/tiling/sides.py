@@ -1,8 +1,8 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import geopandas
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
@@ -14,6 +14,9 @@ from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.index import share_columns
+
+if TYPE_CHECKING:
+    import geopandas
 
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
@@ -71,7 +74,7 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
 
 
-def with_observed_classes(draft: Encoding, layer: Layer, index: geopandas.GeoDataFrame, side: str) -> Encoding:
+def with_observed_classes(draft: Encoding, layer: Layer, index: "geopandas.GeoDataFrame", side: str) -> Encoding:
     """The encoding with every class that a training chip holds, in order of the codes."""
     if not draft.is_classes:
         return draft

@@ -5,17 +5,21 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import shapely
-from geopandas import GeoDataFrame
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
 from geop2p.tiling.areas import codes_on, read_areas
-from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, assign_with_classes, block_side, lacking
+from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
 from geop2p.tiling.chips import Scene
 from geop2p.tiling.index import share_columns
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 NEAR_SPLIT = "near another split"
 NEAR_SCENE = "near another split of an earlier scene"
@@ -53,7 +57,7 @@ def read_split_file(path: Path) -> dict[str, Split]:
     return result
 
 
-def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: float) -> Mask:
+def near(chips: "GeoDataFrame", others: "GeoDataFrame", distance: float, pixel: float) -> Mask:
     """Which chips share ground with others or come nearer to them than a distance.
 
     Args:
@@ -76,7 +80,7 @@ def near(chips: GeoDataFrame, others: GeoDataFrame, distance: float, pixel: floa
     return result
 
 
-def find_leaks(index: GeoDataFrame, buffer: float, pixel: float) -> Mask:
+def find_leaks(index: "GeoDataFrame", buffer: float, pixel: float) -> Mask:
     """Which chips of a scene must go, so that no two splits share ground or come nearer than the buffer.
 
     Test chips stay before validation chips, these before training chips.
@@ -99,8 +103,8 @@ def find_leaks(index: GeoDataFrame, buffer: float, pixel: float) -> Mask:
 
 
 def split_chips(
-    table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig
-) -> tuple[GeoDataFrame, dict[str, int]]:
+    table: "GeoDataFrame", scene: Scene, fixed: "GeoDataFrame", config: TileConfig
+) -> tuple["GeoDataFrame", dict[str, int]]:
     """Add the columns split and block, and leave out chips that come too near to another split.
 
     Chips of earlier scenes keep their split, so chips on their ground take it too where the rule leaves a choice.
@@ -120,7 +124,10 @@ def split_chips(
     pixel = math.sqrt(abs(scene.grid.transform.determinant))
     buffer = config.buffer * pixel
     beside = np.stack([_near_earlier(table, fixed[fixed["split"] == name], buffer, pixel) for name in SPLITS])
-    lattice = _lattice(table, beside, config)
+    beside_one = beside.sum(axis=0) == 1
+    areas = np.where(beside.sum(axis=0) > 1, 0.0, table["valid"].to_numpy())  # near two splits it will be dropped
+    given = np.where(beside_one, beside.argmax(axis=0), FREE).astype(np.int8)
+    lattice = lattice_of(table["row_off"].to_numpy(), table["col_off"].to_numpy(), areas, given, config)
     codes = _codes(lattice, table, scene, fixed, config)
     blocks = [f"{row}_{col}" for row, col in lattice.blocks]
     named = table.assign(split=np.array([*SPLITS, ""], object)[codes], block=blocks)  # FREE is -1, the last
@@ -134,28 +141,29 @@ def split_chips(
     return rest[~leaks].reset_index(drop=True), dropped
 
 
-def _near_earlier(table: GeoDataFrame, earlier: GeoDataFrame, buffer: float, pixel: float) -> Mask:
+def _near_earlier(table: "GeoDataFrame", earlier: "GeoDataFrame", buffer: float, pixel: float) -> Mask:
     """Which chips come too near to chips of earlier scenes; scenes without CRS have no common ground."""
     if table.crs is None or earlier.crs is None:
         return np.zeros(len(table), bool)
     return near(table, earlier, buffer, pixel)
 
 
-def _lattice(table: GeoDataFrame, beside: Mask, config: TileConfig) -> Lattice:
-    """Where the chips lie in steps of the stride; those on ground of one earlier split have that split."""
-    rows, cols = (table[name].to_numpy() // config.step for name in ("row_off", "col_off"))
-    beside_one = beside.sum(axis=0) == 1
+def lattice_of(
+    row_offs: npt.NDArray[np.int64], col_offs: npt.NDArray[np.int64], areas: Values, given: Codes, config: TileConfig
+) -> Lattice:
+    """Where chips lie in steps of the stride, with their valid ground and the splits that they have already."""
+    rows, cols = row_offs // config.step, col_offs // config.step
     return Lattice(
         rows=rows,
         cols=cols,
-        areas=np.where(beside.sum(axis=0) > 1, 0.0, table["valid"].to_numpy()),  # near two splits it will be dropped
-        given=np.where(beside_one, beside.argmax(axis=0), FREE).astype(np.int8),
+        areas=areas,
+        given=given,
         side=block_side(list(zip(rows, cols, strict=True)), math.ceil(config.size / config.step)),
         reach=(config.size + config.buffer - 1) // config.step,
     )
 
 
-def _codes(lattice: Lattice, table: GeoDataFrame, scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> Codes:
+def _codes(lattice: Lattice, table: "GeoDataFrame", scene: Scene, fixed: "GeoDataFrame", config: TileConfig) -> Codes:
     """The split of every chip by the rule of the settings, as its place in `SPLITS`, or `FREE` if it has none."""
     shares = config.split_shares
     held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
@@ -200,7 +208,7 @@ def _given_split(scene: Scene, config: TileConfig) -> dict[str, Split]:
     return given
 
 
-def _split_of_scene(scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> Split:
+def _split_of_scene(scene: Scene, fixed: "GeoDataFrame", config: TileConfig) -> Split:
     """The split that the split file gives a scene; for earlier scenes it must still say what it said then."""
     given = _given_split(scene, config)
     for name, split in zip(fixed["scene"], fixed["split"], strict=True):
@@ -212,7 +220,7 @@ def _split_of_scene(scene: Scene, fixed: GeoDataFrame, config: TileConfig) -> Sp
     return given[scene.id]
 
 
-def _say_overlap(lost: GeoDataFrame, fixed: GeoDataFrame, buffer: float, pixel: float) -> None:
+def _say_overlap(lost: "GeoDataFrame", fixed: "GeoDataFrame", buffer: float, pixel: float) -> None:
     """Name the scenes whose ground costs chips of a new one."""
     found = []
     for scene, split in sorted(set(zip(fixed["scene"], fixed["split"], strict=True))):

@@ -5,23 +5,31 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas
 import numpy as np
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import footprints
 from geop2p.raster.layers import Layer
+from geop2p.raster.threads import import_ahead
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
 from geop2p.tiling.index import share_columns
+from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey
+
+if TYPE_CHECKING:
+    import geopandas
+
+STAGED_AS = 2  # form of what is staged; what another version staged is staged again
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +41,12 @@ class Staged:
     Attributes:
         table: A row of the index for each, in order of their place.
         dropped: Windows that gave no chip, by reason.
-        order: Names in the order in which they were staged.
+        slots: Where they were expected.
     """
 
-    table: geopandas.GeoDataFrame
+    table: "geopandas.GeoDataFrame"
     dropped: dict[str, int]
-    order: list[str]
+    slots: Slots
 
 
 def claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
@@ -68,35 +76,34 @@ def stage(
     """Write the chips with enough valid ground to the staging folder, going on where an interrupted run was.
 
     Raises:
-        ChipSetError: No window gave a chip.
+        NoGroundError: No window gave a chip.
         RasterError: A layer cannot be read.
         OutputError: The chips cannot be written.
     """
+    import_ahead("geopandas", "pyogrio")  # a fifth of a second, for the index
     regions = plan_regions(scene.grid, layers, config)
-    windows = sum(len(region.rows) * len(region.cols) for region in regions)
-    plan = hashlib.sha256(repr(regions).encode()).hexdigest()[:8]  # other regions, of another version, begin again
+    windows = sum(len(region) for region in regions)
+    plan = hashlib.sha256(f"{STAGED_AS} {regions}".encode()).hexdigest()[:8]
     journal_file = staging / f"journal-{plan}.jsonl"
     done = _read_journal(journal_file)
+    slots = expected_slots(scene.id, scene.grid, config)
+    palettes = (layers[0].palette, layers[1].palette)
+    open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, palettes, slots)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
-    writer = layout_of(config.layout).open_writer(staging, scene.grid, (layers[0].palette, layers[1].palette))
-    with tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar, writing(staging):
-        bar.update(sum(len(region.rows) * len(region.cols) for region in regions[: len(done)]))
-        writer.resume(sum(len(found.entries) for found in done))
-        try:
-            with journal_file.open("a", encoding="utf-8") as journal:
-                for ground, found in survey.run(scene.grid, regions, len(done)):
-                    for entry in found.entries:
-                        row, col = entry["row_off"], entry["col_off"]
-                        writer.add(entry["id"], row, col, ground.chip(row, col))
-                    writer.flush()
-                    journal.write(json.dumps(vars(found)) + "\n")
-                    journal.flush()
-                    done.append(found)
-                    bar.update(len(ground.region.rows) * len(ground.region.cols))
-        finally:
-            writer.close()
+    with (
+        tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar,
+        writing(staging),
+        journal_file.open("a", encoding="utf-8") as journal,
+    ):
+        bar.update(sum(len(region) for region in regions[: len(done)]))
+        waiting = regions[len(done) :]
+        for region, found in zip(waiting, survey.run(scene.grid, regions, len(done), open_writer), strict=True):
+            journal.write(json.dumps(vars(found)) + "\n")
+            journal.flush()
+            done.append(found)
+            bar.update(len(region))
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
-    return staged_chips(scene, config, done)
+    return staged_chips(scene, config, done, slots)
 
 
 def _read_journal(file: Path) -> list[Found]:
@@ -110,19 +117,20 @@ def _read_journal(file: Path) -> list[Found]:
     return [Found(**json.loads(line)) for line in whole.splitlines()]
 
 
-def staged_chips(scene: Scene, config: TileConfig, done: list[Found]) -> Staged:
+def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slots) -> Staged:
     """Everything that the regions gave."""
+    import geopandas
+
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
     entries = [entry for found in done for entry in found.entries]
     if not entries:
         uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
-        raise ChipSetError(
+        raise NoGroundError(
             f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground{uniform} on a grid "
             f"of {scene.grid.describe()}; lower --min-valid or --size{', raise --max-share' if uniform else ''}"
         )
-    order = [entry["id"] for entry in entries]
     entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
     places = np.array([(entry["row_off"], entry["col_off"]) for entry in entries])
     shapes = footprints(scene.grid, places, config.size)
     table = geopandas.GeoDataFrame(entries, geometry=shapes, crs=scene.grid.crs)
-    return Staged(table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped, order)
+    return Staged(table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped, slots)

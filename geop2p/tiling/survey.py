@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
-from geop2p.tiling.chips import SIDES, Chip
+from geop2p.tiling.chips import SIDES, Chip, Writer
 from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.index import class_shares, share_columns
 
@@ -62,8 +62,8 @@ class Survey:
     regions: int
     likely: dict[str, set[int]] = field(default_factory=lambda: {side: set() for side in SIDES})
 
-    def run(self, grid: Grid, regions: list[Region], done: int) -> Iterator[tuple[Ground, Found]]:
-        """Read and examine regions in order, without the first `done`.
+    def run(self, grid: Grid, regions: list[Region], done: int, open_writer: Callable[[], Writer]) -> Iterator[Found]:
+        """Read and examine regions in order, without the first `done`, and write their chips.
 
         As many threads as cores, four at most, do it; but one alone where a row of strips is read in parts, which
         GDAL's cache then holds for the next part.
@@ -74,17 +74,25 @@ class Survey:
         jobs = list(enumerate(regions))[done:]
         in_strips = max(layer.block_on(grid)[1] for layer in self.layers) >= grid.width
         parts = in_strips and len({region.cols for region in regions}) > 1
-        yield from in_order(jobs, partial(self._open, grid), 1 if parts else min(cores(), MOST_THREADS, len(jobs)))
+        threads = 1 if parts else min(cores(), MOST_THREADS, len(jobs))
+        yield from in_order(jobs, partial(self._open, grid, open_writer), threads)
 
     @contextmanager
-    def _open(self, grid: Grid) -> Iterator[Callable[[tuple[int, Region]], tuple[Ground, Found]]]:
-        with open_ground(grid, self.layers, self.config.aoi) as read:
+    def _open(self, grid: Grid, open_writer: Callable[[], Writer]) -> Iterator[Callable[[tuple[int, Region]], Found]]:
+        with open_ground(grid, self.layers, self.config.aoi) as read, closing(open_writer()) as writer:
 
-            def work(job: tuple[int, Region]) -> tuple[Ground, Found]:
-                ground = read(job[1])
-                return ground, self.examine(job[0], ground)
+            def work(job: tuple[int, Region]) -> Found:
+                return self.add_chips(job[0], read(job[1]), writer)
 
             yield work
+
+    def add_chips(self, number: int, ground: Ground, writer: Writer) -> Found:
+        """Write the windows of a region that become chips."""
+        found = self.examine(number, ground)
+        for entry in found.entries:
+            row, col = entry["row_off"], entry["col_off"]
+            writer.add(entry["id"], row, col, ground.chip(row, col))
+        return found
 
     def examine(self, number: int, ground: Ground) -> Found:
         """Which windows of a region become chips."""
@@ -92,7 +100,7 @@ class Survey:
         for row in ground.region.rows:
             for col in ground.region.cols:
                 chip = ground.chip(row, col)
-                valid = float(chip.valid.mean())
+                valid = np.count_nonzero(chip.valid) / chip.valid.size
                 if valid < self.config.min_valid:
                     found.dropped["too little valid ground"] += 1
                     continue

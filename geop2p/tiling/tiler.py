@@ -1,19 +1,20 @@
 """`tile`: cut two layers covering the same ground into paired chips."""
 
+import dataclasses
 import logging
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geop2p.config import SPLITS, TileConfig
-from geop2p.errors import ChipSetError, GeoP2PError, OutputError
+from geop2p.errors import ChipSetError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.layers import Layer
-from geop2p.raster.reading import fingerprint
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
-from geop2p.tiling.opening import open_pair, reading_files, reading_options, stored_path
+from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import finish, remove, settings_of, settle
+from geop2p.tiling.placing import check_splits, finish, remove, settings_of, settle
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
@@ -71,7 +72,7 @@ def tile(
 
     Raises:
         RasterError: A layer is missing, unreadable or has no CRS.
-        GridMismatchError: The layers have no ground in common.
+        NoGroundError: The layers have no ground in common; of several pairs, none has any.
         ChipSetError: The folder holds something else, the chip set was made with other settings, or a split
             would be empty.
         ConfigError: The settings do not fit the layers.
@@ -85,15 +86,33 @@ def tile(
     is_new = not (folder / DESCRIPTION).exists() and not (folder / STAGING).is_dir()
     if is_new and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
-    pairs = find_pairs(source, target)
     try:
-        for number, pair in enumerate(pairs, start=1):
-            _add_pair(folder, pair, config, progress, last=number == len(pairs))
+        _add_pairs(folder, find_pairs(source, target), config, progress)
     except GeoP2PError:
         finish(folder, progress)  # what was added before the failure makes a whole chip set too
         raise
     finish(folder, progress)
     return summed_up(ChipSet.open(folder), start)
+
+
+def _add_pairs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig, progress: bool) -> None:
+    """Add the scenes of all pairs; those without ground in common are named in warnings, unless none has any.
+
+    Raises:
+        NoGroundError: No pair gave a chip.
+    """
+    empty: list[NoGroundError] = []
+    for number, pair in enumerate(pairs, start=1):
+        try:
+            _add_pair(folder, pair, config, progress, last=number == len(pairs))
+        except NoGroundError as error:
+            empty.append(error)
+    if len(empty) == len(pairs):
+        raise empty[0] if len(empty) == 1 else NoGroundError(f"none of {len(pairs)} pairs gave a chip; {empty[0]}")
+    for left_out in empty:
+        log.warning("left out: %s", left_out)
+    if empty:
+        check_splits(ChipSet.open(folder), config)
 
 
 def summed_up(chipset: ChipSet, start: float) -> TileResult:
@@ -115,7 +134,8 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         _check_settings(earlier, config)
     layers = open_pair(*pair, config, earlier)
     scene = _scene(folder, layers, config, earlier)
-    if earlier is not None and _is_done(scene, earlier):
+    if earlier is not None and (known := _known(scene, earlier)) is not None:
+        _follow(known, scene, earlier)
         return
     check_rule(scene, config)
     for side, layer in zip(SIDES, layers, strict=True):
@@ -148,15 +168,15 @@ def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlie
         pixel_size=grid.pixel_size,
         source=stored_path(layers[0].path, folder),
         target=stored_path(layers[1].path, folder),
-        fingerprint={side: fingerprint(layer.path) for side, layer in zip(SIDES, layers, strict=True)},
+        fingerprint={side: layer.fingerprint for side, layer in zip(SIDES, layers, strict=True)},
         options=reading_options(layers, config),
         dropped={},
         files=reading_files(config, folder),
     )
 
 
-def _is_done(scene: Scene, earlier: ChipSet) -> bool:
-    """Whether the chip set holds the scene already.
+def _known(scene: Scene, earlier: ChipSet) -> Scene | None:
+    """The scene as the chip set holds it already.
 
     Raises:
         ChipSetError: It holds an older state of the same files, or the same files read in another way.
@@ -164,14 +184,25 @@ def _is_done(scene: Scene, earlier: ChipSet) -> bool:
     for known in earlier.scenes:
         same_files = scene.fingerprint == known.fingerprint
         if same_files and scene.options == known.options:
-            return True
+            return known
         if same_files or (scene.source, scene.target) == (known.source, known.target):
             what = "was cut with other options" if same_files else "has changed since it was cut"
             raise ChipSetError(
                 f"{earlier.folder}: scene '{known.id}' ({known.source}, {known.target}) {what}; tile into another "
                 "folder, or --overwrite to replace the whole chip set"
             )
-    return False
+    return None
+
+
+def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
+    """Note where the layers of a scene lie now, if they lie elsewhere and not where they were: they have moved."""
+    here: dict[str, Any] = {"source": scene.source, "target": scene.target, "files": scene.files}
+    there = [layer_path(getattr(known, side), earlier.folder) for side in SIDES]
+    if here == {name: getattr(known, name) for name in here} or all(Path(path).exists() for path in there):
+        return
+    log.info("scene '%s' is read from %s and %s now", known.id, scene.source, scene.target)
+    scenes = tuple(dataclasses.replace(known, **here) if other is known else other for other in earlier.scenes)
+    dataclasses.replace(earlier, scenes=scenes).save_description()
 
 
 def _check_settings(earlier: ChipSet, config: TileConfig) -> None:

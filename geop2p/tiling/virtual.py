@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import geopandas
+from typing import TYPE_CHECKING
 
 from geop2p.config import Split
 from geop2p.raster.grid import Grid
 from geop2p.tiling.chips import Chip, ChipSet, Palette, Scene, SplitReader
 from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.opening import reopen
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from geop2p.tiling.slots import Slots
 
 
 class _Reader:
@@ -44,13 +48,7 @@ def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], G
 class _Writer:
     """Stages nothing."""
 
-    def resume(self, chips: int) -> None:
-        pass
-
     def add(self, name: str, row: int, col: int, chip: Chip) -> None:
-        pass
-
-    def flush(self) -> None:
         pass
 
     def close(self) -> None:
@@ -64,10 +62,10 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
         yield _Reader(chipset, split, stack)
 
 
-def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette]) -> _Writer:
+def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer()
 
 
-def place(staging: Path, chipset: ChipSet, table: geopandas.GeoDataFrame, order: list[str]) -> None:
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
     """See `Layout`: there is nothing to place."""

@@ -1,0 +1,260 @@
+"""Many scenes in one chip set: empty ones, moved ones, other maps, both sides of the dateline."""
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from conftest import UTM, class_map, grid, write_raster
+from rasterio.crs import CRS
+from shapely.geometry import box
+
+from geop2p import TileConfig, convert, tile
+from geop2p.errors import ChipSetError, ConfigError, NoGroundError, OutputError, RasterError
+from geop2p.raster.grid import Grid
+from geop2p.tiling.check import check_chips
+from geop2p.tiling.chips import ChipSet
+
+SMALL = TileConfig(size=32, split="1:0:0")
+
+
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Noise, uint8 (3, rows, cols)."""
+    return np.random.default_rng(seed).integers(0, 255, (3, height, width)).astype(np.uint8)
+
+
+def folders(tmp_path: Path, empty: set[int]) -> tuple[Path, Path]:
+    """Three pairs far from each other; of the empty ones one side is masked."""
+    for number in range(3):
+        where, valid = grid(100, 100, left=500_000.0 + 10_000 * number), np.full((100, 100), number not in empty)
+        for name in ("maps", "images"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        write_raster(tmp_path / "maps" / f"s{number}.tif", class_map(100, 100, number), where)
+        write_raster(tmp_path / "images" / f"s{number}.tif", image(100, 100, number), where, mask=valid)
+    return tmp_path / "maps", tmp_path / "images"
+
+
+@pytest.mark.parametrize("empty", [{0}, {1}, {0, 2}])
+def test_an_empty_scene_of_a_folder_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, empty: set[int]
+) -> None:
+    result = tile(*folders(tmp_path, empty), tmp_path / "chips", SMALL)
+    assert {scene.id for scene in ChipSet.open(tmp_path / "chips").scenes} == {f"s{n}" for n in {0, 1, 2} - empty}
+    assert result.scenes == 3 - len(empty) and not (tmp_path / "chips" / ".staging").exists()
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.split(": no window")[0] for line in warnings] == [f"left out: s{n}" for n in sorted(empty)]
+
+
+def test_a_folder_of_empty_scenes_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NoGroundError, match="none of 3 pairs gave a chip; s0: no window"):
+        tile(*folders(tmp_path, {0, 1, 2}), tmp_path / "chips", SMALL)
+    assert not (tmp_path / "chips").exists()
+
+
+def test_an_empty_last_scene_does_not_hide_an_empty_split(tmp_path: Path) -> None:
+    with pytest.raises(ChipSetError, match="no chip is left for val"):
+        tile(*folders(tmp_path, {1, 2}), tmp_path / "chips", TileConfig(size=96, split="8:1:1"))
+
+
+def test_a_table_of_classes_is_for_the_side_whose_names_it_has(tmp_path: Path) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text("value,name,color\n1,water,#2850a0\n2,meadow,#96be6e\n5,road,#5a5a5a\n")
+    for number in range(2):
+        where = grid(100, 100, left=500_000.0 + 10_000 * number)
+        write_raster(tmp_path / f"now{number}.tif", class_map(100, 100, number), where)
+        write_raster(tmp_path / f"then{number}.tif", class_map(100, 100, 7 + number), where)
+    for layout in ("geotiff", "virtual"):
+        for number in range(2):
+            pair = tmp_path / f"now{number}.tif", tmp_path / f"then{number}.tif"
+            config = dataclasses.replace(SMALL, classes=table, source_kind="classes", format=layout)
+            tile(*pair, tmp_path / layout, config)
+        chipset = ChipSet.open(tmp_path / layout)
+        assert [entry.name for entry in chipset.source.classes] == ["water", "meadow", "road"]
+        assert [entry.name for entry in chipset.target.classes] == ["class 1", "class 2", "class 5"]
+        assert len(chipset.scenes) == 2 and check_chips(chipset) == []
+
+
+def test_radar_is_not_added_to_images_by_itself(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name, left, values in (
+        ("linear", 500_000.0, draw.gamma(2, 0.1, (2, 100, 100))),
+        ("decibel", 600_000.0, draw.normal(-14, 3, (2, 100, 100))),
+    ):
+        write_raster(tmp_path / f"{name}.tif", values.astype(np.float32), grid(100, 100, left=left))
+        write_raster(tmp_path / f"{name}_image.tif", image(100, 100), grid(100, 100, left=left))
+    tile(tmp_path / "linear.tif", tmp_path / "linear_image.tif", tmp_path / "chips", SMALL)
+    second = (tmp_path / "decibel.tif", tmp_path / "decibel_image.tif", tmp_path / "chips")
+    with pytest.raises(
+        ConfigError, match=r"decibel.tif: seems to be radar in dB .* the chip set's source holds images"
+    ):
+        tile(*second, SMALL)
+    assert tile(*second, dataclasses.replace(SMALL, source_kind="image")).scenes == 2
+
+
+def test_a_chip_set_follows_layers_that_have_moved(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new" / "deep"
+    old.mkdir()
+    where = grid(100, 100)
+    geopandas.GeoDataFrame(geometry=[box(*where.bounds)], crs=UTM).to_file(old / "aoi.gpkg")
+    write_raster(old / "map.tif", class_map(100, 100), where)
+    write_raster(old / "image.tif", image(100, 100), where)
+    config = dataclasses.replace(SMALL, format="virtual", aoi=old / "aoi.gpkg")
+    tile(old / "map.tif", old / "image.tif", tmp_path / "chips", config)
+    chip = ChipSet.open(tmp_path / "chips").entries("train")[0].id
+    before = ChipSet.open(tmp_path / "chips").read("train", chip)
+    new.parent.mkdir()
+    old.rename(new)
+    with pytest.raises(RasterError, match=r"map.tif: no such file, .*repeat the tile command with their new names"):
+        ChipSet.open(tmp_path / "chips").read("train", chip)
+    config = dataclasses.replace(config, aoi=new / "aoi.gpkg")
+    tile(new / "map.tif", new / "image.tif", tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert len(chipset.scenes) == 1 and np.array_equal(chipset.read("train", chip).target, before.target)
+    description = (tmp_path / "chips" / "chipset.json").read_bytes()
+    for name in ("map.tif", "image.tif"):  # a copy while the first is still there moves nothing
+        shutil.copy(new / name, tmp_path / name)
+    tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "chips", config)
+    assert (tmp_path / "chips" / "chipset.json").read_bytes() == description
+
+
+@pytest.mark.parametrize("behind", ["vrt", "mask", "shapefile"])
+def test_virtual_chips_notice_changes_behind_a_file(tmp_path: Path, behind: str) -> None:
+    where = grid(100, 100)
+    source, target = tmp_path / "map.tif", tmp_path / "image.tif"
+    write_raster(source, class_map(100, 100), where)
+    write_raster(target, image(100, 100), where)
+    config = dataclasses.replace(SMALL, format="virtual")
+    if behind == "vrt":
+        with rasterio.open(target) as dataset:
+            pieces = "".join(
+                f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>'
+                f'<SourceFilename relativeToVRT="1">image.tif</SourceFilename>'
+                f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+                for band in (1, 2, 3)
+            )
+            transform = ", ".join(str(value) for value in dataset.transform.to_gdal())
+        (tmp_path / "image.vrt").write_text(
+            f'<VRTDataset rasterXSize="100" rasterYSize="100"><SRS>EPSG:32632</SRS><GeoTransform>{transform}'
+            f"</GeoTransform>{pieces}</VRTDataset>"
+        )
+        target = tmp_path / "image.vrt"
+    if behind == "shapefile":
+        shapes = geopandas.GeoDataFrame({"use": ["a", "b"]}, geometry=[box(*where.bounds)] * 2, crs=UTM)
+        source, config = tmp_path / "use.shp", dataclasses.replace(config, source_field="use")
+        shapes.to_file(source)
+    tile(source, target, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    chip = chipset.entries("train")[0].id
+    Path(f"{target}.aux.xml").write_text("<PAMDataset/>")  # what a look in QGIS leaves changes nothing
+    chipset.read("train", chip)
+    match behind:
+        case "vrt":
+            write_raster(tmp_path / "image.tif", image(100, 100, 1), where)
+        case "mask":
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(target, "r+") as dataset:
+                dataset.write_mask(np.arange(100) % 2 == np.ones((100, 1)))
+            assert Path(f"{target}.msk").exists()
+        case "shapefile":
+            shapes.assign(use=["b", "a"]).to_file(tmp_path / "other.shp")
+            (tmp_path / "other.dbf").replace(tmp_path / "use.dbf")
+    with pytest.raises(ChipSetError, match="has changed since it was tiled"):
+        chipset.read("train", chip)
+
+
+def test_footprints_across_the_dateline_are_as_wide_as_they_are(tmp_path: Path) -> None:
+    """Two scenes in UTM zones 60 and 1, whose common CRS is degrees."""
+    for name, zone, left in (("east", 32660, 832_000.0), ("west", 32601, 500_000.0)):
+        where = Grid(CRS.from_epsg(zone), Affine(20, 0, left, 0, -20, 200_000), 200, 200)
+        write_raster(tmp_path / f"{name}.tif", class_map(200, 200), where)
+        write_raster(tmp_path / f"{name}_image.tif", image(200, 200), where)
+        tile(tmp_path / f"{name}.tif", tmp_path / f"{name}_image.tif", tmp_path / "chips", SMALL)
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.index()
+    assert index.crs.to_epsg() == 4326
+    across = index[index.geometry.apply(shapely.get_num_geometries) == 2]
+    assert len(across) and set(across["scene"]) == {"east_image"}
+    for shape in index.geometry:
+        assert all(part.bounds[2] - part.bounds[0] < 0.01 for part in getattr(shape, "geoms", [shape]))
+    flat = index[index["scene"] == "east_image"].to_crs(32660).area / (32 * 20) ** 2
+    assert flat.between(0.999, 1.001).all()
+    assert check_chips(chipset) == []
+
+
+def test_a_refused_import_leaves_nothing_in_the_way(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    convert(tmp_path / "chips", tmp_path / "pairs", TileConfig(format="side-by-side"))
+    with pytest.raises(ConfigError, match="classes need one integer band"):
+        convert(tmp_path / "pairs", tmp_path / "back", TileConfig(source_kind="classes"))
+    assert not (tmp_path / "back").exists()
+    assert convert(tmp_path / "pairs", tmp_path / "back").chips
+
+
+def test_what_cannot_be_removed_is_one_line(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    convert(tmp_path / "chips", tmp_path / "pairs", TileConfig(format="side-by-side"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(OutputError, match=r"chips: cannot be written .*Permission denied"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=32), overwrite=True)
+    with pytest.raises(OutputError, match=r"pairs: cannot be written .*Permission denied"):
+        convert(tmp_path / "chips", tmp_path / "pairs", TileConfig(format="side-by-side"), overwrite=True)
+
+
+def test_a_vector_layer_is_read_through_vsi(tmp_path: Path) -> None:
+    where = grid(100, 100)
+    left, bottom, right, top = where.bounds
+    halves = [box(left, bottom, (left + right) / 2, top), box((left + right) / 2, bottom, right, top)]
+    geopandas.GeoDataFrame({"use": ["a", "b"]}, geometry=halves, crs=UTM).to_file(tmp_path / "use.geojson")
+    shutil.make_archive(str(tmp_path / "layers"), "zip", tmp_path, "use.geojson")
+    target = write_raster(tmp_path / "image.tif", image(100, 100), where)
+    config = dataclasses.replace(SMALL, source_field="use")
+    for name in (tmp_path / "use.geojson", f"/vsizip/{tmp_path}/layers.zip/use.geojson"):
+        tile(name, target, tmp_path / "chips", config, overwrite=True)
+        chipset = ChipSet.open(tmp_path / "chips")
+        assert [entry.name for entry in chipset.source.classes] == ["background", "a", "b"]
+    with pytest.raises(RasterError, match="cannot be read as a vector layer"):
+        tile(f"/vsizip/{tmp_path}/layers.zip/none.geojson", target, tmp_path / "other", config)
+
+
+def test_an_ignored_value_that_the_sample_lacks_warns_and_holds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rare code between the windows of the sample: nobody knows its name, but its ground is left out."""
+    where, codes = grid(1400, 1400), np.ones((1, 1400, 1400), np.uint8)
+    codes[:, 700:, :] = 2
+    codes[0, 480:490, 500:510] = 9
+    source = write_raster(tmp_path / "map.tif", codes, where, tiled=True, blockxsize=128, blockysize=128)
+    target = write_raster(tmp_path / "image.tif", image(1400, 1400), where)
+    config = TileConfig(size=128, ignore_class="9", min_valid=0.5, split="1:0:0", format="packed")
+    tile(source, target, tmp_path / "chips", config)
+    assert "ignore_class 9: the layers show no such class" in caplog.text
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert [entry.value for entry in chipset.source.ignored] == [9]
+    with chipset.reader("train") as reader:
+        chips = [reader.read(row) for row in range(chipset.counts["train"])]
+    assert sum(int((chip.source[0] == 9).sum()) for chip in chips) == 100
+    assert not any(chip.valid[chip.source[0] == 9].any() for chip in chips)
+
+
+def test_a_raster_placed_by_polynomials_says_how_to_warp_it(tmp_path: Path) -> None:
+    from rasterio.rpc import RPC
+
+    line = [1.0] + [0.0] * 19
+    rpc = RPC(0.0, 100.0, 50.0, 0.1, [1.0] * 20, line, 50.0, 50.0, 7.0, 0.1, [1.0] * 20, line, 50.0, 50.0, None, None)
+    source = tmp_path / "scene.tif"
+    with rasterio.open(source, "w", driver="GTiff", width=100, height=100, count=3, dtype="uint8", rpcs=rpc) as dataset:
+        dataset.write(image(100, 100))
+    target = write_raster(tmp_path / "image.tif", image(100, 100), grid(100, 100))
+    with pytest.raises(RasterError, match=r"scene.tif: only rational polynomials \(RPC\) place it, .*gdalwarp -rpc"):
+        tile(source, target, tmp_path / "chips", SMALL)
