@@ -18,10 +18,9 @@ from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
 from geop2p.raster.atomic import make_folder, replacing, write_text
-from geop2p.raster.completion import complete_encoding
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.layers import open_layer
+from geop2p.raster.layers import complete_encoding, open_layer
 from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.render import render
 

@@ -10,8 +10,7 @@ from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble, make_parts
 from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, input_reader, output_grid
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.raster.fingerprints import fingerprint
-from geop2p.raster.reading import describe_raster
+from geop2p.raster.reading import describe_raster, fingerprint
 from geop2p.translator import Translator
 
 
