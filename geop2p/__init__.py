@@ -6,17 +6,19 @@ The three jobs are functions, loaded on first use so that `import geop2p` needs 
     geop2p.train(chips, run, TrainConfig(...))
     geop2p.predict(model, input, output, PredictConfig(...))
 
-`geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.describe` says what a file is,
-`geop2p.list_systems` what can be trained, and `geop2p.Translator.load(model)(array, valid)` translates one array.
+`geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.compare` several, `geop2p.describe` says what
+a file is, `geop2p.list_systems` what can be trained, and `geop2p.Translator.load(model)(array, valid)` translates one
+array.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from geop2p.config import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p.config import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 from geop2p.errors import GeoP2PError
 
 if TYPE_CHECKING:
+    from geop2p.evaluation.comparison import compare
     from geop2p.evaluation.describe import check, describe
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
@@ -34,6 +36,7 @@ _HOMES = {
     "tile": "geop2p.tiling.tiler",
     "train": "geop2p.training.trainer",
     "predict": "geop2p.mosaic.predictor",
+    "compare": "geop2p.evaluation.comparison",
     "evaluate": "geop2p.evaluation.evaluator",
     "evaluate_mosaic": "geop2p.evaluation.mosaics",
     "check": "geop2p.evaluation.describe",
@@ -43,6 +46,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompareConfig",
     "EvaluateConfig",
     "GeoP2PError",
     "PredictConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "Translator",
     "__version__",
     "check",
+    "compare",
     "convert",
     "describe",
     "evaluate",

@@ -12,9 +12,15 @@ import pytest
 from click.testing import CliRunner
 from geop2p_cli.main import main
 
-from geop2p import EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 
-CONFIGS = {"tile": TileConfig, "train": TrainConfig, "predict": PredictConfig, "evaluate": EvaluateConfig}
+CONFIGS = {
+    "tile": TileConfig,
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+}
 
 
 def invoke(*arguments: object) -> "click.testing.Result":
@@ -33,7 +39,7 @@ def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
         assert options[field.name].help == field.metadata["help"]
 
 
-@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "info", "models", "demo"])
+@pytest.mark.parametrize("name", ["tile", "train", "predict", "evaluate", "compare", "info", "models", "demo"])
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0 and f"geop2p {name} " in result.stdout.split("Example")[1]
@@ -61,8 +67,8 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert set(json.loads(trained.stdout)) == {"path", "steps", "seconds", "images_per_s", "best"}
     predicted = invoke("predict", run, pair[0], mosaic, "--json")
     assert set(json.loads(predicted.stdout)) == {
-        "path", "width", "height", "seconds", "mpx_per_s", "seam_index", "tile_mismatch", "tile_mismatch_percent",
-        "mode", "norm_stats", "tile_size", "network_px_per_px", "peak_rss_mb",
+        "path", "width", "height", "parts", "seconds", "mpx_per_s", "seam_index", "tile_mismatch",
+        "tile_mismatch_percent", "mode", "norm_stats", "tile_size", "network_px_per_px", "peak_rss_mb",
     }  # fmt: skip
     scored = invoke("evaluate", run, chips, report, "--json")
     assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(json.loads(scored.stdout))

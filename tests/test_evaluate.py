@@ -9,7 +9,8 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
-from conftest import Identity, grid, image_encoding, write_raster
+import rasterio
+from conftest import Identity, class_map, grid, image_encoding, write_raster
 
 from geop2p import (
     EvaluateConfig,
@@ -70,6 +71,84 @@ def test_a_mosaic_equal_to_its_reference_has_no_error(tmp_path: Path, make_model
     with pytest.raises(GridMismatchError, match="no valid ground in common"):
         evaluate_mosaic(tmp_path / "out.tif", away, tmp_path / "other.html")
     assert not (tmp_path / "other.html").exists()
+
+
+def test_a_reference_on_another_grid_is_warped_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.full((3, 120, 130), 90, np.uint8)
+    first = write_raster(tmp_path / "a.tif", values, grid(120, 130), photometric="RGB")
+    second = write_raster(tmp_path / "b.tif", values, grid(80, 90, pixel=3.0), photometric="RGB")
+    with caplog.at_level("INFO"):
+        result = evaluate_mosaic(first, second, tmp_path / "warped.html")
+    assert result["warped"] and result["l1"] == 0 and "read by a warp" in caplog.text
+    assert any("read by a warp" in note for note in result["notes"])
+    with pytest.raises(GridMismatchError, match="without --strict the reference is warped"):
+        evaluate_mosaic(first, second, tmp_path / "strict.html", EvaluateConfig(strict=True))
+    cut = write_raster(tmp_path / "c.tif", values[:, :60, :70], grid(60, 70, left=500_020.0), photometric="RGB")
+    result = evaluate_mosaic(first, cut, tmp_path / "cut.html", EvaluateConfig(strict=True))
+    assert not result["warped"] and result["pixels"] == 60 * 70
+
+
+def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 1000, (2, 700, 530)).astype(np.uint16)
+    there = np.ones((700, 530), bool)
+    there[600:650, 500:] = False
+    made = write_raster(tmp_path / "made.tif", values, grid(700, 530), mask=there)
+    noisy = np.clip(values + generator.normal(0, 20, values.shape), 0, None).astype(np.uint16)
+    real = write_raster(tmp_path / "real.tif", noisy, grid(700, 530))
+    config = EvaluateConfig(error_raster=tmp_path / "error.tif")
+    result = evaluate_mosaic(made, real, tmp_path / "report.html", config)
+    with rasterio.open(tmp_path / "error.tif") as dataset:
+        error = dataset.read(1, masked=True)
+        assert dataset.dtypes == ("float32",) and dataset.descriptions == ("mean absolute error",)
+        assert np.allclose(dataset.transform, grid(700, 530).transform) and dataset.crs == grid(700, 530).crs
+    assert (~np.ma.getmaskarray(error) == there).all()
+    wanted = np.abs(values.astype(float) - noisy).mean(axis=0)
+    assert np.abs(error - wanted)[there].max() < 1e-3
+    assert result["l1"] == pytest.approx(error.mean(), rel=1e-6) and result["error_raster"] == str(config.error_raster)
+    assert "singlebandgray" in (tmp_path / "error.qml").read_text()
+    with pytest.raises(ConfigError, match=r"error.tif: exists; give another name or --overwrite"):
+        evaluate_mosaic(made, real, tmp_path / "again.html", config)
+    assert not list(tmp_path.glob(".error*"))
+
+
+def test_the_error_raster_of_a_map_says_right_or_wrong(tmp_path: Path) -> None:
+    codes = class_map(90, 70)
+    other = np.roll(codes, 3, axis=1)
+    made = write_raster(tmp_path / "made.tif", codes, grid(90, 70))
+    real = write_raster(tmp_path / "real.tif", other, grid(90, 70))
+    result = evaluate_mosaic(made, real, tmp_path / "report.html", EvaluateConfig(error_raster=tmp_path / "e.tif"))
+    with rasterio.open(tmp_path / "e.tif") as dataset:
+        assert (dataset.read(1) == (codes != other)[0]).all() and dataset.nodata == 255
+        assert dataset.colormap(1)[1][:3] == (190, 40, 60)
+    assert 'label="wrong"' in (tmp_path / "e.qml").read_text()
+    assert result["where"]["by_boundary_distance"][0]["error"] > result["where"]["by_boundary_distance"][-1]["error"]
+
+
+def test_one_class_only_is_said(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.full((1, 40, 40), 3, np.uint8), grid(40, 40))
+    result = evaluate_mosaic(path, path, tmp_path / "report.html")
+    assert result["miou"] == 1 and "no score can tell a good map from a bad one" in result["notes"][0]
+    assert result["notes"][0] in (tmp_path / "report.html").read_text()
+
+
+def test_settings_of_the_other_kind_of_evaluation_are_refused(run: Path, pair: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="judge is for MODEL CHIPS, not for PREDICTION REFERENCE"):
+        evaluate_mosaic(pair[1], pair[1], run / "a.html", EvaluateConfig(judge="fcn"))
+    with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE, not for MODEL CHIPS"):
+        evaluate(run / "run", run / "chips", run / "a.html", EvaluateConfig(strict=True))
+
+
+def test_the_page_shows_the_truth_beside_the_mosaic_while_the_layers_are_there(
+    run: Path, pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    predict(run / "run", pair[0], run / "out.tif")
+    config = EvaluateConfig(mosaic=run / "out.tif")
+    evaluate(run / "run", run / "chips", run / "with.html", config)
+    assert 'id="slider"' in (run / "with.html").read_text()
+    pair[1].rename(run / "moved.tif")
+    evaluate(run / "run", run / "chips", run / "without.html", config)
+    assert 'id="slider"' not in (run / "without.html").read_text() and "without the truth" in caplog.text
 
 
 def test_refusals(run: Path, pair: tuple[Path, Path]) -> None:

@@ -2,12 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import CLASSES, image_encoding
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional import pearson_corrcoef
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_jaccard_index
+from torchmetrics.functional.image import (
+    error_relative_global_dimensionless_synthesis,
+    multiscale_structural_similarity_index_measure,
+    spectral_angle_mapper,
+    structural_similarity_index_measure,
+)
 
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.position import PositionError
-from geop2p.metrics import ClassScores, ImageScores, ssim_map
+from geop2p.metrics import BlockScores, ClassScores, ImageScores, ssim_map
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.training.data import ChipArrays
 
@@ -19,6 +28,16 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     real = generator.integers(0, 256, (3, 60, 47)).astype(np.uint8)
     predicted = np.clip(real + generator.normal(0, 30, real.shape), 0, 255).astype(np.uint8)
+    return predicted, real
+
+
+@pytest.fixture
+def large() -> tuple[np.ndarray, np.ndarray]:
+    """A pair that has windows at the coarsest scale of MS-SSIM, sides not divisible by 16."""
+    generator = np.random.default_rng(1)
+    coarse = generator.integers(0, 256, (3, 33, 31)).repeat(6, 1).repeat(6, 2)[:, :195, :181]
+    real = np.clip(coarse + generator.normal(0, 9, coarse.shape), 0, 255).astype(np.uint8)
+    predicted = np.clip(coarse * 0.8 + generator.normal(20, 25, coarse.shape), 0, 255).astype(np.uint8)
     return predicted, real
 
 
@@ -37,13 +56,110 @@ def test_image_scores_are_those_of_scikit_image(images: tuple[np.ndarray, np.nda
         assert result["bands"][name]["ssim"] == pytest.approx(full[5:-5, 5:-5].mean(), rel=1e-9)
 
 
-def test_what_is_masked_changes_no_score(images: tuple[np.ndarray, np.ndarray]) -> None:
+def multiscale_inside(made: torch.Tensor, truth: torch.Tensor, span: float) -> float:
+    """MS-SSIM of the parts that torchmetrics has, border left out."""
+    product, weights = 1.0, (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    for scale, weight in enumerate(weights):
+        if scale:
+            made, truth = (torch.nn.functional.avg_pool2d(side, 2) for side in (made, truth))
+        _, contrast = structural_similarity_index_measure(
+            made, truth, data_range=span, return_contrast_sensitivity=True
+        )
+        _, full = structural_similarity_index_measure(made, truth, data_range=span, return_full_image=True)
+        part = full[..., 5:-5, 5:-5].mean() if scale == 4 else contrast
+        product *= part.item() ** weight
+    return product
+
+
+def test_full_image_scores_are_those_of_torchmetrics(large: tuple[np.ndarray, np.ndarray]) -> None:
+    predicted, real = large
+    scores = ImageScores(Encoding("image", "uint8", (Band(scale=0.5, offset=3),) * 3), full=True)
+    scores.add(predicted, real, np.ones(real.shape[1:], bool))
+    result = scores.result()
+    made, truth = (torch.from_numpy(side.astype(np.float64) * 0.5 + 3)[None] for side in (predicted, real))
+    angle = np.degrees(spectral_angle_mapper(made, truth).item())
+    assert result["sam"] == pytest.approx(angle, rel=1e-6)
+    assert result["ergas"] == pytest.approx(error_relative_global_dimensionless_synthesis(made, truth, ratio=1).item())
+    for band, figures in enumerate(result["bands"].values()):
+        pair = made[:, band : band + 1] - 3, truth[:, band : band + 1] - 3  # the offset is left out of errors
+        assert figures["ms_ssim"] == pytest.approx(multiscale_inside(*pair, 127.5), rel=1e-6)
+        whole = multiscale_structural_similarity_index_measure(*pair, data_range=127.5)
+        assert figures["ms_ssim"] == pytest.approx(whole.item(), rel=1e-3)  # it reflects the border, once
+        assert figures["correlation"] == pytest.approx(pearson_corrcoef(*(side.flatten() for side in pair)).item())
+    assert result["correlation"] == pytest.approx(np.mean([b["correlation"] for b in result["bands"].values()]))
+    assert result["reasons"] == {}
+
+
+def test_class_scores_are_those_of_torchmetrics() -> None:
+    generator = np.random.default_rng(0)
+    real = generator.integers(0, 3, (1, 40, 50))
+    predicted = np.where(generator.random(real.shape) < 0.6, real, generator.integers(0, 3, real.shape))
+    scores, codes = ClassScores(MAP, full=True), np.array([1, 2, 5])
+    scores.add(codes[predicted], codes[real], np.ones((40, 50), bool))
+    result, pair = scores.result(), (torch.from_numpy(predicted), torch.from_numpy(real))
+    assert result["miou"] == pytest.approx(multiclass_jaccard_index(*pair, 3).item())
+    assert result["f1"] == pytest.approx(multiclass_f1_score(*pair, 3, average="macro").item())
+    assert result["accuracy"] == pytest.approx(multiclass_accuracy(*pair, 3, average="micro").item())
+    assert result["class_accuracy"] == pytest.approx(multiclass_accuracy(*pair, 3, average="macro").item())
+    assert np.sum(result["confusion"]) == 2000 and result["confusion_classes"] == ["water", "meadow", "road"]
+    assert sum(entry["share"] for entry in result["classes"].values()) == pytest.approx(1)
+
+
+def test_predicting_no_class_is_wrong() -> None:
+    scores = ClassScores(MAP, full=True)
+    scores.add(np.array([[[1, 0, 9]]]), np.array([[[1, 1, 2]]]), np.ones((1, 3), bool))
+    result = scores.result()
+    assert result["accuracy"] == pytest.approx(1 / 3) and result["miou"] == pytest.approx(1 / 4)
+    assert result["confusion_classes"][-1] == "no class" and result["confusion"][0] == [1, 0, 0, 1]
+
+
+def test_scores_that_make_no_sense_are_none_with_a_reason(images: tuple[np.ndarray, np.ndarray]) -> None:
     predicted, real = images
     valid = np.ones(real.shape[1:], bool)
-    valid[10:20, 30:] = False
+    radar = ImageScores(image_encoding("int16", bands=3, low=-2500, high=0, kind="sar"), full=True)
+    radar.add(predicted.astype(np.int16), real.astype(np.int16), valid)
+    found = radar.result()
+    assert (found["sam"], found["ergas"], found["ms_ssim"]) == (None, None, None)
+    assert set(found["reasons"]) == {"sam", "ergas", "ms_ssim"} and "176 pixels" in found["reasons"]["ms_ssim"]
+    flat = ImageScores(image_encoding(bands=1), full=True)
+    flat.add(np.full((1, 60, 47), 7, np.uint8), real[:1], valid)
+    assert flat.result()["correlation"] is None and flat.result()["reasons"]["correlation"] == "a band is constant"
+
+
+def test_a_black_pixel_is_a_right_angle_away() -> None:
+    scores = ImageScores(image_encoding(), full=True)
+    real = np.array([[[0, 9, 9]]] * 3, np.uint8)
+    predicted = np.array([[[0, 0, 3]]] * 3, np.uint8)
+    scores.add(predicted, real, np.ones((1, 3), bool))
+    assert scores.result()["sam"] == pytest.approx(30, abs=1e-5)  # 0, 90 and 0 degrees
+
+
+def test_intervals_cover_the_mean_of_blocks_and_narrow_with_their_number() -> None:
+    generator = np.random.default_rng(0)
+    widths = []
+    for blocks in (4, 40):
+        scores = BlockScores(lambda: ImageScores(image_encoding(bands=1)))
+        for block in range(blocks):
+            real = generator.integers(0, 256, (1, 12, 12)).astype(np.uint8)
+            scores.add(np.clip(real + generator.exponential(20), 0, 255), real, np.ones((12, 12), bool), str(block))
+        low, high = scores.intervals(["l1"])["l1"]
+        assert low < scores.result()["l1"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+    one = BlockScores(lambda: ClassScores(MAP))
+    one.add(np.ones((1, 2, 2)), np.ones((1, 2, 2)), np.ones((2, 2), bool), "a")
+    assert one.intervals(["miou"]) == {"miou": None} and one.result()["miou"] == 1
+    assert BlockScores(lambda: ClassScores(MAP)).result()["miou"] is None
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_masked_changes_no_score(full: bool, large: tuple[np.ndarray, np.ndarray]) -> None:
+    predicted, real = large
+    valid = np.ones(real.shape[1:], bool)
+    valid[0, 5], valid[40:50, 60:] = False, False
     results = []
     for junk in (0, 255):
-        scores = ImageScores(image_encoding())
+        scores = ImageScores(image_encoding(), full)
         scores.add(np.where(valid, predicted, junk), np.where(valid, real, 255 - junk), valid)
         results.append(scores.result())
     assert results[0] == results[1] and results[0]["pixels"] == valid.sum()
@@ -79,7 +195,7 @@ def test_class_scores_by_hand() -> None:
     scores = ClassScores(MAP)
     scores.add(predicted, real, np.ones((1, 7), bool))
     result = scores.result()
-    assert scores.confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert scores.sums["confusion"].tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0]]
     assert result["accuracy"] == pytest.approx(4 / 6)
     assert result["class_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert result["miou"] == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)

@@ -1,8 +1,10 @@
 """Rules 1 and 2: the mosaic returns what goes in, and its seams are measured."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from rio_cogeo import cog_validate
 from geop2p import PredictConfig, predict
 from geop2p.errors import CheckpointError, ConfigError, RasterError
 from geop2p.mosaic.blend import Blend, ramp
-from geop2p.mosaic.inputs import output_grid
+from geop2p.mosaic.inputs import _output_grid as output_grid
 from geop2p.mosaic.plan import Lattice, part_side, parts
 from geop2p.mosaic.seams import SeamIndex
 from geop2p.raster.encoding import Band, Encoding
@@ -27,7 +29,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.render import render
 from geop2p.translator import Translator, read_card
 
-SMALL = PredictConfig(tile_size=64)
+SMALL = PredictConfig(tile_size=64, overlap=0.5)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 1), (9, 3), (64, 16), (64, 32)])
@@ -45,22 +47,26 @@ def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
 def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
-    lattice = Lattice(size, int(size * share), shift)
+    lattice = Lattice(size, int(size * share), shift=(shift, shift // 2))
     window = Window(0, 0, width, height)
-    blend = Blend(window, 1, size, lattice.overlap)
+    blend, rows = Blend(window, 1, size, lattice.overlap), []
     for tile in lattice.tiles(window):
-        blend.add(tile, np.ones((1, size, size), np.float32))
-    assert np.allclose(blend.result(), 1, atol=1e-5)
+        rows += [given.copy() for given in blend.until(int(tile.row_off))]
+        blend.add(tile, torch.ones(1, size, size))
+    rows += [given.copy() for given in blend.until(height)]
+    made = np.concatenate(rows, axis=1)
+    assert made.shape == (1, height, width) and np.allclose(made, 1, atol=1e-5)
 
 
 def test_parts_tile_the_raster_once() -> None:
     visits = np.zeros((1300, 777), int)
-    for part in parts(1300, 777, 512):
+    for part in parts(Window(100, 30, 677, 1270), 512):
         visits[part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width] += 1
-        assert part.row_off % 512 == 0 and part.col_off % 512 == 0
-    assert (visits == 1).all()
-    assert part_side(2 * 10**9, 3, 3, 256, 4) % 512 == 0
-    assert part_side(10**6, 3, 3, 256, 4) == 512
+        assert part.row_off % 512 in (0, 30) and part.col_off % 512 in (0, 100)
+    assert (visits[30:, 100:] == 1).all() and not visits[:30].any() and not visits[:, :100].any()
+    assert part_side(5 * 10**8, 3, 3) == 2560
+    assert part_side(5 * 10**8, 3, 3, 1024) == 2048
+    assert part_side(10**6, 3, 3) == 512
 
 
 IDENTITY_CASES = [
@@ -149,8 +155,8 @@ def test_parts_meet_exactly(
 def test_a_killed_prediction_is_finished_by_repeating(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import geop2p.mosaic.assembly as assembly
     import geop2p.mosaic.mosaic as mosaic
+    import geop2p.mosaic.parts as on_disk
 
     values = np.random.default_rng(0).integers(0, 255, (3, 600, 1100), dtype=np.uint8)
     path = write_raster(tmp_path / "in.tif", values, grid(600, 1100))
@@ -158,21 +164,24 @@ def test_a_killed_prediction_is_finished_by_repeating(
     predict(model, path, tmp_path / "whole.tif", SMALL)
     monkeypatch.setattr(mosaic, "part_side", lambda *_: 512)
     written: list[Path] = []
-    original = assembly.write_part
+    original = on_disk.part_writer
 
-    def dying(part: Path, *arguments) -> None:
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(part)
-        original(part, *arguments)
+    @contextlib.contextmanager
+    def dying(part: Path, *arguments) -> Iterator[Any]:
+        with original(part, *arguments) as write:
+            if len(written) < 3:
+                yield write
+                written.append(part)
+            else:
+                yield lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
 
-    monkeypatch.setattr(assembly, "write_part", dying)
+    monkeypatch.setattr(on_disk, "part_writer", dying)
     with pytest.raises(KeyboardInterrupt):
         predict(model, path, tmp_path / "out.tif", SMALL)
     assert not (tmp_path / "out.tif").exists()
     kept = {part: part.stat().st_mtime_ns for part in written}
     again: list[Path] = []
-    monkeypatch.setattr(assembly, "write_part", lambda part, *rest: (again.append(part), original(part, *rest)))
+    monkeypatch.setattr(on_disk, "part_writer", lambda part, *rest: (again.append(part), original(part, *rest))[1])
     predict(model, path, tmp_path / "out.tif", SMALL)
     assert len(kept) == 3 and not set(kept) & set(again)
     with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "out.tif") as other:
@@ -370,12 +379,14 @@ def test_classes_the_model_never_saw(
     encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
     model, codes = make_model(Identity, encoding), class_map(80, 80)
     strange = write_raster(tmp_path / "strange.tif", codes + 100, grid(80, 80))
-    with pytest.raises(RasterError, match="has the classes 101, 102, 105, the model knows 1 water, 2 meadow, 5 road"):
+    with pytest.raises(
+        RasterError, match=r"has the classes 101 \(.* %\), 102 .*, 105 .*, the model knows 1 water, 2 meadow, 5 road"
+    ):
         predict(model, strange, tmp_path / "out.tif", SMALL)
     codes[0, :9, :9] = 77
     some = write_raster(tmp_path / "some.tif", codes, grid(80, 80))
     predict(model, some, tmp_path / "out.tif", SMALL)
-    assert "the model never saw the classes 77" in caplog.text
+    assert "the model never saw the classes 77 (1.3 %) of a sample" in caplog.text
 
 
 def test_values_in_other_units_are_noticed(

@@ -28,7 +28,7 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     Example:
       geop2p demo demo
     """
-    from geop2p.evaluation.report import write_overview
+    from geop2p.evaluation.pictures import write_overview
     from geop2p.raster.reading import describe_raster
 
     data, show = sample_data(), not as_json

@@ -26,13 +26,20 @@ def evaluate(result: str, truth: str, report: Path, overwrite: bool, as_json: bo
 
     \b
     Examples:
-      geop2p evaluate run chips report.html
+      geop2p evaluate run chips report.html --judge unet
       geop2p evaluate prediction.tif image.tif report.html
     """
     config = build(EvaluateConfig, values)
     if Path(result).is_dir() or result.endswith(".safetensors"):
         scores = geop2p.evaluate(result, truth, report, config, overwrite=overwrite, progress=not as_json)
     else:
-        scores = geop2p.evaluate_mosaic(result, truth, report, overwrite=overwrite)
-    print_summary("scores", {name: scores[name] for name in SHOWN if name in scores})
+        scores = geop2p.evaluate_mosaic(result, truth, report, config, overwrite=overwrite, progress=not as_json)
+    shown, notes = {name: scores[name] for name in SHOWN if name in scores}, scores["notes"]
+    if (judge := scores.get("judge")) is not None:
+        shown["judge_miou_real"] = judge["real"]["miou"]
+        shown["judge_miou"] = None if judge["generated"] is None else judge["generated"]["miou"]
+        notes = notes + [judge["reason"]] * (judge["reason"] is not None)
+    print_summary("scores", shown)
+    for note in notes:
+        click.echo(note, err=True)
     print_result(scores, as_json)

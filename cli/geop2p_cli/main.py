@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geop2p import GeoP2PError, __version__
+from geop2p_cli.compare import compare
 from geop2p_cli.demo import demo
 from geop2p_cli.evaluate import evaluate
 from geop2p_cli.info import info
@@ -44,5 +45,5 @@ def main() -> None:
     logging.getLogger("geop2p").setLevel(logging.INFO)
 
 
-for command in (tile, train, predict, evaluate, info, models, demo):
+for command in (tile, train, predict, evaluate, compare, info, models, demo):
     main.add_command(command)

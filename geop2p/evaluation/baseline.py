@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.training.data import ChipArrays
+from geop2p.training.data import ChipArrays, Indices
 
 Matrix = npt.NDArray[np.float64]
 
@@ -38,6 +38,10 @@ class LinearBaseline:
         """Stored target values (bands, rows, cols) for stored source values (bands, rows, cols)."""
         features = self._features(source, valid)
         return self._target.decode(np.tensordot(self._weights.T, features, axes=1))
+
+    def predict_rows(self, chips: ChipArrays, rows: Indices) -> list[Array]:
+        """Stored target values of some chips."""
+        return [self.predict(chips.source[row], chips.valid[row]) for row in rows]
 
     def _features(self, source: Array, valid: Mask) -> Matrix:
         encoded = self._source.encode(source, valid).astype(np.float64)

@@ -1,41 +1,35 @@
 """`evaluate`: score a model on chips."""
 
+import dataclasses
+import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
+from geop2p.evaluation.ground import load_ground
+from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
-from geop2p.evaluation.position import PositionError, pixel_error
-from geop2p.evaluation.report import (
-    PLACES,
-    Page,
-    Strip,
-    check_report,
-    curve_data,
-    heat_picture,
-    mosaic_picture,
-    write_page,
-)
-from geop2p.metrics import scores_for
-from geop2p.raster.agreement import difference
+from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
+from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.report import Page, check_report, curve_data, write_page
+from geop2p.evaluation.scoring import Bench, Predict
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import describe_raster
-from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.opening import reopen
 from geop2p.training.checkpoint import read_metrics
 from geop2p.training.data import ChipArrays
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 
-SCORE_NAMES = ("l1", "rmse", "psnr", "ssim", "accuracy", "class_accuracy", "miou")
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -72,49 +66,44 @@ def evaluate(
     start = time.monotonic()
     config, report = config or EvaluateConfig(), Path(report)
     check_report(report, overwrite)
+    if config.error_raster is not None or config.strict:
+        raise ConfigError("error_raster and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out")
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
-    _check_same_sides(translator, chipset)
+    check_same_sides(translator.card, chipset)
     _check_mosaic(config.mosaic, target)
-    arrays = ChipArrays.load(chipset, config.split, progress)
-    if not len(arrays):
-        there = ", ".join(f"{split} has {count}" for split, count in chipset.counts.items() if count)
-        raise ChipSetError(f"{chips}: has no {config.split} chips ({there}); choose with --split")
+    ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
+    judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
-    blocks = _blocks(chipset)
+    arrays, bench = ground.arrays, Bench(ground, judge, progress)
+    predict = partial(predict_chips, translator, arrays)
+    model_scores = bench.score("model", predict, config.batch_size)
+    straight = partial(baseline.predict_rows, arrays)
+    baseline_scores = bench.score("baseline", straight, config.batch_size)
 
-    scores, baseline_scores = scores_for(target), scores_for(target)
-    position, errors = PositionError(chipset.size), np.zeros(len(arrays))
-    clipped = np.zeros(len(arrays))
-    for row in tqdm(range(len(arrays)), desc="evaluate", unit="chip", disable=not progress):
-        real, valid = arrays.target[row], arrays.valid[row]
-        predicted = predict_chips(translator, arrays, np.array([row]))[0]
-        scores.add(predicted, real, valid)
-        baseline_scores.add(baseline.predict(arrays.source[row], valid), real, valid)
-        error = pixel_error(predicted, real, target)
-        position.add(error, valid, blocks[arrays.ids[row]])
-        errors[row] = error[valid].mean()
-        clipped[row] = target.clipped_share(real, valid)
-
-    ratio = position.corner_ratio()
-    result = {"path": str(report), "split": config.split, "chips": len(arrays), **scores.result()}
-    result |= {"baseline": {name: baseline_scores.result().get(name) for name in SCORE_NAMES if name in result}}
-    result |= {"clipped_share": float(clipped.mean())}
-    result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
+    result = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
+    result |= bench.figures("model", model_scores)
+    result["baseline"] = bench.figures("baseline", baseline_scores)
+    clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
+    result["clipped_share"] = float(np.mean(clipped))
 
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
-    page.strips = _strips(translator, baseline, arrays, errors)
-    page.position = heat_picture(position.map())
+    makers: dict[str, Predict] = {"prediction": predict, "baseline": straight}
+    page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores.errors)]
+    page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
+    page.position = heat_picture(model_scores.position.map())
     page.curves = curve_data(read_metrics(model_file(model).parent))
     page.provenance = {
         "model": translator.card.provenance | {"recipe": translator.card.recipe},
         "sha256": translator.digest,
+        "evaluation": {key: str(value) for key, value in dataclasses.asdict(config).items() if value is not None},
     }
     page.commands = list(commands)
     if config.mosaic is not None:
-        page.mosaic = mosaic_picture(config.mosaic, target)
+        page.slider = _slider(config.mosaic, chipset, target)
+        page.mosaic = None if page.slider else mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
         result["seam_index"] = seam_index(config.mosaic, target)
     result["seconds"] = round(time.monotonic() - start, 2)
@@ -122,47 +111,20 @@ def evaluate(
     return result
 
 
-def _strips(
-    translator: Translator, baseline: LinearBaseline, chips: ChipArrays, errors: npt.NDArray[np.float64]
-) -> list[Strip]:
-    """Chips from the best to the worst by their mean error, at even ranks."""
-    source, target = translator.card.source, translator.card.target
-    ranked, strips = np.argsort(errors), []
-    for place in np.unique(np.linspace(0, len(chips) - 1, PLACES).astype(int)):
-        row = int(ranked[place])
-        valid, predicted = chips.valid[row], predict_chips(translator, chips, np.array([row]))[0]
-        pictures = {
-            "source": render(chips.source[row], valid, source),
-            "prediction": render(predicted, valid, target),
-            "truth": render(chips.target[row], valid, target),
-            "baseline": render(baseline.predict(chips.source[row], valid), valid, target),
-        }
-        caption = f"{chips.ids[row]}: mean error {errors[row]:.3g}, rank {place + 1} of {len(chips)}"
-        strips.append(Strip(caption, pictures))
-    return strips
+def _slider(mosaic: Path, chipset: ChipSet, target: Encoding) -> Slider | None:
+    """The mosaic and the truth of the first scene that has any there; None where no layer is left to read it from."""
+    for scene in chipset.scenes:
+        try:
+            layers, _ = reopen(chipset, scene)
+        except (ChipSetError, RasterError) as error:
+            log.warning("the page shows the mosaic without the truth: %s", error)
+            continue
+        if (found := slider_of(mosaic, layers[1], target)) is not None:
+            return found
+    return None
 
 
 def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:
     """Refuse a mosaic that the model cannot have made."""
     if mosaic is not None and (found := describe_raster(mosaic).count) != len(target.bands):
         raise ConfigError(f"{mosaic}: has {found} bands, the model makes {len(target.bands)}")
-
-
-def _check_same_sides(translator: Translator, chipset: ChipSet) -> None:
-    for side in ("source", "target"):
-        trained: Encoding = getattr(translator.card, side)
-        found: Encoding = getattr(chipset, side)
-        if (trained.kind, len(trained.bands)) != (found.kind, len(found.bands)):
-            raise ChipSetError(
-                f"{chipset.folder}: {side} is {found.kind} with {len(found.bands)} bands, the model was trained on "
-                f"{trained.kind} with {len(trained.bands)}"
-            )
-        if (apart := difference(found, trained)) is not None:
-            raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
-
-
-def _blocks(chipset: ChipSet) -> dict[str, str]:
-    """Scene and block of every chip."""
-    index = chipset.index()
-    names = index["scene"] + ":" + index["block"]
-    return dict(zip(index["id"], names, strict=True))

@@ -1,26 +1,33 @@
 """`evaluate_mosaic`: score a mosaic against a raster of the same ground, and what a mosaic says of itself."""
 
 import dataclasses
+import logging
 import time
 import typing
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
+from tqdm import tqdm
 
-from geop2p.config import Kind, KindChoice
+from geop2p.config import EvaluateConfig, Kind, KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
+from geop2p.evaluation.error_raster import check_error_raster, error_raster
+from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
-from geop2p.evaluation.report import PLACES, Page, Strip, check_report, mosaic_picture, write_page
-from geop2p.metrics import scores_for
+from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
+from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, notes_on
+from geop2p.evaluation.whereabouts import ErrorByGround
+from geop2p.metrics import BlockScores, scores_for
 from geop2p.mosaic.assembly import mosaic_lattice
 from geop2p.mosaic.seams import survey
 from geop2p.raster.agreement import difference
 from geop2p.raster.aligned import Reader, aligned_reader
-from geop2p.raster.encoding import Encoding, Mask
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import describe_raster, opened
@@ -28,17 +35,21 @@ from geop2p.raster.render import render
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 
-PLACE_SIDE = 256
-STRIP = 512
+log = logging.getLogger(__name__)
+
+BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
+PART = 4 * BLOCK  # side of what is read at once
 
 
 def evaluate_mosaic(
     prediction: str | Path,
     reference: str | Path,
     report: str | Path,
+    config: EvaluateConfig | None = None,
     *,
     commands: Sequence[str] = (),
     overwrite: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Score a mosaic against a raster of the same ground, read onto the mosaic's grid, and write a page.
 
@@ -46,24 +57,32 @@ def evaluate_mosaic(
         prediction: Raster to score, usually a mosaic of geop2p.
         reference: What should have come out.
         report: HTML file to write.
+        config: Settings; those of models and chips must be left as they are.
         commands: Shown on the page as how to repeat it.
-        overwrite: Replace an existing report.
+        overwrite: Replace an existing report and error raster.
+        progress: Show a progress bar.
 
     Returns:
-        path, the scores in physical units, and seam_index (None for rasters that geop2p did not make).
+        path, the scores in physical units with their `intervals` (95 % over squares of 512 pixels), `warped` (whether
+        the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path, if one was
+        asked for) and seam_index (None for rasters that geop2p did not make).
 
     Raises:
         RasterError: A raster is missing or unreadable.
-        GridMismatchError: They have no valid ground in common.
-        ConfigError: They do not hold the same, or the report exists.
+        GridMismatchError: They have no valid ground in common, or with `strict` not one grid.
+        ConfigError: They do not hold the same, the report exists, or a setting is for models.
     """
     start, report = time.monotonic(), Path(report)
+    config = config or EvaluateConfig()
+    _check_settings(config)
     check_report(report, overwrite)
+    check_error_raster(config.error_raster, overwrite)
     layer = open_layer(prediction, _kind_of(prediction))
     truth = open_layer(reference, layer.kind)
     grid = layer.grid
     assert grid is not None
     _check_pixels(layer, truth)
+    warped = _is_warped(layer, truth, config.strict)
     encoding = _common_encoding(layer, truth)
     with ExitStack() as stack:
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
@@ -72,21 +91,81 @@ def evaluate_mosaic(
             encoding = _with_all_classes(encoding, (layer, truth), (made, real))
         elif needs_statistics(encoding):
             encoding = with_statistics(encoding, _statistics(real, grid, encoding))
-        scores = scores_for(encoding)
-        for window in _strips(grid):
-            (first, valid), (second, there) = made.read(window), real.read(window)
-            scores.add(first, second, valid & there)
-        result: dict[str, Any] = {"path": str(report), **scores.result()}
-        if not result["pixels"]:
-            raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
+        found = _Scored(encoding)
+        said = f"Error of {Path(prediction).name} against {Path(str(reference)).name}"
+        with error_raster(config.error_raster, grid, encoding, said) as errors:
+            for window in tqdm(
+                _windows(grid.height, grid.width, PART), desc="evaluate", unit="part", disable=not progress
+            ):
+                error, valid = found.add(made, real, window)
+                if errors is not None:
+                    errors.add(error, valid, window)
+            if not found.places:
+                raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
+        result: dict[str, Any] = {"path": str(report), **found.scores.result(), "warped": warped}
+        names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
+        result["intervals"] = found.scores.intervals(names)
+        result["notes"] = notes_on(result)
+        if encoding.is_classes:
+            result["where"] = found.by_ground.result()
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
-        page.strips = _place_strips(made, real, grid, encoding)
+        page.strips = found.strips(made, real)
+    if warped:
+        result["notes"].append(
+            f"The reference lies on {truth.grid.describe() if truth.grid else 'no grid'}: read by a warp."
+        )
+    if config.error_raster is not None:
+        result["error_raster"] = str(config.error_raster)
+    page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
     result["seam_index"] = seam_index(Path(prediction), encoding)
-    page.mosaic, page.mosaic_figures = mosaic_picture(prediction, encoding), mosaic_tags(prediction)
+    page.slider = slider_of(prediction, truth, encoding)
+    page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
+    page.mosaic_figures = mosaic_tags(prediction)
+    page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result
+
+
+class _Scored:
+    """What is summed over the windows of a mosaic."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self.scores = BlockScores(partial(scores_for, encoding, True))
+        self.by_ground = ErrorByGround(encoding)
+        self.places: list[tuple[float, Window]] = []  # mean error of squares worth a look
+
+    def add(self, made: Reader, real: Reader, window: Window) -> tuple[Array, Mask]:
+        """Score a window by squares; the error of its pixels and where it is known."""
+        (first, here), (second, there) = made.read(window), real.read(window)
+        valid: Mask = here & there
+        error = pixel_error(first, second, self._encoding)
+        for inner in _windows(window.height, window.width, BLOCK):
+            at = inner.toslices()
+            if not valid[at].any():
+                continue
+            place = Window(window.col_off + inner.col_off, window.row_off + inner.row_off, inner.width, inner.height)
+            self.scores.add(first[:, *at], second[:, *at], valid[at], f"{place.row_off} {place.col_off}")
+            if self._encoding.is_classes:
+                self.by_ground.add(error[at], second[0][at], valid[at])
+            if valid[at].sum() > BLOCK**2 / 4 or not self.places:
+                self.places.append((float(error[at][valid[at]].mean()), place))
+        return error, valid
+
+    def strips(self, made: Reader, real: Reader) -> list[Strip]:
+        """Squares from the best to the worst at even ranks."""
+        ranked = sorted(self.places, key=lambda entry: entry[0])
+        found = []
+        for rank, name in even_ranks(len(ranked)):
+            error, window = ranked[rank]
+            (first, here), (second, there) = made.read(window), real.read(window)
+            pictures = {"prediction": render(first, here, self._encoding)}
+            pictures["truth"] = render(second, there, self._encoding)
+            said = f"row {window.row_off}, column {window.col_off}: mean error {error:.3g}, {name}"
+            found.append(Strip(said, pictures))
+        return found
 
 
 def mosaic_tags(path: str | Path) -> dict[str, str]:
@@ -129,6 +208,31 @@ def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
     return made
 
 
+def _check_settings(config: EvaluateConfig) -> None:
+    """Refuse settings that mean nothing for two rasters."""
+    for name in ("judge", "sample", "mosaic"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{name} out")
+
+
+def _is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:
+    """Whether the reference is read through a warp.
+
+    Raises:
+        GridMismatchError: It would be, and `strict` forbids it.
+    """
+    here, there = layer.grid, truth.grid
+    if here is None or there is None or here.offset_in(there) is not None:
+        return False
+    if strict:
+        raise GridMismatchError(
+            f"{layer.path} lies on {here.describe()}, {truth.path} on {there.describe()}; without --strict the "
+            "reference is warped onto the prediction's grid"
+        )
+    log.info("%s: read by a warp, since its grid is not that of %s", truth.path, layer.path)
+    return True
+
+
 def _check_pixels(layer: Layer, truth: Layer) -> None:
     """Refuse rasters without CRS of two sizes: their pixels do not lie on each other."""
     here, there = layer.grid, truth.grid
@@ -146,36 +250,24 @@ def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequ
     classes = {entry.value: entry for entry in encoding.classes}
     for layer, reader in zip(layers, readers, strict=True):
         named = {entry.value: entry for entry in layer.draft_encoding().classes}
-        for window in _strips(reader.grid):
+        for window in _windows(reader.grid.height, reader.grid.width, PART):
             values, valid = reader.read(window)
             for value in np.unique(values[0][valid]).tolist():
                 classes.setdefault(value, named.get(value) or layer.map_class(value))
     return dataclasses.replace(encoding, classes=tuple(classes[value] for value in sorted(classes)))
 
 
-def _strips(grid: Grid) -> list[Window]:
-    return [Window(0, row, grid.width, min(STRIP, grid.height - row)) for row in range(0, grid.height, STRIP)]
+def _windows(height: int, width: int, side: int) -> list[Window]:
+    """Squares of a side that cover a raster, smaller at its far borders."""
+    return [
+        Window(col, row, min(side, width - col), min(side, height - row))
+        for row in range(0, height, side)
+        for col in range(0, width, side)
+    ]
 
 
 def _statistics(reader: Reader, grid: Grid, encoding: Encoding) -> list[BandStatistics]:
     statistics = [BandStatistics() for _ in encoding.bands]
-    for window in _strips(grid):
+    for window in _windows(grid.height, grid.width, PART):
         add_values(statistics, encoding, *reader.read(window))
     return statistics
-
-
-def _place_strips(made: Reader, real: Reader, grid: Grid, encoding: Encoding) -> list[Strip]:
-    """Seeded places of the mosaic beside the truth, those with valid ground."""
-    generator = np.random.default_rng(0)
-    strips: list[Strip] = []
-    for _ in range(10 * PLACES):
-        row = int(generator.integers(0, max(1, grid.height - PLACE_SIDE + 1)))
-        col = int(generator.integers(0, max(1, grid.width - PLACE_SIDE + 1)))
-        window = Window(col, row, min(PLACE_SIDE, grid.width), min(PLACE_SIDE, grid.height))
-        (first, valid), (second, there) = made.read(window), real.read(window)
-        both: Mask = valid & there
-        if both.mean() > 0.5 and len(strips) < PLACES:
-            error = float(pixel_error(first, second, encoding)[both].mean())
-            pictures = {"prediction": render(first, valid, encoding), "truth": render(second, there, encoding)}
-            strips.append(Strip(f"row {row}, column {col}: mean error {error:.3g}", pictures))
-    return strips

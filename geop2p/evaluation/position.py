@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geop2p.metrics.blocks import bootstrap, interval
 from geop2p.raster.encoding import Array, Encoding, Mask
-
-BOOTSTRAPS = 1000
 
 
 def pixel_error(predicted: Array, real: Array, encoding: Encoding) -> Array:
@@ -73,10 +72,8 @@ class PositionError:
         value = _ratio(blocks.sum(axis=0))
         if value is None or len(blocks) < 2:
             return CornerRatio(value, None, None)
-        draws = np.random.default_rng(0).integers(0, len(blocks), (BOOTSTRAPS, len(blocks)))
-        ratios = [ratio for draw in draws if (ratio := _ratio(blocks[draw].sum(axis=0))) is not None]
-        low, high = np.percentile(ratios, [2.5, 97.5])
-        return CornerRatio(value, float(low), float(high))
+        found = interval(_ratio(np.tensordot(counts, blocks, 1)) for counts in bootstrap(len(blocks)))
+        return CornerRatio(value, *(found or (None, None)))
 
 
 def _ratio(sums: npt.NDArray[np.float64]) -> float | None:

@@ -1,34 +1,17 @@
 """The page: one HTML file with everything inside it, no network needed."""
 
-import base64
-import io
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-from rasterio.enums import Resampling
-from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
-from geop2p.raster.atomic import make_folder, replacing, write_text
-from geop2p.raster.encoding import Encoding
-from geop2p.raster.grid import Grid
-from geop2p.raster.layers import complete_encoding, open_layer
-from geop2p.raster.reading import gdal_env, opened
-from geop2p.raster.render import render
+from geop2p.evaluation.pictures import Picture, Slider, exact_uri, photo_uri
+from geop2p.raster.atomic import make_folder, write_text
 
-MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
-
-PLACES = 6  # chips or windows that a page shows
-
-Picture = npt.NDArray[np.uint8]
+PLACES = 5  # chips or windows that a page shows
 
 
 @dataclass(frozen=True)
@@ -64,9 +47,11 @@ class Page:
     title: str
     result: dict[str, Any]
     strips: list[Strip] = field(default_factory=list)
+    choice: str = ""
     curves: list[Curve] = field(default_factory=list)
     position: Picture | None = None
     mosaic: Picture | None = None
+    slider: Slider | None = None
     mosaic_figures: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
@@ -85,28 +70,19 @@ def check_report(report: Path, overwrite: bool) -> None:
     make_folder(report.parent)
 
 
-def write_page(path: Path, page: Page) -> None:
-    """Write the page as one self-contained HTML file."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
+    """Write a page as one self-contained HTML file.
+
+    Args:
+        path: File to write or replace.
+        page: What its template shows.
+        template: Name of the template.
+    """
+    folder = resources.files("geop2p.evaluation")
+    loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure}
-    text = resources.files("geop2p.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    write_text(path, environment.from_string(text).render(page=page))
-
-
-def photo_uri(picture: Picture) -> str:
-    """A picture as JPEG inside a link."""
-    return _uri(picture, "JPEG", quality=90, subsampling=0)
-
-
-def exact_uri(picture: Picture) -> str:
-    """A picture as PNG inside a link."""
-    return _uri(picture, "PNG", optimize=True)
-
-
-def _uri(picture: Picture, form: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    write_text(path, environment.get_template(template).render(page=page))
 
 
 def figure(value: Any) -> str:
@@ -131,54 +107,8 @@ def curve_data(metrics: list[dict[str, Any]]) -> list[Curve]:
     return [Curve(name, *lists) for name, lists in curves.items() if len(lists[0]) > 1]
 
 
-def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
-    """A map of errors (rows, cols) smoothed over blocks, from dark (least) to light (most); grey for NaN."""
-    block = max(1, values.shape[0] // 32)
-    trimmed = values[: values.shape[0] // block * block, : values.shape[1] // block * block]
-    cells = trimmed.reshape(trimmed.shape[0] // block, block, trimmed.shape[1] // block, block)
-    known = np.isfinite(cells)
-    sums = np.where(known, cells, 0).sum(axis=(1, 3))
-    counts = known.sum(axis=(1, 3))
-    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    low, high = np.nanmin(means), np.nanmax(means)
-    unit = np.nan_to_num((means - low) / (high - low or 1))
-    stops = np.array([(13, 8, 80), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)])
-    at = np.linspace(0, 1, len(stops))
-    colors = np.stack([np.interp(unit, at, stops[:, channel]) for channel in range(3)], axis=-1)
-    colors[counts == 0] = 128
-    picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
-    return np.asarray(picture)
-
-
-def write_overview(path: Path, rasters: Sequence[str | Path], grid: Grid, side: int = 420) -> None:
-    """Save the same ground of several rasters side by side as a PNG.
-
-    Args:
-        path: File to write or replace.
-        rasters: In order from left to right.
-        grid: Where to show them; its middle is shown.
-        side: Pixels of each picture.
-    """
-    rows, cols = min(side, grid.height), min(side, grid.width)
-    window = Window((grid.width - cols) // 2, (grid.height - rows) // 2, cols, rows)
-    pictures: list[Picture] = []
-    for raster in rasters:
-        layer = open_layer(raster)
-        with layer.reader(grid) as reader:
-            values, valid = reader.read(window)
-        picture = render(values, valid, complete_encoding(layer, values, valid))
-        pictures += [picture, np.full((rows, 8, 3), 255, np.uint8)]
-    with replacing(path) as temporary:
-        Image.fromarray(np.concatenate(pictures[:-1], axis=1)).save(temporary, optimize=True)
-
-
-def mosaic_picture(path: str | Path, encoding: Encoding, side: int = MOSAIC_SIDE) -> Picture:
-    """A raster thinned to at most `side` pixels, drawn as its encoding says."""
-    with gdal_env(), opened(path) as dataset:
-        factor = max(1.0, max(dataset.shape) / side)
-        shape = tuple(math.ceil(length / factor) for length in dataset.shape)
-        method = Resampling.nearest if encoding.is_classes else Resampling.average
-        bands = list(range(1, len(encoding.bands) + 1))
-        values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=method)
-        valid = dataset.dataset_mask(out_shape=shape, resampling=Resampling.nearest) > 0
-    return render(np.nan_to_num(values), valid, encoding)
+def even_ranks(count: int) -> list[tuple[int, str]]:
+    """Ranks from the first to the last of so many, counted from 0, each with what to call it."""
+    names = {(count - 1) // 2: ", median", count - 1: ", worst", 0: ", best"}
+    ranks = sorted({place * (count - 1) // (PLACES - 1) for place in range(PLACES)}) if count else []
+    return [(rank, f"rank {rank + 1} of {count}{names.get(rank, '')}") for rank in ranks]

@@ -5,6 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from geop2p.models.fcn import FCN
 from geop2p.models.layers import Generator, Head, Norm, norm_layer
 
 PAN_SIDE = 128  # its attention halves a sixteenth of the side three times
@@ -16,7 +17,7 @@ class Smp(Generator):
     Args:
         in_channels: Channels of the source.
         out_channels: Channels of the target.
-        architecture: Name as in `segmentation_models_pytorch.create_model`, such as unet, fpn or deeplabv3plus.
+        architecture: Name as in `segmentation_models_pytorch.create_model`, such as unet, fpn or deeplabv3plus, or fcn.
         encoder: Name of the encoder, such as resnet34, vgg16_bn or, from timm, tu-convnext_tiny.
         norm: What takes the place of the batch norms of encoder and decoder.
         head: tanh for values in [-1, 1], logits for class scores.
@@ -39,13 +40,17 @@ class Smp(Generator):
         super().__init__()
         import segmentation_models_pytorch  # slow: seconds, and no other generator needs it
 
-        known = segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING
+        known = ("fcn", *segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING)
         if architecture not in known:
             raise ValueError(f"architecture '{architecture}' is unknown; known: {', '.join(sorted(known))}")
         extra = {"dynamic_img_size": True} if architecture == "dpt" else {}
         try:
-            self.network: nn.Module = segmentation_models_pytorch.create_model(
-                architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels, **extra
+            self.network: nn.Module = (
+                FCN(encoder, in_channels, out_channels)
+                if architecture == "fcn"
+                else segmentation_models_pytorch.create_model(
+                    architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels, **extra
+                )
             )
         except (KeyError, ValueError, RuntimeError) as error:
             first = str(error.args[0]).splitlines()[0]

@@ -1,10 +1,16 @@
 """Summing overlapping tiles into a part of the mosaic."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from rasterio.windows import Window
+from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
+
+GIVEN = 64  # rows at once: small enough to stay in the cache of the processor while they are decoded
 
 
 def ramp(size: int, overlap: int) -> Floats:
@@ -28,31 +34,51 @@ def ramp(size: int, overlap: int) -> Floats:
 
 
 class Blend:
-    """A part of the mosaic under construction.
+    """A part of the mosaic under construction, from top to bottom: rows that no later tile touches are given away.
 
     Args:
         window: The part's place in the raster.
         channels: Channels of a tile.
         size: Side of a tile.
         overlap: Width of its ramps.
+        device: Where tiles come from and are summed.
     """
 
-    def __init__(self, window: Window, channels: int, size: int, overlap: int) -> None:
-        self.window = window
-        self._sum = np.zeros((channels, int(window.height), int(window.width)), np.float32)
-        weights = ramp(size, overlap)
-        self._weights = weights[:, None] * weights
+    def __init__(
+        self, window: Window, channels: int, size: int, overlap: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.window, self._top = window, int(window.row_off)
+        self._sum = torch.zeros(channels, min(size, int(window.height)), int(window.width), device=device)
+        weights = torch.from_numpy(ramp(size, overlap)).to(device)
+        self._weights = weights[:, None] * weights if overlap else None
 
-    def add(self, tile: Window, values: Floats) -> None:
-        """Add a tile (channels, size, size) at its place; what lies outside the part is left out."""
-        row, col = int(tile.row_off - self.window.row_off), int(tile.col_off - self.window.col_off)
+    def add(self, tile: Window, values: Tensor) -> None:
+        """Add a tile (channels, rows, cols) at its place; what lies outside the part is left out.
+
+        Its first row is not below the first of `until`'s next.
+        """
+        row, col = int(tile.row_off) - self._top, int(tile.col_off - self.window.col_off)
         here_r, there_r = _overlap(row, values.shape[1], self._sum.shape[1])
         here_c, there_c = _overlap(col, values.shape[2], self._sum.shape[2])
-        self._sum[:, here_r, here_c] += values[:, there_r, there_c] * self._weights[there_r, there_c]
+        weighted = values if self._weights is None else values * self._weights
+        self._sum[:, here_r, here_c] += weighted[:, there_r, there_c]
 
-    def result(self) -> Floats:
-        """The blended values (channels, rows, cols): exact where every tile that touches the pixel was added."""
-        return self._sum
+    def until(self, row: int) -> Iterator[Floats]:
+        """Give away the rows (channels, rows, cols) above `row` of the raster: every tile that touches them was added.
+
+        What is given is good until the next is asked for.
+        """
+        end, held = min(row, int(self.window.row_off + self.window.height)), self._sum.shape[1]
+        while self._top < end:
+            count = min(end - self._top, held)
+            for start in range(0, count, GIVEN):
+                yield self._sum[:, start : min(start + GIVEN, count)].cpu().numpy()
+            self._top += count
+            if count < held:
+                for start in range(0, held - count, count):  # in pieces that do not overlap their new place
+                    stop = min(start + count, held - count)
+                    self._sum[:, start:stop] = self._sum[:, start + count : stop + count]
+            self._sum[:, held - count :] = 0
 
 
 def _overlap(offset: int, size: int, length: int) -> tuple[slice, slice]:

@@ -1,36 +1,147 @@
-"""What a model can read, and on which grid."""
+"""`ModelInput`: the raster or vector layer that is translated, and the grid that it is read on."""
 
-import dataclasses
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from affine import Affine
+from rasterio.crs import CRS
 
-from geop2p.errors import RasterError
-from geop2p.raster.agreement import band_difference
+from geop2p.config import PredictConfig, names
+from geop2p.errors import ConfigError, GridMismatchError, RasterError
+from geop2p.mosaic.checks import check_input, check_values
+from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.raster.aligned import Reader, aligned_reader
-from geop2p.raster.atomic import make_folder
-from geop2p.raster.class_table import ClassTable, hex_color
+from geop2p.raster.class_table import ClassTable
+from geop2p.raster.damaged import SkippingReader
+from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
-from geop2p.raster.kinds import guess_backscatter
-from geop2p.raster.layers import UNLISTED_SHARE
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
+from geop2p.raster.layers import HidingReader
+from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
+from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
-FOREIGN = 0.5  # share of pixels in colours of no class above which a picture is no map for the model
-CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
 SAME_PIXEL = 0.05  # relative difference of pixel sizes that still counts as the training's
 
 
-def color_table(info: RasterInfo, card: Card) -> ClassTable | None:
+@dataclass(frozen=True)
+class ModelInput:
+    """What is translated.
+
+    Attributes:
+        path: File or GDAL name.
+        grid: Where it is read.
+        source: What the model takes it for.
+        valid_share: Share of its ground that holds data, about.
+        block: (rows, cols) that are left out together where something cannot be read; None: that is an error.
+        vector: Its features, if it is a vector layer.
+        background: Code of the ground that no feature covers.
+        colors: What its colours stand for, if it is a map drawn in colours.
+        codes: The model's codes of its classes, where they differ.
+    """
+
+    path: str
+    grid: Grid
+    source: Encoding
+    valid_share: float = 1.0
+    block: tuple[int, int] | None = None
+    vector: VectorLayer | None = None
+    background: int | None = None
+    colors: ClassTable | None = None
+    codes: Codes = field(default_factory=dict)
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """Windows of it, as the model's source was read for its training."""
+        with self._as_it_is() as reader:
+            yield reader if self.block is None else SkippingReader(reader, self.block, self._as_it_is)
+
+    @contextmanager
+    def _as_it_is(self) -> Iterator[Reader]:
+        source = self.source
+        if self.vector is not None:
+            if self.background is not None:
+                yield VectorReader(self.vector, self.grid, self.background)
+            else:
+                unused = max(entry.value for entry in self.vector.classes) + 1
+                yield HidingReader(VectorReader(self.vector, self.grid, unused), [unused])
+        elif source.relief is not None:
+            with relief_reader(self.path, self.grid, source.relief) as reader:
+                yield reader
+        else:
+            with aligned_reader(
+                self.path, self.grid, source.kind, colors=self.colors, backscatter=source.backscatter
+            ) as reader:
+                yield RecodedReader(reader, self.codes) if self.codes else reader
+
+
+def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInput:
+    """Look at what is to be translated.
+
+    Raises:
+        RasterError: It is missing, unreadable, or nothing that the model can read.
+        ConfigError: The settings do not fit it.
+        GridMismatchError: The grid to be used has other pixels than the training.
+    """
+    like = None if config.like is None else _grid_like(config.like, card, config.no_resample)
+    if is_vector(path):
+        return _open_vector(str(path), card, config, like)
+    if config.source_field or config.line_width or config.draw_order:
+        raise ConfigError(f"{path}: is a raster; --source-field, --line-width and --draw-order are for vector layers")
+    info = describe_raster(path)
+    check_input(info, card, config.no_resample)
+    colors = _color_table(info, card)
+    codes: Codes = {}
+    if card.source.is_classes and colors is None:
+        codes = match_classes(str(path), info.categories, card.source.classes)
+    valid_share = 1.0
+    try:
+        sample = read_sample(path, as_colors=colors is not None)
+    except RasterError as error:
+        if not config.skip_bad:
+            raise
+        log.warning("%s: a sample cannot be read, so its values are not checked (%s)", path, error)
+    else:
+        check_values(path, card.source, colors, codes, sample)
+        valid_share = float(sample[1].mean())
+    grid = like or _output_grid(info.grid, card, config.no_resample)
+    block = info.block if config.skip_bad else None
+    return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes)
+
+
+def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None) -> ModelInput:
+    """A vector layer drawn in the classes of the model, on the pixels of the training."""
+    if not card.source.is_classes:
+        raise RasterError(f"{path}: is a vector layer, the model expects {card.source.kind}")
+    layer = read_vector(path, config.source_field, known=card.source.classes)
+    layer = drawn(layer, config.line_width, names(config.draw_order))
+    ours = {entry.value: entry.name for entry in card.source.classes}
+    counts = Counter(layer.features["code"].tolist())
+    strange = [entry for entry in layer.classes if counts[entry.value] and entry.value not in ours]
+    unknown = {entry.name: counts[entry.value] for entry in strange}
+    if not set(counts) & set(ours):
+        raise RasterError(
+            f"{path}: has the classes {', '.join(unknown)}, the model knows {', '.join(ours.values())}; choose the "
+            "attribute with --source-field, or rename them"
+        )
+    if unknown:
+        told = ", ".join(f"{name} ({count} features)" for name, count in unknown.items())
+        log.warning("%s: the model never saw the classes %s; their ground is a guess", path, told)
+    background = next((value for value, name in ours.items() if name == BACKGROUND_NAME), None)
+    if background is None:
+        log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
+    return ModelInput(path, like or _vector_grid(layer, card), card.source, vector=layer, background=background)
+
+
+def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
     """What the colours of an input stand for if the model reads a map and the input is drawn in colours; else None.
 
     Raises:
@@ -43,131 +154,60 @@ def color_table(info: RasterInfo, card: Card) -> ClassTable | None:
     return table
 
 
-def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
-    """Refuse a raster that the model cannot read.
-
-    Raises:
-        RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
-            no CRS where the model has a pixel size.
-    """
-    if info.by_points:
-        log.info("%s: placed by ground control points, warped onto %s", info.path, info.grid.describe())
-    expected = len(card.source.bands)
-    if info.count != expected and not (card.source.is_classes and has_colors(info)):
-        names = ", ".join(band.name for band in card.source.bands if band.name) or card.source.kind
-        raise RasterError(f"{info.path}: has {info.count} bands, the model expects {expected} ({names})")
-    is_float = np.dtype(info.dtype).kind == "f"
-    if card.source.is_classes and is_float:
-        raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
-    if not card.source.is_classes:
-        bands = file_bands(info)
-        if card.source.relief is not None:  # has no offset
-            bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
-        if (apart := band_difference(bands, card.source.bands)) is not None:
-            raise RasterError(f"{info.path}: {apart} as in the training; convert the values, or correct what it says")
-    if info.grid.crs is None and card.pixel_size is not None and not no_resample:
-        raise RasterError(
-            f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs), or take its pixels "
-            "for those of the training with --no-resample"
+def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
+    """The grid of another raster, whose pixels must have the training's size."""
+    grid = describe_raster(path).grid
+    if not no_resample and not _has_size(grid, card.pixel_size):
+        found, trained = (_in_metres(size) for size in (grid.pixel_size, card.pixel_size))
+        raise GridMismatchError(
+            f"{path}: has pixels of {found}, the model was trained on {trained}; give a grid of such pixels, or insist "
+            "with --no-resample"
         )
+    return grid
 
 
-def check_values(path: str | Path, source: Encoding, table: ClassTable | None = None) -> None:
-    """Look at a sample of the input for values that the model never saw.
-
-    Raises:
-        RasterError: It is a map with none of the model's classes, or not in its colours, or backscatter stored in
-            another way.
-    """
-    if source.relief is not None:
-        return  # heights say nothing of relief
-    values, valid = read_sample(path, as_colors=table is not None)
-    if table is not None:
-        _check_colors(path, table, *table.unlisted_share(values, valid))
-    elif source.is_classes:
-        known = {entry.value for entry in source.classes}
-        found = set(np.unique(values[0][valid]).tolist()) - {entry.value for entry in source.ignored}
-        unknown = ", ".join(str(code) for code in sorted(found - known))
-        if found and not found & known:
-            expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
-            raise RasterError(f"{path}: has the classes {unknown}, the model knows {expected}; recode the map")
-        if unknown:
-            log.warning("%s: the model never saw the classes %s; their ground is a guess", path, unknown)
-        return
-    if source.kind == "sar" and valid.any():
-        found_as, reason = guess_backscatter(values, valid, file_bands(describe_raster(path)))
-        if found_as != source.backscatter:
-            raise RasterError(
-                f"{path}: backscatter is {found_as} ({reason}), the model was trained on {source.backscatter}; "
-                "convert it"
-            )
-    if (share := source.clipped_share(values, valid)) > CLIPPED_TOO_MUCH:
-        log.warning(
-            "%s: %.0f %% of the values lie outside those of the training; is it in other units?", path, 100 * share
-        )
+def _has_size(grid: Grid, trained: tuple[float, float] | None) -> bool:
+    found = grid.pixel_size
+    if trained is None or found is None:
+        return True
+    return all(abs(here / there - 1) <= SAME_PIXEL for here, there in zip(found, trained, strict=True))
 
 
-def _check_colors(path: str | Path, table: ClassTable, share: float, named: str) -> None:
-    """Refuse a picture that is mostly not in the colours of the model's classes."""
-    if share > FOREIGN:
-        expected = ", ".join(f"{hex_color(entry.color)} {entry.name}" for entry in table.classes)
-        raise RasterError(
-            f"{path}: {100 * share:.0f} % of its pixels have colours such as {named}, the model knows {expected}; "
-            "recolour the map, or give one band of classes"
-        )
-    if share > UNLISTED_SHARE:
-        log.warning(
-            "%s: %.2g %% of the pixels have colours of no class, such as %s; their ground is a guess",
-            path, 100 * share, named,
-        )  # fmt: skip
+def _in_metres(size: tuple[float, float] | None) -> str:
+    return "unknown size" if size is None else f"{math.sqrt(math.prod(size)):.4g} m"
 
 
-@contextmanager
-def input_reader(path: str | Path, grid: Grid, source: Encoding, colors: ClassTable | None) -> Iterator[Reader]:
-    """Windows of the input on a grid, as the model's source was read for its training."""
-    if source.relief is not None:
-        with relief_reader(path, grid, source.relief) as reader:
-            yield reader
-    else:
-        with aligned_reader(path, grid, source.kind, colors=colors, backscatter=source.backscatter) as reader:
-            yield reader
-
-
-def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
-    """Refuse an output that would destroy something or could not be read as what it is called.
-
-    Raises:
-        RasterError: It exists, is the input, or is not called a GeoTIFF.
-    """
-    if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: the mosaic is a GeoTIFF; give a name that ends in .tif")
-    if output.exists() and Path(input).exists() and output.samefile(input):
-        raise RasterError(f"{output}: is the input; give another name")
-    if output.exists() and not overwrite:
-        raise RasterError(f"{output}: exists; give another name or --overwrite")
-    make_folder(output.parent)
-
-
-def output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
+def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     """The grid of the mosaic: the input's where its pixels have the training's size within 5 %, else a new one.
 
     The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
     zone of the input's centre.
     """
-    trained, found = card.pixel_size, grid.pixel_size
-    if trained is None or found is None or no_resample:
-        return grid
-    if all(abs(here / there - 1) <= SAME_PIXEL for here, there in zip(found, trained, strict=True)):
+    if no_resample or _has_size(grid, card.pixel_size):
         return grid
     crs = local_crs(grid)
-    left, bottom, right, top = grid.bounds_in(crs)
-    metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
-    assert metres is not None
-    down, along = (float(f"{size / metre:.6g}") for size, metre in zip(trained, metres, strict=True))
-    height, width = max(1, round((top - bottom) / down)), max(1, round((right - left) / along))
-    result = Grid(crs, Affine(along, 0, left, 0, -down, top), height, width)
+    result = _trained_grid(grid.bounds_in(crs), crs, card)
     log.info(
-        "pixels of %.4g m, the model was trained on %.4g m: reading through a warp onto %s",
-        math.sqrt(math.prod(found)), math.sqrt(math.prod(trained)), result.describe(),
+        "pixels of %s, the model was trained on %s: reading through a warp onto %s",
+        _in_metres(grid.pixel_size), _in_metres(card.pixel_size), result.describe(),
     )  # fmt: skip
     return result
+
+
+def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
+    if card.pixel_size is None:
+        raise GridMismatchError(f"{layer.path}: the model has no pixel size to draw it with; give a grid with --like")
+    own = layer.features.crs
+    assert own is not None
+    crs = CRS.from_user_input(own if own.is_projected else layer.features.estimate_utm_crs())
+    return _trained_grid(layer.bounds_in(crs), crs, card)
+
+
+def _trained_grid(bounds: tuple[float, float, float, float], crs: CRS, card: Card) -> Grid:
+    """The north-up grid over bounds whose pixels have the training's size in the middle."""
+    left, bottom, right, top = bounds
+    metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
+    assert metres is not None and card.pixel_size is not None
+    down, along = (float(f"{size / metre:.6g}") for size, metre in zip(card.pixel_size, metres, strict=True))
+    height, width = max(1, round((top - bottom) / down)), max(1, round((right - left) / along))
+    return Grid(crs, Affine(along, 0, left, 0, -down, top), height, width)

@@ -1,5 +1,7 @@
 """Where tiles and parts lie. Everything is anchored to the grid's origin, so any process finds the same. Pure."""
 
+import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -16,62 +18,79 @@ class Lattice:
     in the flat of one tile or in the ramps of two, the border of the raster included.
 
     Attributes:
-        size: Side of a tile in pixels.
+        size: Side in pixels of the ground that a tile contributes to.
         overlap: Width of a ramp in pixels, at most half of `size`.
-        shift: Pixels by which the whole lattice is moved up and left.
+        halo: Pixels around a tile that the network sees and that are thrown away.
+        shift: (rows, columns) by which the whole lattice is moved up and left.
     """
 
     size: int
     overlap: int
-    shift: int = 0
+    halo: int = 0
+    shift: tuple[int, int] = (0, 0)
+
+    @property
+    def network_size(self) -> int:
+        """Side of what the network sees of a tile."""
+        return self.size + 2 * self.halo
 
     @property
     def step(self) -> int:
         """Distance between tiles."""
         return self.size - self.overlap
 
-    def start(self, number: int) -> int:
-        """First pixel of a tile on an axis; negative before the origin."""
-        return number * self.step - self.overlap - self.shift
+    def moved(self, window: Window) -> "Lattice":
+        """The same tiles as seen from the first pixel of a window."""
+        down, right = (
+            int(by + offset) % self.step
+            for by, offset in zip(self.shift, (window.row_off, window.col_off), strict=True)
+        )
+        return dataclasses.replace(self, shift=(down, right))
 
-    def touching(self, start: int, stop: int) -> range:
-        """Numbers of the tiles that hold any of the pixels start to stop - 1 of an axis."""
-        first = (start + self.overlap + self.shift - self.size) // self.step + 1
-        last = (stop - 1 + self.overlap + self.shift) // self.step
-        return range(first, last + 1)
+    def starts(self, axis: int, start: int, stop: int) -> list[int]:
+        """First pixels of the tiles that hold any of the pixels start to stop - 1 of an axis (0: rows, 1: columns)."""
+        before = self.overlap + self.shift[axis]  # from the first pixel of tile 0 to the origin
+        first, last = (start + before - self.size) // self.step + 1, (stop - 1 + before) // self.step
+        return [number * self.step - before for number in range(first, last + 1)]
 
     def tiles(self, window: Window) -> list[Window]:
         """The tiles that touch a window, rows first: the order in which they are summed."""
-        rows = self.touching(int(window.row_off), int(window.row_off + window.height))
-        cols = self.touching(int(window.col_off), int(window.col_off + window.width))
-        return [Window(self.start(col), self.start(row), self.size, self.size) for row in rows for col in cols]
+        rows = self.starts(0, int(window.row_off), int(window.row_off + window.height))
+        cols = self.starts(1, int(window.col_off), int(window.col_off + window.width))
+        return [Window(col, row, self.size, self.size) for row in rows for col in cols]
 
-    def handovers(self, length: int) -> list[int]:
+    def handovers(self, axis: int, length: int) -> list[int]:
         """Pixels of an axis that are the first past the middle of a ramp: where one tile hands over to the next."""
-        lines = (self.start(number) + self.overlap // 2 for number in self.touching(0, length))
+        lines = (start + self.overlap // 2 for start in self.starts(axis, 0, length))
         return [line for line in lines if 0 < line < length]
 
 
-def parts(height: int, width: int, side: int) -> list[Window]:
-    """Squares of `side` pixels that cover a raster from its origin, smaller at its far edges, rows first."""
-    return [
-        Window(col, row, min(side, width - col), min(side, height - row))
-        for row in range(0, height, side)
-        for col in range(0, width, side)
-    ]
+def parts(frame: Window, side: int) -> list[Window]:
+    """Squares of `side` pixels counted from the grid's origin that cover a window of it, cut at its edges, rows first.
+
+    The squares do not depend on the window.
+    """
+    rows, cols = (
+        _cuts(int(first), int(first + length), side)
+        for first, length in ((frame.row_off, frame.height), (frame.col_off, frame.width))
+    )
+    return [Window(left, top, right - left, bottom - top) for top, bottom in rows for left, right in cols]
 
 
-def part_side(memory: int, channels: int, bands: int, tile: int, batch: int) -> int:
-    """The largest side of a part, a multiple of 512, whose buffers fit the memory.
+def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+    edges = [start, *range((start // side + 1) * side, stop, side), stop]
+    return list(itertools.pairwise(edges))
+
+
+def part_side(memory: int, channels: int, bands: int, unit: int = PART_MULTIPLE) -> int:
+    """The largest side of a part whose buffers fit the memory.
 
     Args:
-        memory: Bytes that the prediction may add.
+        memory: Bytes for the buffers.
         channels: Channels that are summed: float32, once.
         bands: Bands of the result, counted as 16 bytes each for decoding and writing.
-        tile: Side of a tile; a part reads and keeps a margin of it.
-        batch: Tiles that are in the network together.
+        unit: The side is a multiple of it, and at least that.
     """
-    network = batch * tile * tile * 4 * 256  # activations: about 256 floats a pixel in the widest layers
     a_pixel = 4 * channels + 16 * bands + 4
-    side = math.isqrt(max(0, memory // 2 - network) // a_pixel)
-    return max(PART_MULTIPLE, min(side, 16384) // PART_MULTIPLE * PART_MULTIPLE)
+    side = math.isqrt(memory // a_pixel)
+    return max(unit, min(side, 16384) // unit * unit)

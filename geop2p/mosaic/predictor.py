@@ -1,17 +1,26 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
+import logging
 import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geop2p.config import PredictConfig
-from geop2p.mosaic.assembly import assemble, make_parts
-from geop2p.mosaic.inputs import check_input, check_output, check_values, color_table, input_reader, output_grid
+from geop2p.mosaic.assembly import assemble
+from geop2p.mosaic.checks import check_output, check_space
+from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.raster.reading import describe_raster, fingerprint
+from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
+from geop2p.mosaic.plan import parts
+from geop2p.raster.reading import fingerprint
 from geop2p.translator import Translator
+
+log = logging.getLogger(__name__)
+
+NO_FIGURES: dict[str, Any] = {"seam_index": None, "tile_mismatch": None, "tile_mismatch_percent": None}
 
 
 @dataclass(frozen=True)
@@ -19,18 +28,19 @@ class PredictResult:
     """A mosaic and how it was made.
 
     Attributes:
-        path: The mosaic, a cloud-optimised GeoTIFF.
-        width: Columns.
-        height: Rows.
+        path: The mosaic, a cloud-optimised GeoTIFF; of a shard the folder of the parts.
+        width: Columns of the mosaic.
+        height: Rows of the mosaic.
+        parts: Parts that the mosaic, or the shard, has.
         seconds: Time it took.
         mpx_per_s: Million pixels a second of this call.
         seam_index: Steps across tile lines over steps elsewhere; 1 is no seam; None where no line is inside.
         tile_mismatch: Mean absolute difference to a prediction on a shifted lattice, in the target's units, or the
             share of pixels of another class.
         tile_mismatch_percent: The same in percent of the encoded range.
-        mode: How tiles meet: `blend`.
-        norm_stats: Where the network's norm statistics come from: `tile`, or `none` if it uses none of its input.
-        tile_size: Side of a tile in pixels.
+        mode: How tiles meet: `exact` if each pixel is what the network makes of the whole raster, else `blend`.
+        norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
+        tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
@@ -38,6 +48,7 @@ class PredictResult:
     path: str
     width: int
     height: int
+    parts: int
     seconds: float
     mpx_per_s: float
     seam_index: float | None
@@ -61,9 +72,13 @@ def predict(
 ) -> PredictResult:
     """Translate a raster into a mosaic; repeated, it continues an interrupted run.
 
+    With a shard, a share of the parts is made and left beside the output's name; the call without one makes those
+    that are still missing and puts them all together.
+
     Args:
         model: Run folder or `model.safetensors`.
-        input: Any raster that GDAL opens, with the bands that the model was trained on.
+        input: Any raster that GDAL opens, with the bands that the model was trained on, or a vector layer for a model
+            that reads maps.
         output: GeoTIFF to write, with `<stem>.qml` beside it.
         config: Settings.
         overwrite: Replace an existing output.
@@ -72,36 +87,47 @@ def predict(
     Raises:
         RasterError: The input is missing, unreadable or has other bands, or the output exists or cannot be written.
         CheckpointError: The model is missing or damaged.
-        ConfigError: The settings do not fit the model.
+        ConfigError: The settings do not fit the model, or parts were begun with others.
+        GridMismatchError: The area of interest lies elsewhere.
+        GeoP2PError: Tiles disagree more than the settings allow.
     """
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     check_output(input, output, overwrite)
+    if config.seam_map is not None:
+        check_output(input, config.seam_map, overwrite)
     translator = Translator.load(model, config.device)
-    info = describe_raster(input)
-    check_input(info, translator.card, config.no_resample)
-    colors = color_table(info, translator.card)
-    check_values(input, translator.card.source, colors)
-    grid = output_grid(info.grid, translator.card, config.no_resample)
-    mosaic = Mosaic(translator, grid, config)
-    with input_reader(input, grid, translator.card.source, colors) as reader:
-        folder = output.with_name(f"{output.name}.parts")
-        claim = mosaic.claim(translator.digest, fingerprint(input))
-        made, network_pixels = make_parts(mosaic, reader, folder, claim, progress)
-        figures = assemble(mosaic, reader, folder, made, output, {"GEOP2P_INPUT": Path(str(input)).name})
-    shutil.rmtree(folder)
-    seconds = time.monotonic() - start
+    given = open_input(input, translator.card, config)
+    folder = output.with_name(f"{output.name}.parts")
+    mosaic = Mosaic(translator, given.grid, config, folder)
+    log.info("%s", mosaic.tiles.describe())
+    windows = parts(mosaic.frame, mosaic.part_side)
+    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
+    claim = mosaic.claim(translator.digest, fingerprint(input))
+    claim_folder(folder, claim, overwrite and config.shard is None)
+    mine = windows[config.share_of_parts]
+    with given.reader() as reader:
+        make_parts(mosaic, reader, folder, mine, progress)
+        made, network_pixels = finished_parts(folder, mine, mosaic.frame)
+        figures = NO_FIGURES
+        if config.shard is None:
+            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            figures = assemble(mosaic, reader, folder, made, output, tags, progress)
+    if config.shard is None:
+        shutil.rmtree(folder)
+    pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
-        path=str(output),
-        width=grid.width,
-        height=grid.height,
+        path=str(output if config.shard is None else folder),
+        width=mosaic.shown.width,
+        height=mosaic.shown.height,
+        parts=len(mine),
         seconds=round(seconds, 3),
-        mpx_per_s=round(grid.width * grid.height / 1e6 / seconds, 4),
+        mpx_per_s=round(pixels / 1e6 / seconds, 4),
         **figures,
-        mode="blend",
-        norm_stats=translator.card.statistics,
-        tile_size=mosaic.lattice.size,
-        network_px_per_px=round(network_pixels / (grid.width * grid.height), 3),
+        mode=mosaic.tiles.mode,
+        norm_stats=mosaic.norm_stats,
+        tile_size=mosaic.lattice.network_size,
+        network_px_per_px=round(network_pixels / max(1, pixels), 3),
         peak_rss_mb=_peak_rss_mb(),
     )
 

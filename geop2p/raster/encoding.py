@@ -216,10 +216,14 @@ class Encoding:
             codes = np.array([entry.value for entry in self.classes]).reshape(-1, 1, 1)
             one_hot: npt.NDArray[np.float32] = ((values[:1] == codes) & valid).astype(np.float32)
             return one_hot
-        wide = self.on_scale(np.where(valid, values, 0)).astype(self._work_dtype)
+        everywhere = bool(valid.all())
+        wide = self.on_scale(values if everywhere else np.where(valid, values, 0)).astype(self._work_dtype)
         with np.errstate(over="ignore"):  # values far outside a narrow interval: clipped like all outside it
-            scaled = (wide - self._column("low")) * (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype) - 1
-        return np.where(valid, np.clip(scaled, -1, 1), 0).astype(np.float32)
+            wide -= self._column("low")
+            wide *= (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype)
+            wide -= 1
+        np.clip(wide, -1, 1, out=wide)
+        return (wide if everywhere else np.where(valid, wide, 0)).astype(np.float32, copy=False)
 
     def decode(self, encoded: npt.NDArray[np.floating[Any]]) -> Array:
         """Stored values for network output: the inverse of `encode` on valid pixels.
@@ -235,14 +239,16 @@ class Encoding:
             best: Array = codes[encoded.argmax(axis=0)][np.newaxis]
             return best
         half = self.data_range.reshape(-1, 1, 1) / 2
-        wide = np.clip(encoded, -1, 1).astype(self._work_dtype)
-        values: Array = (wide + 1) * half.astype(wide.dtype) + self._column("low")
+        values: Array = np.clip(encoded, -1, 1).astype(self._work_dtype, copy=False)
+        values += 1
+        values *= half.astype(values.dtype)
+        values += self._column("low")
         if self.is_linear_sar:
             values = (from_decibel(values, self.backscatter) - self._column("offset")) / self._column("scale")
         if self.is_integer:
             limits = np.iinfo(self.dtype)
             most = float(limits.max) if np.dtype(self.dtype).itemsize < 8 else np.nextafter(float(limits.max), 0)
-            values = np.clip(np.rint(values), limits.min, most)
+            np.clip(np.rint(values, out=values), limits.min, most, out=values)
         return values.astype(self.dtype)
 
     def clipped_share(self, values: Array, valid: Mask) -> float:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from geop2p.raster.atomic import write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.vrt import BandSummary
+from geop2p.raster.writing import fill_value
 
 
 def style_path(raster: Path) -> Path:
@@ -22,20 +23,22 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
         encoding: What it holds.
         summaries: Statistics of each band, for the stretch of values that are not 8-bit imagery.
     """
+    # QGIS shows the internal mask of a raster without nodata as one more band, and heeds it only where a style says so
+    alpha = str(len(encoding.bands) + 1) if fill_value(encoding) is None else "-1"
     root = ElementTree.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
     pipe = ElementTree.SubElement(root, "pipe")
     if encoding.is_classes:
-        _paletted(pipe, encoding)
+        _paletted(pipe, encoding, alpha)
     elif len(encoding.bands) >= 3:
         renderer = ElementTree.SubElement(
-            pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand="-1",
+            pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand=alpha,
             redBand="1", greenBand="2", blueBand="3",
         )  # fmt: skip
         for name, summary in zip(("red", "green", "blue"), summaries, strict=False):
             _stretch(renderer, f"{name}ContrastEnhancement", encoding, summary)
     else:
         renderer = ElementTree.SubElement(
-            pipe, "rasterrenderer", type="singlebandgray", opacity="1", alphaBand="-1",
+            pipe, "rasterrenderer", type="singlebandgray", opacity="1", alphaBand=alpha,
             grayBand="1", gradient="BlackToWhite",
         )  # fmt: skip
         _stretch(renderer, "contrastEnhancement", encoding, summaries[0])
@@ -43,8 +46,8 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
     write_text(style_path(raster), ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
-def _paletted(pipe: ElementTree.Element, encoding: Encoding) -> None:
-    renderer = ElementTree.SubElement(pipe, "rasterrenderer", type="paletted", opacity="1", alphaBand="-1", band="1")
+def _paletted(pipe: ElementTree.Element, encoding: Encoding, alpha: str) -> None:
+    renderer = ElementTree.SubElement(pipe, "rasterrenderer", type="paletted", opacity="1", alphaBand=alpha, band="1")
     palette = ElementTree.SubElement(renderer, "colorPalette")
     for entry in encoding.classes:
         color = "#{:02x}{:02x}{:02x}".format(*entry.color)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
@@ -137,7 +138,26 @@ class Area:
     def __init__(self, path: str | Path, grid: Grid) -> None:
         if grid.crs is None:
             raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
-        self._grid, self._features = grid, read_polygons(path).to_crs(grid.crs)
+        self._path, self._grid, self._features = path, grid, read_polygons(path).to_crs(grid.crs)
+
+    def window(self) -> Window:
+        """The smallest window of the grid that holds all pixels inside.
+
+        Raises:
+            GridMismatchError: None are.
+        """
+        outline = self._features.union_all().intersection(self._grid.footprint)
+        if outline.is_empty:
+            raise GridMismatchError(f"{self._path}: none of its polygons lies on {self._grid.describe()}")
+        places = [~self._grid.transform @ point for point in shapely.get_coordinates(outline)]
+        (left, top), (right, bottom) = np.floor(np.min(places, axis=0)), np.ceil(np.max(places, axis=0))
+        left, top = max(0, int(left)), max(0, int(top))
+        return Window(
+            left,
+            top,
+            max(1, min(int(right), self._grid.width) - left),
+            max(1, min(int(bottom), self._grid.height) - top),
+        )
 
     def mask(self, window: Window) -> Mask:
         """Pixels of a window of the grid whose centre is inside (rows, cols)."""
@@ -152,8 +172,8 @@ class Area:
 class VectorReader:
     """Windows of a vector layer burnt on a grid, later features over earlier ones; valid everywhere."""
 
-    def __init__(self, layer: VectorLayer, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, layer: VectorLayer, grid: Grid, background: int = BACKGROUND) -> None:
+        self.grid, self._background = grid, background
         if grid.crs is None:
             raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
         self._features = layer.features.to_crs(grid.crs)
@@ -165,7 +185,7 @@ class VectorReader:
         shape = (here.height, here.width)
         hits = np.sort(self._index.query(here.footprint))
         found = self._features.iloc[hits]
-        burnt = np.full(shape, BACKGROUND, np.uint8)
+        burnt = np.full(shape, self._background, np.uint8)
         if len(found):
             pairs = zip(found.geometry, found["code"], strict=True)
             rasterize(pairs, out=burnt, transform=here.transform)

@@ -3,15 +3,17 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.atomic import replacing, write_text
@@ -48,7 +50,7 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict
         palette: Colour table of a one-band 8-bit chip; may be empty.
     """
     layout = {"driver": "GTiff", "interleave": "band", "blockysize": values.shape[1]}  # a band is one run of bytes
-    with _tiff(path, values, grid, layout) as dataset:
+    with _tiff(path, values.shape, values.dtype, grid, layout) as dataset:
         if palette and values.dtype in (np.uint8, np.uint16):
             dataset.write_colormap(1, palette)  # before the pixels, so that the header stays in front of them
         dataset.write(values)
@@ -56,22 +58,38 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict
             dataset.write_mask(valid)
 
 
-def write_part(path: Path, values: Array, valid: Mask, grid: Grid, nodata: float | None) -> None:
-    """Write one part of a mosaic: pixels that are not valid hold `nodata`, or 0 under an internal mask."""
-    fill = 0 if nodata is None else nodata
-    filled = np.where(valid, values, np.array(fill, values.dtype))
+@contextlib.contextmanager
+def part_writer(path: Path, grid: Grid, encoding: Encoding) -> Iterator[Callable[[int, Array, Mask], None]]:
+    """Write one part of a mosaic: pixels that are not valid hold the nodata value, or 0 under an internal mask.
+
+    The function that it gives takes the first row, values (bands, rows, cols) and valid pixels (rows, cols), and may
+    be called in another thread. Rows that are not written are not valid; `BLOCK` rows at once are written best.
+    """
+    nodata, (height, width) = fill_value(encoding), (grid.height, grid.width)
+    fill = np.array(0 if nodata is None else nodata, encoding.dtype)
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "nodata": nodata}
-    profile |= {"compress": "deflate", "zlevel": 1, "bigtiff": "if_safer"}
-    with _tiff(path, filled, grid, profile) as dataset:
-        dataset.write(filled)
-        if nodata is None:
-            dataset.write_mask(valid)
+    profile |= {"compress": "zstd", "zstd_level": 1, "bigtiff": "if_safer", "sparse_ok": True}
+    shape = (len(encoding.bands), height, width)
+    with _tiff(path, shape, encoding.dtype, grid, profile) as dataset:
+
+        def write(row: int, values: Array, valid: Mask) -> None:
+            if not valid.any():
+                return
+            window = Window(0, row, width, len(valid))
+            with gdal_env():
+                dataset.write(values if valid.all() else np.where(valid, values, fill), window=window)
+                if nodata is None:
+                    dataset.write_mask(valid, window=window)
+
+        yield write
 
 
 @contextlib.contextmanager
-def _tiff(path: Path, values: Array, grid: Grid, profile: dict[str, Any]) -> Iterator[Any]:
-    bands, rows, cols = values.shape
-    profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": values.dtype}
+def _tiff(
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, grid: Grid, profile: dict[str, Any]
+) -> Iterator[Any]:
+    bands, rows, cols = shape
+    profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": dtype}
     if bands not in (1, 3):
         profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
     if grid.crs is not None:

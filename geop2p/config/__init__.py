@@ -1,39 +1,68 @@
-"""The settings of the four jobs: one frozen dataclass each, the only place where a default stands.
+"""The settings of the jobs: one frozen dataclass each, the only place where a default stands.
 
 Every field carries a sentence (`help` in its metadata) with its unit and the meaning of None; the command line
 builds its options from these fields.
 """
 
-import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
+from geop2p.config.evaluation import CompareConfig, EvaluateConfig, ScoringConfig
+from geop2p.config.fields import (
+    SPLITS,
+    Ablation,
+    Backscatter,
+    ChipFormat,
+    Device,
+    Direction,
+    FormatChoice,
+    JudgeName,
+    Kind,
+    KindChoice,
+    LossPreset,
+    NormStats,
+    Precision,
+    RecipeName,
+    Scaling,
+    ScalingChoice,
+    Split,
+    SplitRule,
+    names,
+    option,
+)
+from geop2p.config.fields import at_least as _at_least
+from geop2p.config.fields import check_seed as _check_seed
+from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
 
-Kind = Literal["image", "classes", "sar", "elevation"]
-KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
-Scaling = Literal["dtype", "percentiles"]
-ScalingChoice = Literal["auto", "dtype", "percentiles"]
-Backscatter = Literal["dB", "power", "amplitude"]
-Split = Literal["train", "val", "test"]
-SplitRule = Literal["block", "scene", "polygon", "random", "file"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16"]
-ChipFormat = Literal["geotiff", "packed", "virtual"]
-FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
-Direction = Literal["AtoB", "BtoA"]
-RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
-LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with its default and the sentence that explains it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+__all__ = [
+    "SPLITS",
+    "Ablation",
+    "Backscatter",
+    "ChipFormat",
+    "CompareConfig",
+    "Device",
+    "Direction",
+    "EvaluateConfig",
+    "FormatChoice",
+    "JudgeName",
+    "Kind",
+    "KindChoice",
+    "LossPreset",
+    "NormStats",
+    "Precision",
+    "PredictConfig",
+    "RecipeName",
+    "Scaling",
+    "ScalingChoice",
+    "ScoringConfig",
+    "Split",
+    "SplitRule",
+    "TileConfig",
+    "TrainConfig",
+    "names",
+]
 
 
 @dataclass(frozen=True)
@@ -143,12 +172,12 @@ class TileConfig:
     @property
     def ignored_classes(self) -> list[str]:
         """Names or values of the classes that mean unlabelled."""
-        return _names(self.ignore_class)
+        return names(self.ignore_class)
 
     @property
     def drawing_order(self) -> list[str]:
         """Names of classes from bottom to top."""
-        return _names(self.draw_order)
+        return names(self.draw_order)
 
     @property
     def split_shares(self) -> dict[Split, float]:
@@ -196,68 +225,3 @@ class TrainConfig:
         _check_seed(self.seed)
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, expected above 0")
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """How a raster is translated into a mosaic.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    overlap: float = option(0.5, "Share of a tile's side that is blended into the next tile, 0 to 0.5.")
-    tile_size: int | None = option(None, "Side of a tile in pixels; none: the chip size of the training.")
-    batch_size: int = option(4, "Tiles per pass through the network.")
-    memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
-    no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
-    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.5:
-            raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
-        if self.tile_size is not None:
-            _at_least("tile_size", self.tile_size, 16)
-        _at_least("batch_size", self.batch_size, 1)
-        _ = self.memory_bytes
-
-    @property
-    def memory_bytes(self) -> int:
-        """The memory bound in bytes."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", self.memory)
-        if match is None:
-            raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
-        factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
-        return int(float(match[1]) * factor)
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How a model or a mosaic is scored.
-
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    split: Split = option("test", "Chips to score a model on.")
-    mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
-    batch_size: int = option(4, "Chips per pass through the network.")
-    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
-
-    def __post_init__(self) -> None:
-        _at_least("batch_size", self.batch_size, 1)
-
-
-def _names(text: str | None) -> list[str]:
-    """The entries of a list separated by commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**31:
-        raise ConfigError(f"seed is {seed}, expected 0 to {2**31 - 1}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name} is {value}, expected at least {least}")

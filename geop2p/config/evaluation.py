@@ -1,0 +1,76 @@
+"""The settings of `evaluate` and `compare`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, check_seed, option
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How models are scored on chips.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    split: Split = option("test", "Chips to score a model on.")
+    sample: int | None = option(None, "Chips to score, spread evenly over the split; none: all.")
+    judge: JudgeName | None = option(
+        None, "Segmenter that is trained on real imagery to tell its classes, and then reads the generated; none: none."
+    )
+    judge_steps: int = option(300, "Steps of 8 chips that the judge learns for; more judge better and take longer.")
+    judge_folder: Path | None = option(
+        None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
+    )
+    batch_size: int = option(4, "Chips per pass through the network.")
+    device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "judge_steps"):
+            at_least(name, getattr(self, name), 1)
+        if self.sample is not None:
+            at_least("sample", self.sample, 1)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(ScoringConfig):
+    """How a model or a mosaic is scored.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
+    error_raster: Path | None = option(
+        None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
+    )
+    strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
+
+
+@dataclass(frozen=True)
+class CompareConfig(ScoringConfig):
+    """How runs are compared.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    chips: Path | None = option(
+        None, "Chip set to score on; none: the one that the runs were trained on, if it lies beside them."
+    )
+    ablation: Ablation | None = option(
+        None,
+        "Give one chip set for RUNS: the rows of a table of the pix2pix paper are trained on it and compared. losses: "
+        "L1, GAN, cGAN and their sums; generators: with and without skips; patch: what one answer of the "
+        "discriminator sees. Repeated, it goes on where it was.",
+    )
+    steps: int = option(2000, "Steps that every row of an ablation is trained for.")
+    width: int = option(64, "Channels of the first layer of the networks of an ablation.")
+    seed: int = option(0, "Seed of the trainings of an ablation.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "width"):
+            at_least(name, getattr(self, name), 1)
+        check_seed(self.seed)

@@ -1,0 +1,56 @@
+"""What the settings are made of: closed vocabularies, fields with a sentence, checks."""
+
+import dataclasses
+from typing import Any, Literal
+
+from geop2p.errors import ConfigError
+
+Kind = Literal["image", "classes", "sar", "elevation"]
+KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
+Scaling = Literal["dtype", "percentiles"]
+ScalingChoice = Literal["auto", "dtype", "percentiles"]
+Backscatter = Literal["dB", "power", "amplitude"]
+Split = Literal["train", "val", "test"]
+SplitRule = Literal["block", "scene", "polygon", "random", "file"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+ChipFormat = Literal["geotiff", "packed", "virtual"]
+FormatChoice = Literal["geotiff", "packed", "virtual", "side-by-side"]
+Direction = Literal["AtoB", "BtoA"]
+RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
+NormStats = Literal["auto", "tile", "global", "field"]
+LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
+Ablation = Literal["losses", "generators", "patch"]
+JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with its default and the sentence that explains it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def names(text: str | None) -> list[str]:
+    """The entries of a list separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is none.
+
+    Raises:
+        ConfigError: It is negative or has more than 31 bits.
+    """
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed is {seed}, expected 0 to {2**31 - 1}")
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a value that is too small.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if value < least:
+        raise ConfigError(f"{name} is {value}, expected at least {least}")

@@ -1,0 +1,88 @@
+"""The settings of `predict`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from geop2p.config.fields import Device, NormStats, at_least, option
+from geop2p.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How a raster is translated into a mosaic.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    overlap: float | None = option(
+        None,
+        "Share of a tile's side that is blended into the next tile, 0 to 0.5; none: tiles that need no blending where "
+        "the network allows it, else 0.5.",
+    )
+    tile_size: int | None = option(
+        None,
+        "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
+        "the training for blended ones.",
+    )
+    norm_stats: NormStats = option(
+        "auto", "Statistics of instance norms: of each tile, of the raster (global), or a field over it; auto: tile."
+    )
+    batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
+    memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
+    aoi: Path | None = option(None, "Layer of polygons in any CRS; only ground inside them is predicted.")
+    shard: str | None = option(
+        None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
+    )
+    seam_map: Path | None = option(
+        None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
+    )
+    max_mismatch: float | None = option(
+        None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
+    )
+    like: Path | None = option(
+        None, "Raster whose grid the mosaic shall have; its pixels must be of the training's size."
+    )
+    source_field: str | None = option(None, "Attribute that names the class, for a vector layer as the input.")
+    line_width: float | None = option(None, "Width of lines and diameter of points of a vector layer in metres.")
+    draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
+    skip_bad: bool = option(False, "Leave blocks of the input that cannot be read without data, instead of stopping.")
+    no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
+    device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
+
+    def __post_init__(self) -> None:
+        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
+            raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
+        if self.tile_size is not None:
+            at_least("tile_size", self.tile_size, 16)
+        if self.batch_size is not None:
+            at_least("batch_size", self.batch_size, 1)
+        if self.line_width is not None and not self.line_width > 0:
+            raise ConfigError(f"line_width is {self.line_width}, expected metres above 0")
+        if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
+            raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
+        _ = self.memory_bytes, self.share_of_parts
+
+    @property
+    def share_of_parts(self) -> slice:
+        """Which of the parts are to be made.
+
+        Raises:
+            ConfigError: `shard` is not I/N with I from 1 to N.
+        """
+        if self.shard is None:
+            return slice(None)
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"shard is '{self.shard}', expected I/N with I from 1 to N, such as 2/8")
+        return slice(int(match[1]) - 1, None, int(match[2]))
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory bound in bytes."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", self.memory)
+        if match is None:
+            raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
+        factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
+        return int(float(match[1]) * factor)

@@ -1,0 +1,230 @@
+"""`compare`: several runs on the same chips, in one table."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geop2p.config import CompareConfig
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError
+from geop2p.evaluation.ablation import train_rows
+from geop2p.evaluation.baseline import LinearBaseline
+from geop2p.evaluation.ground import Ground, load_ground
+from geop2p.evaluation.judge import judge_of
+from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.report import Strip, check_report, write_page
+from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
+from geop2p.evaluation.tables import COLUMNS, ranked, write_csv, write_markdown
+from geop2p.raster.atomic import write_json
+from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.checkpoint import CONFIG
+from geop2p.training.data import ChipArrays
+from geop2p.training.validation import predict_chips
+from geop2p.translator import Translator, read_card
+
+TABLES = (".md", ".csv", ".json")
+JUDGE_SCORES = ("accuracy", "class_accuracy", "miou")
+
+
+@dataclass
+class Comparison:
+    """What the page of a comparison shows."""
+
+    title: str
+    result: dict[str, Any]
+    labels: dict[str, str] = field(default_factory=lambda: {name: label for name, (label, _) in COLUMNS.items()})
+    strips: list[Strip] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def compare(
+    runs: Sequence[str | Path],
+    report: str | Path,
+    config: CompareConfig | None = None,
+    *,
+    commands: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Score runs on one split of one chip set, and write a page and the table as Markdown, CSV and JSON beside it.
+
+    Args:
+        runs: Folders of runs that were trained on one chip set; with `ablation` one chip set.
+        report: HTML file to write; the tables take its stem.
+        config: Settings.
+        commands: Shown on the page as how to repeat it.
+        overwrite: Replace an existing report.
+        progress: Show progress bars.
+
+    Returns:
+        path, tables (their paths), chip_set, split, chips, columns (names of the scores that any row has), rows (the
+        best first) and notes. A row has name, path, recipe and steps of its run, and under the names of the scores
+        `value`, `interval` (95 % over blocks), `rank` and `tied` (whether its difference to the best could be none,
+        by the same draws of blocks). The baseline and real imagery have no rank.
+
+    Raises:
+        CheckpointError: A run is missing or damaged.
+        ChipSetError: The runs were trained on different chip sets, or the chips do not fit them.
+        ConfigError: The report exists, the chip set is not found, or a setting does not fit.
+    """
+    start = time.monotonic()
+    config, report = config or CompareConfig(), Path(report)
+    for suffix in TABLES:
+        if (table := report.with_suffix(suffix)).exists() and not overwrite:
+            raise ConfigError(f"{table}: exists; give another name or --overwrite")
+    check_report(report, overwrite)
+    notes: list[str] = []
+    if config.ablation is not None:
+        if len(runs) != 1:
+            raise ConfigError(f"--ablation trains on one chip set, {len(runs)} names were given: CHIPS REPORT")
+        chipset = ChipSet.open(runs[0])
+        folders, left_out = train_rows(chipset, report.with_name(f"{report.stem}_runs"), config, progress)
+        notes += left_out
+    else:
+        folders = _named(runs)
+        chipset, changed = chip_set_of(list(folders.values()), config.chips)
+        notes += changed
+    first = read_card(next(iter(folders.values())))
+    for folder in folders.values():
+        check_same_sides(read_card(folder), chipset)
+    ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, progress)
+    bench = Bench(ground, judge_of(chipset, config, report, progress), progress)
+    makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
+    for name, folder in folders.items():
+        translator = Translator.load(folder, config.device)
+        makers[name] = partial(predict_chips, translator, ground.arrays)
+        found[name] = bench.score(name, makers[name], config.batch_size)
+        said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
+        figures = bench.figures(name, found[name])
+        rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
+    straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
+    flat = bench.score("baseline", partial(straight.predict_rows, ground.arrays), config.batch_size)
+    figures = bench.figures("baseline", flat)
+    others = [{"name": "baseline"} | _measures(figures, flat), *_real_row(figures)]
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    rows = ranked(rows, columns)
+    for row in [*rows, *others]:
+        for name in columns:
+            row.get(name, {}).pop("draws", None)
+    result: dict[str, Any] = {"path": str(report), "tables": [str(report.with_suffix(suffix)) for suffix in TABLES]}
+    result |= {"chip_set": str(chipset.folder), "split": config.split, "chips": len(ground.rows), "columns": columns}
+    result |= {"rows": [*rows, *others], "notes": notes + ground.notes}
+    page = Comparison(f"{len(rows)} runs on {config.split} chips of {chipset.folder.name}", result)
+    page.strips = _strips(ground, makers, found)
+    page.provenance = {name: read_card(folder).provenance for name, folder in folders.items()}
+    page.commands = list(commands)
+    result["seconds"] = round(time.monotonic() - start, 2)
+    write_markdown(report.with_suffix(".md"), result)
+    write_csv(report.with_suffix(".csv"), result)
+    write_json(report.with_suffix(".json"), result)
+    write_page(report, page, "comparison.html.j2")
+    return result
+
+
+def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
+    """Runs by the name of their folder, or by their path where two have one name.
+
+    Raises:
+        ConfigError: None is given, or one twice.
+    """
+    folders = [Path(run) for run in runs]
+    if not folders or len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError(f"{len(folders)} runs were given: expected at least one, and each once")
+    names = [folder.resolve().name for folder in folders]
+    return {
+        name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders, strict=True)
+    }
+
+
+def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, list[str]]:
+    """The chip set to score runs on, and what to say of it.
+
+    Args:
+        folders: Of the runs.
+        given: A chip set; None: the one that they were trained on, looked for beside them and in the working folder.
+
+    Raises:
+        CheckpointError: One is no run.
+        ChipSetError: The runs were trained on different ones.
+        ConfigError: It is not found.
+    """
+    trained = {folder: _trained_on(folder) for folder in folders}
+    digests = set(trained.values())
+    if len(digests) > 1:
+        told = "; ".join(
+            f"{folder} on {read_card(folder).provenance['chips']} ({trained[folder]})" for folder in folders
+        )
+        raise ChipSetError(f"the runs were trained on different chip sets, or on one that changed since: {told}")
+    (digest,) = digests
+    if given is not None:
+        chipset = ChipSet.open(given)
+        if _digest(given) == digest:
+            return chipset, []
+        return chipset, [
+            f"{given} is not what the runs were trained on, or has changed since: its ground may be known."
+        ]
+    name = read_card(folders[0]).provenance["chips"]
+    for place in [*(folder.resolve().parent for folder in folders), Path.cwd()]:
+        if (place / name / DESCRIPTION).is_file() and _digest(place / name) == digest:
+            return ChipSet.open(place / name), []
+    raise ConfigError(f"the chip set '{name}' of the runs ({digest}) does not lie beside them; give it with --chips")
+
+
+def _trained_on(folder: Path) -> str:
+    """The start of the hash of the chip set's description, as the run has it."""
+    file = folder / CONFIG
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: not a run (no {CONFIG}); give folders that geop2p train made")
+    return str(json.loads(file.read_text(encoding="utf-8"))["chips"])
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
+
+
+def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
+    """The scores of a row, those that are None left out, with their draws of blocks where they have any."""
+    measures: dict[str, Any] = {}
+    for name in (*IMAGE_SCORES, *CLASS_SCORES):
+        if figures.get(name) is not None:
+            measures[name] = {"value": figures[name], "interval": figures["intervals"][name]}
+    if figures["judge"] is not None and (read := figures["judge"]["generated"]) is not None:
+        for name in JUDGE_SCORES:
+            measures[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
+    if figures["frechet"] is not None and figures["frechet"]["generated"] is not None:
+        measures["frechet"] = {"value": figures["frechet"]["generated"], "interval": None}
+    if figures["corner_ratio"] is not None:
+        low, high = figures["corner_ratio_interval"]
+        measures["corner_ratio"] = {"value": figures["corner_ratio"], "interval": None if low is None else [low, high]}
+    for prefix, scores in (("", found.scores), ("judge_", found.judged)):
+        names = [name for name in measures if name.startswith("judge_") == bool(prefix) and measures[name]["interval"]]
+        if set(names) - {"corner_ratio"}:
+            drawn = list(scores.draws())
+            for name in names:
+                measures[name]["draws"] = [draw.get(name.removeprefix(prefix)) for draw in drawn]
+    return measures
+
+
+def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the judge reads in real imagery: the ceiling, and the floor of the Frechet distance."""
+    if figures["judge"] is None:
+        return []
+    read, row = figures["judge"]["real"], dict[str, Any](name="real imagery")
+    for name in JUDGE_SCORES:
+        row[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
+    if figures["frechet"]["real"] is not None:
+        row["frechet"] = {"value": figures["frechet"]["real"], "interval": None}
+    return [row]
+
+
+def _strips(ground: Ground, makers: dict[str, Predict], found: dict[str, ChipScores]) -> list[Strip]:
+    """The same places for all runs, from the best to the worst by the mean of their errors."""
+    together = np.mean([scores.errors for scores in found.values()], axis=0)
+    return [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, together)]

@@ -1,0 +1,87 @@
+"""The error of a mosaic as a raster beside it, on its grid, with a style."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+
+from geop2p.errors import ConfigError
+from geop2p.raster.atomic import make_folder, write_text, writing
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
+from geop2p.raster.grid import Grid
+from geop2p.raster.statistics import BandStatistics
+from geop2p.raster.styles import write_style
+from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.writing import part_writer, write_categories, write_cog
+
+VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
+
+
+def check_error_raster(path: Path | None, overwrite: bool) -> None:
+    """Refuse an error raster that would destroy something, before anything is scored.
+
+    Raises:
+        ConfigError: It exists, or is not called a GeoTIFF.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ConfigError(f"{path}: the error raster is a GeoTIFF; give a name that ends in .tif")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path}: exists; give another name or --overwrite")
+    make_folder(path.parent)
+
+
+class ErrorRaster:
+    """Collects errors by window; `float32` in the units of the scores, or right and wrong for classes.
+
+    Args:
+        folder: For the parts.
+        grid: Of the whole.
+        encoding: Of what is compared.
+    """
+
+    def __init__(self, folder: Path, grid: Grid, encoding: Encoding) -> None:
+        self._folder, self._grid, self._parts = folder, grid, list[Part]()
+        self._statistics = BandStatistics()
+        unit = "dB" if encoding.kind == "sar" else encoding.bands[0].unit
+        if encoding.is_classes:
+            self._encoding = Encoding("classes", "uint8", (Band("error"),), classes=VERDICTS)
+        else:
+            self._encoding = Encoding("image", "float32", (Band("mean absolute error", unit),))
+
+    def add(self, error: Array, valid: Mask, window: Window) -> None:
+        """Take in the error (rows, cols) of a window, a whole multiple of blocks except at the border."""
+        values = error[np.newaxis].astype(self._encoding.dtype)
+        name = f"part_{len(self._parts)}.tif"
+        with part_writer(self._folder / name, self._grid.window(window), self._encoding) as write:
+            write(0, values, valid)
+        self._parts.append(Part(name, window))
+        self._statistics.add(error[valid])
+
+    def save(self, path: Path, description: str) -> None:
+        """Write the COG, its style and its class names."""
+        found, share = self._statistics, 100 * self._statistics.count / (self._grid.height * self._grid.width)
+        summary = BandSummary(found.minimum, found.maximum, found.mean, found.std, share)
+        vrt = self._folder / "error.vrt"
+        tags = {"TIFFTAG_IMAGEDESCRIPTION": description}
+        write_text(vrt, vrt_xml(self._grid, self._encoding, self._parts, [summary], tags))
+        write_style(path, self._encoding, [summary])
+        if self._encoding.is_classes:
+            write_categories(path, self._encoding)
+        write_cog(vrt, path, self._encoding)
+
+
+@contextmanager
+def error_raster(path: Path | None, grid: Grid, encoding: Encoding, description: str) -> Iterator[ErrorRaster | None]:
+    """Collect errors and write them to `path` when the block ends without error; None without a path."""
+    if path is None:
+        yield None
+        return
+    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        raster = ErrorRaster(Path(folder), grid, encoding)
+        yield raster
+        raster.save(path, description)

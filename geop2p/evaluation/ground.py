@@ -1,0 +1,87 @@
+"""The ground that models are scored on: the chips of a split, their blocks, and how far they lie from the training."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.config import Split
+from geop2p.errors import ChipSetError
+from geop2p.raster.encoding import Encoding
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import ChipArrays, Indices
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Chips to score on.
+
+    Attributes:
+        split: Of the chip set.
+        size: Side of a chip in pixels.
+        source: Encoding of the models' source.
+        target: Encoding of the models' target.
+        arrays: All chips of the split.
+        rows: Those that are scored, rows of `arrays`.
+        blocks: Scene and block of each chip of the split.
+        notes: What a reader of the scores should know of them.
+        distances: Pixels between each chip of the split and the nearest training chip of its scene; infinite without.
+    """
+
+    split: Split
+    size: int
+    source: Encoding
+    target: Encoding
+    arrays: ChipArrays
+    rows: Indices
+    blocks: list[str]
+    notes: list[str]
+    distances: npt.NDArray[np.float64]
+
+
+def load_ground(
+    chipset: ChipSet, sides: tuple[Encoding, Encoding], split: Split, sample: int | None, progress: bool = False
+) -> Ground:
+    """Read the chips of a split; with `sample` at most so many of them are scored, spread evenly.
+
+    Args:
+        chipset: Where they lie.
+        sides: Encodings of source and target in the models.
+        split: Which of them.
+        sample: At most so many; None: all.
+        progress: Show a progress bar.
+
+    Raises:
+        ChipSetError: The split has none.
+    """
+    arrays = ChipArrays.load(chipset, split, progress)
+    if not len(arrays):
+        there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
+        raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
+    count = min(sample or len(arrays), len(arrays))
+    notes = []
+    if sample is not None and count < sample:
+        notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
+        log.warning(notes[0])
+    index = chipset.index()
+    blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
+    rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
+    distances = _distances(chipset, split)
+    places = [blocks[name] for name in arrays.ids]
+    return Ground(split, chipset.size, *sides, arrays, rows, places, notes, distances)
+
+
+def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:
+    """Pixels between each chip of a split and the nearest training chip of its scene, rows or columns, the more."""
+    training: dict[str, npt.NDArray[np.float64]] = {}
+    for scene in chipset.scenes:
+        places = [(entry.row_off, entry.col_off) for entry in chipset.entries("train") if entry.scene == scene.id]
+        training[scene.id] = np.array(places, np.float64).reshape(-1, 2)
+    found = []
+    for entry in chipset.entries(split):
+        apart = np.abs(training[entry.scene] - (entry.row_off, entry.col_off)).max(axis=1, initial=0.0)
+        found.append(max(0.0, float(apart.min()) - chipset.size) if len(apart) else np.inf)
+    return np.array(found)

@@ -1,0 +1,194 @@
+"""The judge: a segmenter that learned real imagery of the training ground, then is asked what generated imagery shows.
+
+The FCN-score of Isola et al. (CVPR 2017, section 4) for any chip set whose source is a map: what the judge reads in
+real imagery of the same ground is the most that generated imagery can reach.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from geop2p.config import Device, JudgeName, ScoringConfig
+from geop2p.errors import ConfigError
+from geop2p.metrics import BlockScores
+from geop2p.metrics.blocks import interval
+from geop2p.models import GENERATORS
+from geop2p.raster.atomic import make_folder
+from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.calibration import estimate_statistics
+from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
+from geop2p.training.objectives import masked_cross_entropy, masked_dice
+from geop2p.training.schedule import decay
+from geop2p.training.trainer import LOOKING
+from geop2p.translator import Card, Translator, resolve_device
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what follows: judges made in another way are not taken for these
+ENCODER = "resnet18"
+BATCH = 8
+RATE = 1e-3
+STATISTICS_CHIPS = 256
+SEED = 0
+
+
+def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bool = False) -> Translator | None:
+    """The judge that the settings ask for; None if they ask for none, or where a map is made, which is scored itself.
+
+    Raises:
+        ConfigError: Neither side is a map, or the map has one class.
+    """
+    if config.judge is None or not judge_fits(chipset):
+        return None
+    folder = config.judge_folder or report.parent / "judges"
+    return find_judge(chipset, config.judge, config.judge_steps, folder, config.device, progress)
+
+
+def find_judge(
+    chipset: ChipSet,
+    architecture: JudgeName,
+    steps: int,
+    folder: Path,
+    device: Device,
+    progress: bool = False,
+) -> Translator:
+    """The judge of a chip set: read from a folder of judges, or trained on its training chips and kept there.
+
+    Args:
+        chipset: Its target is what the judge sees, its source what the judge learns to tell.
+        architecture: Network of the judge.
+        steps: Steps that it learns for.
+        folder: Where judges lie, a file each; its name tells chips and settings.
+        device: Where to train and to run it.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: The device is not there.
+        CheckpointError: The file of the judge is damaged.
+    """
+    said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
+    settings = [said, architecture, ENCODER, BATCH, RATE, STATISTICS_CHIPS, SEED, steps, VERSION]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    file = folder / f"{architecture}-{key}.safetensors"
+    if not file.is_file():
+        make_folder(folder)
+        log.info("judge: %s learns the classes of real chips for %d steps, once: %s", architecture, steps, file)
+        _train(chipset, architecture, steps, device, progress).save(file)
+    return Translator.load(file, device)
+
+
+def judge_fits(chipset: ChipSet) -> bool:
+    """Whether there is anything to judge: imagery made from a map. A map that was made is scored itself.
+
+    Raises:
+        ConfigError: Neither side is a map, or the map has one class.
+    """
+    if chipset.target.is_classes:
+        return False
+    if not chipset.source.is_classes or len(chipset.source.classes) < 2:
+        what = "one class" if chipset.source.is_classes else f"{chipset.source.kind}, no map"
+        raise ConfigError(
+            f"{chipset.folder}: a judge tells the classes of the source, which is {what}; leave --judge out"
+        )
+    return True
+
+
+def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device, progress: bool) -> Translator:
+    chips, place = ChipArrays.load(chipset, "train", progress), resolve_device(device)
+    torch.manual_seed(SEED)
+    arguments: dict[str, Any] = {"in_channels": chipset.target.channels, "out_channels": chipset.source.channels}
+    arguments |= {"architecture": architecture, "encoder": ENCODER, "norm": "batch", "head": "logits"}
+    network = GENERATORS["smp"](**arguments).to(place).train()
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    per_epoch = math.ceil(len(chips) / BATCH)
+    for step in tqdm(range(steps), desc="judge", unit="step", disable=not progress):
+        epoch, part = divmod(step, per_epoch)
+        rows = np.resize(batches(epoch_order(SEED, epoch, len(chips)), BATCH)[part], BATCH)  # a short batch is repeated
+        batch = _batch(chipset, chips, rows, epoch, network.stride).to(place)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * decay(step, steps)
+        logits = network(batch.source)
+        loss = masked_cross_entropy(logits, batch.target, batch.valid) + masked_dice(logits, batch.target, batch.valid)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+    spread = np.linspace(0, len(chips) - 1, min(STATISTICS_CHIPS, len(chips))).astype(np.int64)
+    parts = [np.resize(rows, BATCH) for rows in batches(spread, BATCH)]
+    plain = (_batch(chipset, chips, rows, None, network.stride).to(place).source for rows in parts)
+    estimate_statistics(network, plain)
+    provenance = {"chips": chipset.folder.name, "train_chips": len(chips), "steps": steps, "torch": torch.__version__}
+    card = Card(
+        generator="smp",
+        arguments=arguments,
+        source=chipset.target,
+        target=chipset.source,
+        pixel_size=chipset.pixel_size,
+        chip_size=chipset.size,
+        stride=network.stride,
+        field=None,
+        statistics="none",
+        recipe="judge",
+        provenance=provenance,
+    )
+    return Translator(network, card)
+
+
+def _batch(chipset: ChipSet, chips: ChipArrays, rows: Indices, epoch: int | None, stride: int) -> Batch:
+    """Imagery and its classes, turned and mirrored where that does not change what is shown; sides fit the network."""
+    found = encode_batch(chips, rows, chipset.source, chipset.target)
+    batch = Batch(found.target, found.source, found.valid)
+    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING
+    if epoch is not None and turns:
+        batch = augment(batch, rows, SEED, epoch, 1.0, False, (False, True), d4=True)
+    room = -batch.valid.shape[-1] % stride
+    return Batch(
+        *(torch.nn.functional.pad(side, (0, room, 0, room)) for side in (batch.source, batch.target, batch.valid))
+    )
+
+
+def verdict(judge: Translator, real: BlockScores, made: BlockScores) -> dict[str, Any]:
+    """What a judge reads in real and in generated imagery of the same ground.
+
+    Args:
+        judge: Who reads.
+        real: Its scores on real imagery, the ceiling.
+        made: Its scores on generated imagery.
+
+    Returns:
+        `architecture`, `steps`, `sha256` of the judge; `real` and `generated`, each scores and `intervals`; `chance`,
+        the mIoU of calling everything the most frequent class. `generated` is None with a `reason` where the judge is
+        not surely better than that on real imagery.
+    """
+    name, steps = judge.card.arguments["architecture"], judge.card.provenance["steps"]
+    ceiling = real.result()
+    result = {"architecture": name, "steps": steps, "sha256": judge.digest, "reason": None}
+    result |= {"real": _with_intervals(real), "chance": _chance(ceiling), "generated": None}
+    margin = interval(_margin(draw) for draw in real.draws())
+    if _margin(ceiling) <= 0 or margin is None or margin[0] <= 0:
+        result["reason"] = (
+            f"the judge is not surely better than chance on real imagery (mIoU {ceiling['miou']:.3g}, the most "
+            f"frequent class everywhere has {_chance(ceiling):.3g}); raise --judge-steps or give more chips"
+        )
+        return result
+    return result | {"generated": _with_intervals(made)}
+
+
+def _with_intervals(scores: BlockScores) -> dict[str, Any]:
+    return scores.result() | {"intervals": scores.intervals(("accuracy", "class_accuracy", "miou", "f1"))}
+
+
+def _chance(scores: dict[str, Any]) -> float:
+    """The mIoU of calling everything the class that is most frequent in the real map."""
+    shares = [entry["share"] for entry in scores["classes"].values() if entry["share"]]
+    return float(max(shares) / len(shares))
+
+
+def _margin(scores: dict[str, Any]) -> float:
+    return float(scores["miou"]) - _chance(scores)

@@ -1,0 +1,140 @@
+"""Pictures of a page: as links, heat maps, whole rasters, two rasters of one ground."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.atomic import replacing
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.layers import Layer, complete_encoding, open_layer
+from geop2p.raster.reading import describe_raster, gdal_env, opened
+from geop2p.raster.render import render
+
+MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Two pictures of the same ground, one uncovering the other."""
+
+    left_name: str
+    left: Picture
+    right_name: str
+    right: Picture
+
+
+def photo_uri(picture: Picture) -> str:
+    """A picture as JPEG inside a link."""
+    return _uri(picture, "JPEG", quality=90, subsampling=0)
+
+
+def exact_uri(picture: Picture) -> str:
+    """A picture as PNG inside a link."""
+    return _uri(picture, "PNG", optimize=True)
+
+
+def _uri(picture: Picture, form: str, **options: Any) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
+    """A map of errors (rows, cols) smoothed over blocks, from dark (least) to light (most); grey for NaN."""
+    block = max(1, values.shape[0] // 32)
+    trimmed = values[: values.shape[0] // block * block, : values.shape[1] // block * block]
+    cells = trimmed.reshape(trimmed.shape[0] // block, block, trimmed.shape[1] // block, block)
+    known = np.isfinite(cells)
+    sums = np.where(known, cells, 0).sum(axis=(1, 3))
+    counts = known.sum(axis=(1, 3))
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    low, high = np.nanmin(means), np.nanmax(means)
+    unit = np.nan_to_num((means - low) / (high - low or 1))
+    stops = np.array([(13, 8, 80), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)])
+    at = np.linspace(0, 1, len(stops))
+    colors = np.stack([np.interp(unit, at, stops[:, channel]) for channel in range(3)], axis=-1)
+    colors[counts == 0] = 128
+    picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+    return np.asarray(picture)
+
+
+def write_overview(path: Path, rasters: Sequence[str | Path], grid: Grid, side: int = 420) -> None:
+    """Save the same ground of several rasters side by side as a PNG.
+
+    Args:
+        path: File to write or replace.
+        rasters: In order from left to right.
+        grid: Where to show them; its middle is shown.
+        side: Pixels of each picture.
+    """
+    rows, cols = min(side, grid.height), min(side, grid.width)
+    window = Window((grid.width - cols) // 2, (grid.height - rows) // 2, cols, rows)
+    pictures: list[Picture] = []
+    for raster in rasters:
+        layer = open_layer(raster)
+        with layer.reader(grid) as reader:
+            values, valid = reader.read(window)
+        picture = render(values, valid, complete_encoding(layer, values, valid))
+        pictures += [picture, np.full((rows, 8, 3), 255, np.uint8)]
+    with replacing(path) as temporary:
+        Image.fromarray(np.concatenate(pictures[:-1], axis=1)).save(temporary, optimize=True)
+
+
+def mosaic_picture(path: str | Path, encoding: Encoding, side: int = MOSAIC_SIDE) -> Picture:
+    """A raster thinned to at most `side` pixels, drawn as its encoding says."""
+    with gdal_env(), opened(path) as dataset:
+        factor = max(1.0, max(dataset.shape) / side)
+        shape = tuple(math.ceil(length / factor) for length in dataset.shape)
+        method = Resampling.nearest if encoding.is_classes else Resampling.average
+        bands = list(range(1, len(encoding.bands) + 1))
+        values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=method)
+        valid = dataset.dataset_mask(out_shape=shape, resampling=Resampling.nearest) > 0
+    return render(np.nan_to_num(values), valid, encoding)
+
+
+def slider_of(mosaic: str | Path, truth: Layer, encoding: Encoding, side: int = MOSAIC_SIDE) -> Slider | None:
+    """A mosaic and the truth of its ground, thinned to at most `side` pixels.
+
+    Args:
+        mosaic: Raster.
+        truth: Layer of the same kind.
+        encoding: How both are drawn.
+        side: Most pixels of the longer side.
+
+    Returns:
+        None where the truth has no valid ground there, or cannot be thinned for want of a CRS.
+    """
+    grid = describe_raster(mosaic).grid
+    factor = max(1.0, max(grid.height, grid.width) / side)
+    if factor > 1 and grid.crs is None:
+        return None
+    height, width = (math.ceil(length / factor) for length in (grid.height, grid.width))
+    scale = Affine.scale(grid.width / width, grid.height / height)
+    thin = Grid(grid.crs, grid.transform @ scale, height, width)
+    real, there = _whole(truth.reader(thin))
+    if not there.any():
+        return None
+    made, valid = _whole(aligned_reader(mosaic, thin, encoding.kind))
+    return Slider("truth", render(real, there, encoding), "prediction", render(made, valid, encoding))
+
+
+def _whole(opening: AbstractContextManager[Reader]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    with opening as reader:
+        values, valid = reader.read(Window(0, 0, reader.grid.width, reader.grid.height))
+    return np.nan_to_num(values), valid

@@ -1,0 +1,126 @@
+"""Makers of imagery or maps, scored on the same chips: figures, intervals, a judge's reading, and where they err."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from geop2p.evaluation.features import FeatureDistance
+from geop2p.evaluation.ground import Ground
+from geop2p.evaluation.judge import verdict
+from geop2p.evaluation.position import PositionError, pixel_error
+from geop2p.evaluation.whereabouts import ErrorByGround, by_training_distance
+from geop2p.metrics import BlockScores, ClassScores, scores_for
+from geop2p.raster.encoding import Array
+from geop2p.training.data import Indices, batches
+from geop2p.translator import Translator
+
+IMAGE_SCORES = ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", "sam", "ergas")
+CLASS_SCORES = ("accuracy", "class_accuracy", "miou", "f1")
+WEIGHTS = "needs weights that geop2p does not bring; the judge's Frechet distance needs none"
+
+Predict = Callable[[Indices], Sequence[Array]]
+
+
+class ChipScores:
+    """What is summed over the chips for one maker.
+
+    Args:
+        ground: The chips.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self.scores = BlockScores(partial(scores_for, ground.target, True))
+        self.judged = BlockScores(partial(ClassScores, ground.source, True))
+        self.position = PositionError(ground.size)
+        self.by_ground = ErrorByGround(ground.source if ground.source.is_classes else ground.target)
+        self.errors = np.full(len(ground.arrays), np.nan)  # mean error of each chip of the split
+
+
+class Bench:
+    """Chips, and a judge that has read their real imagery.
+
+    Args:
+        ground: The chips.
+        judge: Reads classes in imagery; None without.
+        progress: Show progress bars.
+    """
+
+    def __init__(self, ground: Ground, judge: Translator | None, progress: bool = False) -> None:
+        self.ground, self.judge, self._progress = ground, judge, progress
+        self._real = BlockScores(partial(ClassScores, ground.source, True))
+        self._features = None if judge is None else FeatureDistance(judge, [ground.blocks[row] for row in ground.rows])
+        if judge is not None:
+            for row in tqdm(ground.rows, desc="judge real chips", unit="chip", disable=not progress):
+                self._read(self._real, "real", int(row), ground.arrays.target[row])
+
+    def score(self, name: str, predict: Predict, batch_size: int) -> ChipScores:
+        """Score what a maker predicts (stored values of the chips in the rows it is given) under a name of its own."""
+        found = ChipScores(self.ground)
+        with tqdm(total=len(self.ground.rows), desc=name, unit="chip", disable=not self._progress) as bar:
+            for rows in batches(self.ground.rows, batch_size):
+                for row, predicted in zip(rows, predict(rows), strict=True):
+                    self._add(found, name, int(row), predicted)
+                bar.update(len(rows))
+        return found
+
+    def _add(self, found: ChipScores, name: str, row: int, predicted: Array) -> None:
+        ground = self.ground
+        real, valid, block = ground.arrays.target[row], ground.arrays.valid[row], ground.blocks[row]
+        found.scores.add(predicted, real, valid, block)
+        error = pixel_error(predicted, real, ground.target)
+        found.position.add(error, valid, block)
+        found.errors[row] = error[valid].mean()
+        if ground.source.is_classes or ground.target.is_classes:
+            codes = ground.arrays.source[row] if ground.source.is_classes else real
+            found.by_ground.add(error, codes[0], valid)
+        if self.judge is not None:
+            self._read(found.judged, name, row, predicted)
+
+    def _read(self, scores: BlockScores, name: str, row: int, imagery: Array) -> None:
+        assert self.judge is not None and self._features is not None
+        valid, block = self.ground.arrays.valid[row], self.ground.blocks[row]
+        scores.add(self.judge(imagery, valid), self.ground.arrays.source[row], valid, block)
+        self._features.add(name, imagery, valid, block)
+
+    def figures(self, name: str, found: ChipScores) -> dict[str, Any]:
+        """All figures of a maker.
+
+        Returns:
+            The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge),
+            `corner_ratio` with its interval, `where` (error by class, by distance to a class boundary, by distance from
+            the training), `notes` on what to beware of, and under `reasons` why figures are None.
+        """
+        ground, result = self.ground, found.scores.result()
+        names = CLASS_SCORES if ground.target.is_classes else IMAGE_SCORES
+        result["intervals"] = found.scores.intervals(names)
+        reasons: dict[str, str] = result.setdefault("reasons", {})
+        if not ground.target.is_classes:
+            result |= dict.fromkeys(("lpips", "fid", "kid"))
+            reasons |= dict.fromkeys(("lpips", "fid", "kid"), WEIGHTS)
+        result |= {"judge": None, "frechet": None}
+        if self.judge is not None and self._features is not None:
+            result["judge"] = verdict(self.judge, self._real, found.judged)
+            result["frechet"] = self._features.distance(name)
+            reasons |= {key: result[key]["reason"] for key in ("judge", "frechet") if result[key]["reason"]}
+        elif ground.target.is_classes:
+            reasons["judge"] = "the map itself is scored"
+        else:
+            what = "none was asked for (--judge)" if ground.source.is_classes else "the source is no map of classes"
+            reasons |= {"judge": what, "frechet": what}
+        ratio = found.position.corner_ratio()
+        result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
+        distances = by_training_distance(found.errors, ground.distances)
+        result["notes"] = notes_on(result) + ground.notes
+        result["where"] = found.by_ground.result() | {"by_training_distance": distances}
+        return result
+
+
+def notes_on(result: dict[str, Any]) -> list[str]:
+    """What a reader of the scores should beware of."""
+    classes = result.get("classes")
+    if classes is not None and len(classes) == 1:
+        return [f"Only one class ({next(iter(classes))}) occurs: no score can tell a good map from a bad one."]
+    return []

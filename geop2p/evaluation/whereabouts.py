@@ -1,0 +1,102 @@
+"""Where a model errs on the ground: by class, by distance to the next class, by distance from the training."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from geop2p.raster.encoding import Array, Encoding, Mask
+
+EDGES = (0, 1, 2, 4, 8, 16)  # pixels: a bin begins at each, the last is open
+
+
+class ErrorByGround:
+    """Mean error of the pixels of each class, and of those so far from another class.
+
+    Args:
+        encoding: Of the map that says where the classes lie.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._classes = encoding.classes
+        self._by_class = np.zeros((len(self._classes), 2))
+        self._by_distance = np.zeros((len(EDGES), 2))
+
+    def add(self, error: Array, codes: Array, valid: Mask) -> None:
+        """Take in the error (rows, cols) of a chip, its map (rows, cols) and its valid pixels."""
+        for row, entry in enumerate(self._classes):
+            here = valid & (codes == entry.value)
+            self._by_class[row] += error[here].sum(), here.sum()
+        bins = boundary_bins(codes, valid)
+        for column in range(len(EDGES)):
+            here = valid & (bins == column)
+            self._by_distance[column] += error[here].sum(), here.sum()
+
+    def result(self) -> dict[str, Any]:
+        """`by_class`: mean error by name; `by_boundary_distance`: a list of `from`, `to` (pixels) and `error`."""
+        classes = zip((entry.name for entry in self._classes), self._by_class, strict=True)
+        ends = (*EDGES[1:], None)
+        return {
+            "by_class": {name: float(total / count) for name, (total, count) in classes if count},
+            "by_boundary_distance": [
+                {"from": low, "to": high, "error": float(total / count), "share": float(count / self._pixels)}
+                for low, high, (total, count) in zip(EDGES, ends, self._by_distance, strict=True)
+                if count
+            ],
+        }
+
+    @property
+    def _pixels(self) -> float:
+        return float(self._by_distance[:, 1].sum())
+
+
+def boundary_bins(codes: Array, valid: Mask) -> npt.NDArray[np.int64]:
+    """The bin of `EDGES` of each pixel: pixels to the nearest one beside another class, rows or columns, the more.
+
+    Args:
+        codes: Map (rows, cols); a step to or from ground that is not valid is no boundary.
+        valid: (rows, cols).
+    """
+    beside = np.zeros(codes.shape, bool)
+    for axis in (0, 1):
+        one, other = (np.swapaxes(side, 0, axis) for side in (codes, valid))
+        steps = (one[1:] != one[:-1]) & other[1:] & other[:-1]
+        view = np.swapaxes(beside, 0, axis)
+        view[1:] |= steps
+        view[:-1] |= steps
+    near = torch.from_numpy(beside).float()[None, None]
+    bins = np.full(codes.shape, len(EDGES) - 1)
+    for column in range(len(EDGES) - 2, -1, -1):
+        reach = EDGES[column + 1] - 1
+        within = functional.max_pool2d(near, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+        bins[within.numpy()] = column
+    return bins
+
+
+def by_training_distance(errors: npt.NDArray[np.float64], distances: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+    """Mean error of the chips in thirds by their distance from the training; chips of one distance are not parted.
+
+    Args:
+        errors: Mean error of each chip; chips without are left out.
+        distances: Pixels to the nearest training chip; infinite ones are left out.
+
+    Returns:
+        `from`, `to` (pixels), `error` and `chips` of each part.
+    """
+    known = np.isfinite(distances) & np.isfinite(errors)
+    apart, error = distances[known], errors[known]
+    if not len(apart):
+        return []
+    bounds = np.unique(np.quantile(apart, [1 / 3, 2 / 3], method="inverted_cdf"))
+    parts = np.searchsorted(bounds, apart)
+    return [
+        {
+            "from": float(apart[parts == part].min()),
+            "to": float(apart[parts == part].max()),
+            "error": float(error[parts == part].mean()),
+            "chips": int((parts == part).sum()),
+        }
+        for part in np.unique(parts)
+    ]

@@ -1,0 +1,149 @@
+"""Scores of values: imagery, backscatter, heights."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geop2p.metrics.similarity import SMALLEST, ms_ssim, ssim_map
+from geop2p.raster.encoding import Array, Encoding, Mask
+
+Sums = npt.NDArray[np.float64]
+
+
+class ImageScores:
+    """L1, RMSE, PSNR and SSIM in the target's units: dB for backscatter, however it is stored.
+
+    PSNR = 10 log10(range^2 / MSE). With `full` also, after their usual definitions: MS-SSIM, weighed by the windows
+    of the coarsest scale where images are not equally valid; the correlation (Pearson) of each band; for imagery the
+    spectral angle (SAM, Kruse et al., RSE 1993) as the mean over pixels in degrees, 90 where one of the two is all
+    zero, and ERGAS (Wald, 2000) at a ratio of pixel sizes of 1, over all pixels at once.
+
+    Args:
+        encoding: The target's; its encoded interval is the range of PSNR, SSIM and MS-SSIM.
+        full: Whether to take the scores that cost more.
+
+    Attributes:
+        sums: All that was taken in: arrays that add up over scores of one encoding.
+    """
+
+    def __init__(self, encoding: Encoding, full: bool = False) -> None:
+        self._names, self._full = encoding.band_names, full
+        self._in_units, self._range = encoding.in_units, encoding.unit_range
+        self._spectral = encoding.kind == "image"
+        self._scale, self._offset = (
+            np.array([getattr(band, field) for band in encoding.bands])[:, np.newaxis] for field in ("scale", "offset")
+        )
+        middle = np.array([(band.low + band.high) / 2 for band in encoding.bands])[:, np.newaxis]
+        self._middle = middle if encoding.is_linear_sar else middle * np.abs(self._scale)
+        self._side = 0  # of the largest image seen
+        bands, names = len(encoding.bands), ["absolute", "squared", "similarity"]
+        names += ["multiscale", "mean_1", "mean_2", "square_1", "square_2", "product", "physical"] if full else []
+        self.sums: dict[str, Sums] = {name: np.zeros(bands) for name in names}
+        self.sums |= {name: np.zeros(1) for name in ("pixels", "windows", "coarse_windows", "angle")}
+
+    def add(self, predicted: Array, real: Array, valid: Mask) -> None:
+        """Take in a pair of stored values (bands, rows, cols) and their valid pixels (rows, cols)."""
+        first, second = (self._in_units(np.where(valid, side, 0)) for side in (predicted, real))
+        here, there = first[:, valid], second[:, valid]
+        sums, difference = self.sums, here - there
+        sums["absolute"] += np.abs(difference).sum(axis=1)
+        sums["squared"] += np.square(difference).sum(axis=1)
+        sums["pixels"] += valid.sum()
+        similarity, whole = ssim_map(first, second, valid, self._range)
+        sums["similarity"] += similarity[:, whole].sum(axis=1)
+        sums["windows"] += whole.sum()
+        if not self._full:
+            return
+        self._side = max(self._side, min(valid.shape))
+        multiscale, count = ms_ssim(first, second, valid, self._range)
+        sums["multiscale"] += multiscale * count
+        sums["coarse_windows"] += count
+        here, there = here - self._middle, there - self._middle
+        for name, values in (("mean_1", here), ("mean_2", there)):
+            sums[name] += values.sum(axis=1)
+        for name, values in (("square_1", here * here), ("square_2", there * there), ("product", here * there)):
+            sums[name] += values.sum(axis=1)
+        if self._spectral:
+            pair = (side[:, valid].astype(np.float64) * self._scale + self._offset for side in (predicted, real))
+            made, truth = pair
+            sums["physical"] += truth.sum(axis=1)
+            sums["angle"] += _angles(made, truth).sum()
+
+    def result(self) -> dict[str, Any]:
+        """Means over bands under `l1`, `rmse`, `psnr`, `ssim`, and per band under `bands`; `pixels`.
+
+        With `full` also `ms_ssim`, `correlation`, `sam` (degrees), `ergas`, and under `reasons` why scores are None.
+        L1 and RMSE are in physical units, dB for backscatter. Values are None where no pixel (or no window of SSIM)
+        was valid.
+        """
+        pixels = int(self.sums["pixels"][0])
+        if not pixels:
+            return {"l1": None, "rmse": None, "psnr": None, "ssim": None, "pixels": 0, "bands": {}}
+        mse = self.sums["squared"] / pixels
+        rmse = np.sqrt(mse)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            columns = {
+                "l1": self.sums["absolute"] / pixels,
+                "rmse": rmse,
+                "psnr": -10 * np.log10(mse / self._range**2),
+                "ssim": self.sums["similarity"] / self.sums["windows"],
+            }
+            if self._full:
+                columns["ms_ssim"] = self.sums["multiscale"] / self.sums["coarse_windows"]
+                columns["correlation"] = self._correlation(pixels)
+        pooled = float((mse / self._range**2).mean())
+        means = {name: _finite(float(values.mean())) for name, values in columns.items()}
+        means["rmse"] = float(math.sqrt(float(mse.mean())))
+        means["psnr"] = -10 * math.log10(pooled) if pooled else None
+        bands = {
+            name: {score: _finite(float(values[band])) for score, values in columns.items()}
+            for band, name in enumerate(self._names)
+        }
+        spectral = self._spectrum(pixels, rmse) if self._full else {}
+        result = means | spectral | {"pixels": pixels, "bands": bands}
+        return result | ({"reasons": self._reasons(result)} if self._full else {})
+
+    def _correlation(self, pixels: int) -> Sums:
+        first, second = (self.sums[name] / pixels for name in ("mean_1", "mean_2"))
+        both = self.sums["product"] / pixels - first * second
+        spread = [self.sums[name] / pixels - mean**2 for name, mean in (("square_1", first), ("square_2", second))]
+        # a constant's variance is rounding, not a spread
+        flat = np.minimum(*spread) <= 1e-12 * self._range**2
+        return np.where(flat, np.nan, np.clip(both / np.sqrt(np.abs(spread[0] * spread[1])), -1, 1))
+
+    def _spectrum(self, pixels: int, rmse: Sums) -> dict[str, float | None]:
+        """SAM and ERGAS."""
+        if not self._spectral:
+            return {"sam": None, "ergas": None}
+        means = self.sums["physical"] / pixels
+        ergas = 100 * math.sqrt(float(np.square(rmse / means).mean())) if (means > 0).all() else None
+        return {"sam": float(self.sums["angle"][0] / pixels) if len(rmse) > 1 else None, "ergas": ergas}
+
+    def _reasons(self, result: dict[str, Any]) -> dict[str, str]:
+        """Why a score is None."""
+        small = f"no whole window of SSIM's {SMALLEST} pixels at its coarsest scale (images of {self._side})"
+        why = {
+            "psnr": "no error at all",
+            "ssim": "no window is wholly valid",
+            "ms_ssim": small,
+            "correlation": "a band is constant",
+            "sam": "an angle between spectra needs imagery of two bands or more",
+            "ergas": "relative to the mean of each band, which must be imagery above 0",
+        }
+        return {name: why[name] for name in why if result[name] is None}
+
+
+def _angles(predicted: Sums, real: Sums) -> Sums:
+    """Angles in degrees between the spectra (bands, pixels) of each pixel."""
+    lengths = np.sqrt(np.square(predicted).sum(axis=0) * np.square(real).sum(axis=0))
+    products = (predicted * real).sum(axis=0)
+    cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cosines[~predicted.any(axis=0) & ~real.any(axis=0)] = 1
+    angles: Sums = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return angles
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,150 @@
+"""What a model cannot translate, and where a mosaic cannot go."""
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from geop2p.errors import RasterError
+from geop2p.mosaic.classes import Codes
+from geop2p.raster.agreement import band_difference
+from geop2p.raster.atomic import make_folder
+from geop2p.raster.class_table import ClassTable, hex_color
+from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.kinds import guess_backscatter
+from geop2p.raster.layers import UNLISTED_SHARE
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.translator import Card
+
+log = logging.getLogger(__name__)
+
+FOREIGN = 0.5  # share of pixels in colours of no class above which a picture is no map for the model
+CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+
+
+def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
+    """Refuse a raster that the model cannot read.
+
+    Raises:
+        RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
+            no CRS where the model has a pixel size.
+    """
+    if info.by_points:
+        log.info("%s: placed by ground control points, warped onto %s", info.path, info.grid.describe())
+    expected = len(card.source.bands)
+    if info.count != expected and not (card.source.is_classes and has_colors(info)):
+        names = ", ".join(band.name for band in card.source.bands if band.name) or card.source.kind
+        raise RasterError(f"{info.path}: has {info.count} bands, the model expects {expected} ({names})")
+    is_float = np.dtype(info.dtype).kind == "f"
+    if card.source.is_classes and is_float:
+        raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
+    if not card.source.is_classes:
+        bands = file_bands(info)
+        if card.source.relief is not None:  # has no offset
+            bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
+        if (apart := band_difference(bands, card.source.bands)) is not None:
+            raise RasterError(f"{info.path}: {apart} as in the training; convert the values, or correct what it says")
+    if info.grid.crs is None and card.pixel_size is not None and not no_resample:
+        raise RasterError(
+            f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs), or take its pixels "
+            "for those of the training with --no-resample"
+        )
+
+
+def check_values(
+    path: str | Path, source: Encoding, table: ClassTable | None, codes: Codes, sample: tuple[Array, Mask]
+) -> None:
+    """Look at a sample of the input, values (bands, rows, cols) and valid (rows, cols), for what no training had.
+
+    Raises:
+        RasterError: It is a map with none of the model's classes, or not in its colours, or backscatter stored in
+            another way.
+    """
+    values, valid = sample
+    if source.relief is not None:
+        return  # heights say nothing of relief
+    if table is not None:
+        _check_colors(path, table, *table.unlisted_share(values, valid))
+    elif source.is_classes:
+        _check_classes(path, source, values[0][valid], codes)
+        return
+    if source.kind == "sar" and valid.any():
+        found_as, reason = guess_backscatter(values, valid, file_bands(describe_raster(path)))
+        if found_as != source.backscatter:
+            raise RasterError(
+                f"{path}: backscatter is {found_as} ({reason}), the model was trained on {source.backscatter}; "
+                "convert it"
+            )
+    if (share := source.clipped_share(values, valid)) > CLIPPED_TOO_MUCH:
+        log.warning(
+            "%s: %.0f %% of the values lie outside those of the training; is it in other units?", path, 100 * share
+        )
+
+
+def _check_classes(path: str | Path, source: Encoding, values: Array, codes: Codes) -> None:
+    """Refuse a map with none of the model's classes; tell which others a sample of it holds."""
+    known = {entry.value for entry in source.classes}
+    own, counts = np.unique(values, return_counts=True)
+    ignored = {entry.value for entry in source.ignored}
+    found = {code: int(count) for code, count in zip(own.tolist(), counts, strict=True) if code not in ignored}
+    strange = {code: count for code, count in found.items() if codes.get(code, code) not in known}
+    told = ", ".join(f"{code} ({100 * count / len(values):.2g} %)" for code, count in strange.items())
+    if found and len(strange) == len(found):
+        expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
+        raise RasterError(f"{path}: has the classes {told}, the model knows {expected}; recode the map")
+    if strange:
+        log.warning("%s: the model never saw the classes %s of a sample; their ground is a guess", path, told)
+
+
+def _check_colors(path: str | Path, table: ClassTable, share: float, named: str) -> None:
+    """Refuse a picture that is mostly not in the colours of the model's classes."""
+    if share > FOREIGN:
+        expected = ", ".join(f"{hex_color(entry.color)} {entry.name}" for entry in table.classes)
+        raise RasterError(
+            f"{path}: {100 * share:.0f} % of its pixels have colours such as {named}, the model knows {expected}; "
+            "recolour the map, or give one band of classes"
+        )
+    if share > UNLISTED_SHARE:
+        log.warning(
+            "%s: %.2g %% of the pixels have colours of no class, such as %s; their ground is a guess",
+            path, 100 * share, named,
+        )  # fmt: skip
+
+
+def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
+    """Refuse an output that would destroy something or could not be read as what it is called.
+
+    Raises:
+        RasterError: It exists, is the input, or is not called a GeoTIFF.
+    """
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
+    if output.exists() and Path(input).exists() and output.samefile(input):
+        raise RasterError(f"{output}: is the input; give another name")
+    if output.exists() and not overwrite:
+        raise RasterError(f"{output}: exists; give another name or --overwrite")
+    make_folder(output.parent)
+
+
+def check_space(folder: Path, pixels: float, target: Encoding) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
+
+    Args:
+        folder: Where the mosaic goes.
+        pixels: Valid pixels of the mosaic, about.
+        target: What they hold.
+
+    Raises:
+        RasterError: There is not enough room.
+    """
+    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RasterError(
+            f"{folder}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make room, or "
+            "predict less at a time (--aoi)"
+        )

@@ -1,0 +1,62 @@
+"""Classes of an input and classes of a model: the same ground may carry other codes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rasterio.windows import Window
+
+from geop2p.raster.aligned import Reader
+from geop2p.raster.encoding import Array, MapClass, Mask
+
+log = logging.getLogger(__name__)
+
+Codes = Mapping[int, int]
+
+
+def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClass]) -> Codes:
+    """The model's code for every code of an input that is not its own: by name, else by value.
+
+    A code keeps its value where its name tells nothing, unless another code has that class by name: then it stands for
+    a class that the model does not know.
+
+    Args:
+        path: The input, for messages.
+        names: Names of the input's codes, as far as they are known.
+        classes: Those of the model.
+    """
+    ours = {entry.name.strip().casefold(): entry.value for entry in classes}
+    by_name = {code: ours[name.strip().casefold()] for code, name in names.items() if name.strip().casefold() in ours}
+    taken, values = set(by_name.values()), {entry.value for entry in classes}
+    no_class = next(code for code in range(len(values) + 1) if code not in values)
+    codes = by_name | {value: no_class for value in sorted(taken - set(by_name)) if by_name.get(value) != value}
+    changed = {code: value for code, value in codes.items() if code != value}
+    if changed:
+        told = ", ".join(
+            f"{code} {names[code]} is the model's {by_name[code]}" for code in sorted(by_name) if code in changed
+        )
+        log.info("%s: classes by their names: %s", path, told)
+    return changed
+
+
+def recoded(values: Array, codes: Codes) -> Array:
+    """Values (1, rows, cols) or any other shape in the codes of the model."""
+    if not codes:
+        return values
+    result = values.copy()
+    for code, value in codes.items():
+        result[values == code] = value
+    return result
+
+
+class RecodedReader:
+    """Windows of a map in the codes of the model."""
+
+    def __init__(self, reader: Reader, codes: Codes) -> None:
+        self.grid = reader.grid
+        self._reader, self._codes = reader, codes
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """Values (1, rows, cols) and valid pixels (rows, cols)."""
+        values, valid = self._reader.read(window)
+        return recoded(np.asarray(values), self._codes), valid

@@ -1,0 +1,145 @@
+"""Parts of a mosaic on disk: each is made once, by whichever process gets to it, and is never there by half."""
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.raster.aligned import Reader
+from geop2p.raster.atomic import write_json
+from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.threads import in_order
+from geop2p.raster.vrt import Part
+from geop2p.raster.writing import BLOCK, part_writer
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "parts.json"
+
+Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
+
+
+def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
+    """Begin the parts of a mosaic, or go on with those that were begun in the same way.
+
+    Args:
+        folder: Where they lie.
+        claim: All that decides their pixels: model, input, grid, settings.
+        overwrite: Whether to begin again if they were made in another way.
+
+    Raises:
+        ConfigError: They were made in another way.
+        RasterError: The folder holds something else.
+    """
+    manifest = folder / MANIFEST
+    if folder.exists() and not manifest.exists() and any(folder.iterdir()):
+        raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
+    if manifest.exists():
+        differences = _differences(json.loads(manifest.read_text(encoding="utf-8")), claim)
+        if differences and not overwrite:
+            raise ConfigError(
+                f"{folder}: left by a run with another {', '.join(differences)}; repeat that run to finish it, or "
+                "delete the folder or give --overwrite to begin again"
+            )
+        if not differences:
+            return
+        shutil.rmtree(folder)
+    write_json(manifest, claim)
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What differs between two claims, in words."""
+    found = [name for name in ("model", "input", "grid") if there.get(name) != here[name]]
+    settings = there.get("settings", {})
+    for name in sorted({*settings, *here["settings"]}):
+        old, new = settings.get(name), here["settings"].get(name)
+        if old != new:
+            found.append(f"{name} ({old}, now {new})")
+    return found
+
+
+def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], progress: bool) -> None:
+    """Write every part that is not there yet; a JSON file beside a part says that it is finished."""
+    todo = [window for window in windows if not _finished(folder, window).exists()]
+    if todo and len(todo) < len(windows):
+        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
+    with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
+        for window in todo:
+            before = mosaic.network_pixels
+            path, some_valid = folder / f"{_name(window)}.tif", False
+            with (
+                part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
+                contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
+            ):
+                for is_valid in in_order(_in_bands(rows), lambda write=write: _writing(write), 1):
+                    some_valid |= is_valid
+            if not some_valid:
+                path.unlink()
+            entry = {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
+            write_json(_finished(folder, window), entry)
+
+
+def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
+    """First row, values and valid pixels of bands of `BLOCK` rows, which files store together."""
+    start, held, pieces = 0, 0, []
+    for piece in rows:
+        pieces.append(piece)
+        held += len(piece[1])
+        while held >= BLOCK:
+            values, valid = _joined(pieces)
+            yield start, values[:, :BLOCK], valid[:BLOCK]
+            start, held, pieces = start + BLOCK, held - BLOCK, [(values[:, BLOCK:], valid[BLOCK:])]
+    if held:
+        yield start, *_joined(pieces)
+
+
+def _joined(pieces: list[tuple[Array, Mask]]) -> tuple[Array, Mask]:
+    values, valid = zip(*pieces, strict=True)
+    return np.concatenate(values, axis=1), np.concatenate(valid)
+
+
+@contextlib.contextmanager
+def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Band], bool]]:
+    """A function that writes a band and says whether it has valid pixels."""
+
+    def job(band: Band) -> bool:
+        write(*band)
+        return bool(band[2].any())
+
+    yield job
+
+
+def finished_parts(folder: Path, windows: Sequence[Window], frame: Window) -> tuple[list[Part], int]:
+    """The parts with valid ground, and the pixels that went through the network for all of them.
+
+    Args:
+        folder: Where they lie.
+        windows: All parts, finished, in pixels of the grid.
+        frame: What the mosaic shows of the grid.
+    """
+    made, network_pixels = [], 0
+    for window in windows:
+        entry = json.loads(_finished(folder, window).read_text(encoding="utf-8"))
+        network_pixels += entry["network_pixels"]
+        if not entry["empty"]:
+            row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
+            made.append(Part(f"{_name(window)}.tif", Window(col, row, window.width, window.height)))
+    return made, network_pixels
+
+
+def _name(window: Window) -> str:
+    return f"part_r{window.row_off:07d}_c{window.col_off:07d}"
+
+
+def _finished(folder: Path, window: Window) -> Path:
+    return folder / f"{_name(window)}.json"

@@ -1,0 +1,77 @@
+"""Where tiles disagree: a raster of the difference between the mosaic and a prediction on a shifted lattice."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+from tqdm import tqdm
+
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.plan import parts
+from geop2p.mosaic.seams import mismatch, survey
+from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.atomic import write_text
+from geop2p.raster.encoding import Array, Band, Encoding, Mask
+from geop2p.raster.styles import write_style
+from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.writing import part_writer, write_cog
+
+DESCRIPTION = "Difference between predictions on two lattices of tiles (geop2p): where it is not 0, tiles disagree"
+
+
+def write_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, folder: Path, progress: bool) -> None:
+    """Write the tile mismatch of every pixel: the mean over bands in the target's units, or 0 and 1 for classes.
+
+    It costs as much as the mosaic did. Parts that are there already are kept.
+
+    Args:
+        mosaic: What made the mosaic.
+        reader: Its input.
+        finished: The mosaic.
+        output: GeoTIFF to write or replace; its style goes beside it.
+        folder: For the parts.
+        progress: Show a progress bar.
+    """
+    target, grid, frame = mosaic.translator.card.target, mosaic.shown, mosaic.frame
+    encoding = Encoding("elevation", "float32", (Band("tile mismatch", _unit(target)),))
+    made, half = [], mosaic.shifts(2)[1]
+    with aligned_reader(finished, grid, target.kind) as result:
+        for window in tqdm(parts(frame, mosaic.part_side), unit="part", desc="seam map", disable=not progress):
+            here = Window(window.col_off - frame.col_off, window.row_off - frame.row_off, window.width, window.height)
+            name = f"seams_r{window.row_off:07d}_c{window.col_off:07d}.tif"
+            if not (folder / name).exists():
+                with (
+                    part_writer(folder / name, mosaic.grid.window(window), encoding) as write,
+                    contextlib.closing(mosaic.rows(reader, window, (half, half))) as rows,
+                ):
+                    row = 0
+                    for second, valid in rows:
+                        first, _ = result.read(Window(here.col_off, here.row_off + row, here.width, len(valid)))
+                        write(row, _apart(first, second, valid, target), valid)
+                        row += len(valid)
+            made.append(Part(name, here))
+    vrt = folder / "seams.vrt"
+    write_text(vrt, vrt_xml(grid, encoding, made, [BandSummary(None, None, None, None, 0.0)], {}))
+    with aligned_reader(vrt, grid, encoding.kind) as seams:
+        summaries, _ = survey(seams, encoding, mosaic.lattice)
+    write_text(vrt, vrt_xml(grid, encoding, made, summaries, {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}))
+    made_map = folder / "seams.tif"
+    write_cog(vrt, made_map, encoding)
+    write_style(output, encoding, summaries)
+    made_map.replace(output)
+
+
+def _unit(target: Encoding) -> str:
+    units = {band.unit for band in target.bands}
+    if target.is_classes or len(units) > 1:
+        return ""
+    return "dB" if target.is_linear_sar else units.pop()
+
+
+def _apart(first: Array, second: Array, valid: Mask, target: Encoding) -> Array:
+    if not target.is_classes:
+        first, second = target.in_units(first), target.in_units(second)
+    apart = np.zeros((1, *valid.shape), np.float32)
+    apart[0, valid] = mismatch(first, second, valid, target.is_classes).mean(axis=0)
+    return apart

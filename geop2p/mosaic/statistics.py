@@ -1,0 +1,147 @@
+"""Norm statistics of a raster: one set for all of it, or a field over its ground, so that tiles agree."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rasterio.windows import Window
+
+from geop2p.errors import ConfigError, RasterError
+from geop2p.models.moments import Field, GivenNorms
+from geop2p.mosaic.blend import Floats
+from geop2p.raster.atomic import replacing, writing
+from geop2p.raster.encoding import Mask
+from geop2p.raster.grid import Grid
+from geop2p.translator import Translator
+
+SAMPLES = 32  # cells that the statistics of a whole raster are pooled over
+MOST_LOOKS = 4096  # cells that are looked at to find so many with ground
+ENOUGH = 0.25  # share of a cell that must be valid to say something
+
+Moments = npt.NDArray[np.float64]
+Look = Callable[[Window], tuple[Floats, Mask]]
+
+
+class GroundStatistics:
+    """Where the norms of a generator take their statistics from.
+
+    A cell is a window of the training's chip size, which is what the network learned to normalise; its moments depend
+    on its ground alone. Cells are measured when they are first asked for and kept in memory-mapped files, which other
+    processes may fill at the same time: all write the same.
+
+    Args:
+        translator: Its generator's norms are replaced.
+        grid: Grid of the input.
+        by_place: A field over the ground; else the same statistics everywhere.
+        folder: Where the files go.
+
+    Raises:
+        ConfigError: The generator takes statistics of its input in other ways than by instance norm.
+    """
+
+    def __init__(self, translator: Translator, grid: Grid, by_place: bool, folder: Path) -> None:
+        try:
+            self._norms = GivenNorms(translator.generator)
+        except ValueError as error:
+            raise ConfigError(f"--norm-stats global and field are for instance norm: {error}; leave it out") from error
+        self._translator = translator
+        self._device, self._by_place, self._folder = translator.device, by_place, folder
+        self._side = translator.card.chip_size
+        self._shape = (math.ceil(grid.height / self._side), math.ceil(grid.width / self._side))
+        self._everywhere: Moments | None = None
+        self._table: tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]] | None = None
+
+    def translate(self, sources: torch.Tensor, places: list[Window], look: Look) -> torch.Tensor:
+        """Translate inputs whose statistics are those of their ground.
+
+        Args:
+            sources: (batch, channels, rows, cols).
+            places: Where on the grid each of them lies, all of one size.
+            look: Network input (channels, rows, cols) of any window and its valid pixels (rows, cols).
+        """
+        field = self._field(places, look) if self._by_place else self._constant(places, look)
+        with self._norms.given(field):
+            return self._translator.translate(sources)
+
+    def _constant(self, tiles: list[Window], look: Look) -> Field:
+        moments = torch.from_numpy(self._of_all(look)).to(self._device)
+        zero = torch.zeros(len(tiles), dtype=torch.float64, device=self._device)
+        table = moments[None, :, :, None, None].expand(len(tiles), -1, -1, 1, 1)
+        return Field(table, zero, zero, 1.0, (int(tiles[0].height), int(tiles[0].width)))
+
+    def _field(self, tiles: list[Window], look: Look) -> Field:
+        side, size = self._side, (int(tiles[0].height), int(tiles[0].width))
+        down, along = (math.ceil(length / side) + 2 for length in size)
+        tables, tops, lefts = [], [], []
+        for tile in tiles:
+            row, col = (math.floor(offset / side - 0.5) for offset in (tile.row_off, tile.col_off))
+            cells = [[self._cell(row + i, col + j, look) for j in range(along)] for i in range(down)]
+            tables.append(torch.from_numpy(np.array(cells)).permute(2, 3, 0, 1))
+            tops.append((row + 0.5) * side - tile.row_off)
+            lefts.append((col + 0.5) * side - tile.col_off)
+        top, left = (torch.tensor(places, dtype=torch.float64, device=self._device) for places in (tops, lefts))
+        return Field(torch.stack(tables).to(self._device), top, left, side, size)
+
+    def _cell(self, row: int, col: int, look: Look) -> Moments:
+        """Moments (2, channels) of a cell; beyond the raster those of its outermost one."""
+        row, col = min(max(row, 0), self._shape[0] - 1), min(max(col, 0), self._shape[1] - 1)
+        cells, known = self._opened()
+        if not known[row, col]:
+            measured = self._measured(row, col, look)
+            cells[row, col] = self._of_all(look) if measured is None else measured[0]
+            known[row, col] = 1
+        found: Moments = np.array(cells[row, col])
+        return found
+
+    def _of_all(self, look: Look) -> Moments:
+        """Moments (2, channels) of the raster, pooled over cells drawn at random, by their valid ground."""
+        if self._everywhere is None:
+            rows, cols = self._shape
+            drawn = np.random.default_rng(0).permutation(rows * cols)[:MOST_LOOKS]
+            pooled, weight, count = np.zeros((2, self._norms.channels)), 0.0, 0
+            for number in drawn.tolist():
+                measured = self._measured(number // cols, number % cols, look)
+                if measured is None:
+                    continue
+                moments, share = measured
+                pooled, weight, count = pooled + share * moments, weight + share, count + 1
+                if count == SAMPLES:
+                    break
+            if not count:
+                raise RasterError(
+                    f"no window of {self._side} pixels has {100 * ENOUGH:.0f} % valid ground: nothing to take norm "
+                    "statistics from; use --norm-stats tile"
+                )
+            self._everywhere = pooled / weight
+        return self._everywhere
+
+    def _measured(self, row: int, col: int, look: Look) -> tuple[Moments, float] | None:
+        """Moments of a cell and its valid share; None where that is too small."""
+        encoded, valid = look(Window(col * self._side, row * self._side, self._side, self._side))
+        share = float(valid.mean())
+        if share < ENOUGH:
+            return None
+        source = torch.from_numpy(encoded)[None].to(self._device)
+        moments = self._norms.measure(source, torch.from_numpy(valid).float()[None, None].to(self._device))
+        return moments.cpu().numpy(), share
+
+    def _opened(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """All cells (rows, cols, 2, channels) and which of them are known (rows, cols)."""
+        if self._table is None:
+            cells, known = self._folder / "norm_cells.f64", self._folder / "norm_known.u8"
+            shape = (*self._shape, 2, self._norms.channels)
+            self._table = (_mapped(cells, shape, np.float64), _mapped(known, self._shape, np.uint8))
+        return self._table
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A memory-mapped file that is all zeros when it is new."""
+    with writing(path):
+        if not path.exists():
+            with replacing(path) as temporary, temporary.open("wb") as stream:
+                stream.truncate(math.prod(shape) * np.dtype(dtype).itemsize)
+        return np.memmap(path, dtype, "r+", shape=shape)

@@ -1,0 +1,169 @@
+"""What the network sees of the input: windows of any place, and strips of whole rows that are read ahead."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from rasterio.windows import Window
+
+from geop2p.mosaic.blend import Floats
+from geop2p.raster.aligned import Read, Reader
+from geop2p.raster.borders import reflect_indices
+from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.filling import fill_from_nearest
+from geop2p.raster.reading import gdal_env
+from geop2p.raster.threads import in_order
+
+FILL_DEPTH = 64  # pixels into ground without data
+READ_ROWS = 512  # rows that are read at once, counted from the grid's origin: whole blocks of most rasters
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of the network's input.
+
+    Attributes:
+        window: Where on the grid, possibly beyond it.
+        encoded: (channels, rows, cols).
+        valid: (rows, cols).
+    """
+
+    window: Window
+    encoded: Floats
+    valid: Mask
+
+    def cut(self, window: Window) -> tuple[Floats, Mask]:
+        """A window inside it."""
+        row, col = int(window.row_off - self.window.row_off), int(window.col_off - self.window.col_off)
+        here = np.s_[row : row + int(window.height), col : col + int(window.width)]
+        return self.encoded[:, *here], self.valid[here]
+
+
+class Ground:
+    """The input as the network sees it. Two threads may ask at the same time; the reader is used by one at once.
+
+    Args:
+        reader: The input on its grid.
+        source: Its encoding.
+    """
+
+    def __init__(self, reader: Reader, source: Encoding) -> None:
+        self._reader, self._source = reader, source
+        self._reading = threading.Lock()
+
+    def look(self, window: Window) -> tuple[Floats, Mask]:
+        """Network input (channels, rows, cols) of any window, and its valid pixels (rows, cols)."""
+        return self._encoded(self._read, window)
+
+    def strips(self, windows: Sequence[Window]) -> Iterator[Strip]:
+        """Network input of windows that have the same columns, from top to bottom.
+
+        They may overlap; every row is read and encoded once, in a thread that is up to two windows ahead.
+        """
+        if not windows:
+            return
+        bottoms = [None, *(window.row_off + window.height for window in windows)]
+        fresh = [
+            _rows(window, window.row_off if before is None else max(before, window.row_off))
+            for before, window in zip(bottoms, windows, strict=False)
+        ]
+        left, right = windows[0].col_off - FILL_DEPTH, windows[0].col_off + windows[0].width + FILL_DEPTH
+        columns = reflect_indices(int(left), int(right), self._reader.grid.width)
+        read = _InRows(self._read, int(columns.min()), int(columns.max()) + 1, self._reader.grid.height)
+
+        @contextmanager
+        def opened() -> Iterator[Read]:
+            with gdal_env():
+                yield lambda window: self._encoded(read, window)
+
+        strip = None
+        for window, new, found in zip(windows, fresh, in_order(fresh, opened, 1), strict=True):
+            encoded, valid = found
+            if strip is not None and new.row_off > window.row_off:
+                kept = strip.cut(_rows(window, window.row_off, new.row_off))
+                encoded = np.concatenate([kept[0], encoded], axis=1)
+                valid = np.concatenate([kept[1], valid])
+            strip = Strip(window, encoded, valid)
+            yield strip
+
+    def _read(self, window: Window) -> tuple[Array, Mask]:
+        with self._reading:
+            return self._reader.read(window)
+
+    def _encoded(self, read: Read, window: Window) -> tuple[Floats, Mask]:
+        """Network input of a window (channels, rows, cols), and its valid pixels (rows, cols).
+
+        Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
+        `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
+        """
+        values, valid = self._extended(read, window)
+        encoded = self._source.encode(values, valid)
+        if valid.all():
+            return encoded, valid
+        values, known = self._extended(read, grown(window, FILL_DEPTH))
+        for col in range(0, valid.shape[1], READ_ROWS):  # by columns too: most of a wide strip may need nothing
+            here = slice(col, col + READ_ROWS)
+            near = slice(col, col + READ_ROWS + 2 * FILL_DEPTH)
+            if not valid[:, here].all() and known[:, near].any():
+                around = self._source.encode(values[:, :, near], known[:, near])
+                filled = fill_from_nearest(around, known[:, near], FILL_DEPTH)
+                encoded[:, :, here] = filled[:, FILL_DEPTH:-FILL_DEPTH, FILL_DEPTH:-FILL_DEPTH]
+        return encoded, valid
+
+    def _extended(self, read: Read, window: Window) -> tuple[Array, Mask]:
+        """Stored values of a window and its valid pixels, reflected at the borders of the raster."""
+        grid = self._reader.grid
+        rows = reflect_indices(int(window.row_off), int(window.row_off + window.height), grid.height)
+        cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), grid.width)
+        top, left = int(rows.min()), int(cols.min())
+        inside = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
+        values, valid = read(inside)
+        if (inside.height, inside.width) == (window.height, window.width):
+            return values, valid
+        at = np.ix_(rows - top, cols - left)
+        return values[:, at[0], at[1]], valid[at]
+
+
+class _InRows:
+    """Reads windows between two columns by whole blocks of rows, of which it keeps the last ones."""
+
+    def __init__(self, read: Read, left: int, right: int, height: int) -> None:
+        self._read, self._left, self._right, self._height = read, left, right, height
+        self._blocks: OrderedDict[int, tuple[Array, Mask]] = OrderedDict()
+
+    def __call__(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
+        top, bottom = int(window.row_off), int(window.row_off + window.height)
+        first, cols = top // READ_ROWS * READ_ROWS, int(window.col_off) - self._left
+        blocks = [self._block(row) for row in range(first, bottom, READ_ROWS)]
+        while len(self._blocks) > max(2, len(blocks)):
+            self._blocks.popitem(last=False)
+        values, valid = blocks[0] if len(blocks) == 1 else (
+            np.concatenate([block[0] for block in blocks], axis=1),
+            np.concatenate([block[1] for block in blocks]),
+        )  # fmt: skip
+        here = np.s_[top - first : bottom - first, cols : cols + int(window.width)]
+        return values[:, *here], valid[here]
+
+    def _block(self, row: int) -> tuple[Array, Mask]:
+        if row not in self._blocks:
+            rows = min(READ_ROWS, self._height - row)
+            self._blocks[row] = self._read(Window(self._left, row, self._right - self._left, rows))
+        self._blocks.move_to_end(row)
+        return self._blocks[row]
+
+
+def grown(window: Window, margin: int) -> Window:
+    """A window with so many pixels more on every side."""
+    return Window(
+        window.col_off - margin, window.row_off - margin, window.width + 2 * margin, window.height + 2 * margin
+    )
+
+
+def _rows(window: Window, start: float, stop: float | None = None) -> Window:
+    """The rows of a window from `start` to its end, or to before `stop`."""
+    end = window.row_off + window.height if stop is None else stop
+    return Window(window.col_off, start, window.width, end - start)

@@ -1,0 +1,170 @@
+"""The judge of imagery, its Frechet distance, and where a model errs."""
+
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, image_encoding
+from scipy import linalg
+
+from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
+from geop2p.config import JudgeName
+from geop2p.errors import ConfigError
+from geop2p.evaluation.features import frechet
+from geop2p.evaluation.ground import Ground, load_ground
+from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
+from geop2p.evaluation.scoring import Bench
+from geop2p.evaluation.whereabouts import EDGES, ErrorByGround, boundary_bins, by_training_distance
+from geop2p.metrics import BlockScores, ClassScores
+from geop2p.models import GENERATORS
+from geop2p.raster.encoding import Band, Encoding
+from geop2p.tiling.chips import ChipSet
+
+MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("judge")
+
+
+@pytest.fixture
+def chips(folder: Path, pair: tuple[Path, Path]) -> ChipSet:
+    """One chip set and, in `judges`, one judge for the whole module."""
+    if not (folder / "chips").exists():
+        tile(*pair, folder / "chips", TileConfig(size=32, stride=16))
+    return ChipSet.open(folder / "chips")
+
+
+def ground_of(chips: ChipSet) -> Ground:
+    return load_ground(chips, (chips.source, chips.target), "test", None)
+
+
+def test_the_judge_reads_the_truth_like_itself_and_a_flat_colour_like_chance(chips: ChipSet, folder: Path) -> None:
+    judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    ground = ground_of(chips)
+    bench = Bench(ground, judge)
+    truth = bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
+    flat = bench.score("flat", lambda rows: [np.full((3, 32, 32), 90, np.uint8) for _ in rows], 4)
+    exact, poor = bench.figures("truth", truth), bench.figures("flat", flat)
+    judged = exact["judge"]
+    assert judged["generated"] == judged["real"] and judged["real"]["miou"] > 2 * judged["chance"]
+    assert poor["judge"]["generated"]["miou"] < judged["real"]["miou"] / 2
+    assert poor["judge"]["generated"]["miou"] < poor["judge"]["generated"]["intervals"]["miou"][1]
+    assert exact["frechet"]["generated"] == exact["frechet"]["real"] < poor["frechet"]["generated"]
+    assert exact["l1"] == 0 and "lpips" in exact["reasons"] and exact["where"]["by_class"]["water"] == 0
+
+
+def test_a_judge_is_trained_once_for_chips_and_settings(chips: ChipSet, folder: Path) -> None:
+    first = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    (file,) = (folder / "judges").glob("pspnet-*.safetensors")
+    made = file.stat().st_mtime_ns
+    assert find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu").digest == first.digest
+    assert file.stat().st_mtime_ns == made
+    find_judge(chips, "pspnet", 1, folder / "judges", "cpu")
+    assert len(list((folder / "judges").iterdir())) == 2
+
+
+def test_judges_are_the_same_for_the_same_seed(chips: ChipSet, tmp_path: Path) -> None:
+    one, other = (find_judge(chips, "fcn", 2, tmp_path / name, "cpu") for name in "ab")
+    pairs = zip(one.generator.state_dict().values(), other.generator.state_dict().values(), strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
+
+
+def scores(real: np.ndarray, predicted: np.ndarray) -> BlockScores:
+    found = BlockScores(partial(ClassScores, MAP, True))
+    for block in range(4):
+        found.add(predicted[None], real[None], np.ones(real.shape, bool), str(block))
+    return found
+
+
+def test_a_judge_no_better_than_chance_is_withheld(chips: ChipSet, folder: Path) -> None:
+    judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    codes = np.random.default_rng(0).choice([1, 1, 1, 2, 5], (40, 40)).astype(np.uint8)
+    blind = verdict(judge, scores(codes, np.ones_like(codes)), scores(codes, codes))
+    assert blind["generated"] is None and "not surely better than chance" in blind["reason"]
+    assert blind["real"]["miou"] == pytest.approx(blind["chance"])
+    seeing = verdict(judge, scores(codes, codes), scores(codes, codes))
+    assert seeing["reason"] is None and seeing["generated"]["miou"] == 1
+
+
+def test_evaluate_with_a_judge_keeps_it_beside_the_report(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(chips.folder, run, TrainConfig(steps=2, batch_size=4, width=2, downs=2, set=("patch=16",)))
+    config = EvaluateConfig(judge="pspnet", judge_steps=2, sample=5)
+    result = evaluate(run, chips.folder, tmp_path / "report.html", config)
+    assert len(list((tmp_path / "judges").glob("pspnet-*.safetensors"))) == 1
+    assert result["chips"] == 5 and result["judge"]["architecture"] == "pspnet"
+    page = (tmp_path / "report.html").read_text()
+    assert "The judge" in page and "pspnet, 2 steps" in page
+
+
+def test_what_cannot_be_judged_is_said(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=32))
+    assert not judge_fits(ChipSet.open(tmp_path / "maps"))
+    tile(pair[1], pair[1], tmp_path / "images", TileConfig(size=32))
+    with pytest.raises(ConfigError, match="the source, which is image, no map; leave --judge out"):
+        judge_fits(ChipSet.open(tmp_path / "images"))
+
+
+def test_the_frechet_distance_is_that_of_its_formula() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(50, 6)), generator.normal(1, 2, (60, 6))
+    pair = [(one.mean(axis=0), np.cov(one.T, bias=True)) for one in (first, second)]
+    (mean_1, spread_1), (mean_2, spread_2) = pair
+    root = linalg.sqrtm(spread_1 @ spread_2).real
+    assert frechet(*pair) == pytest.approx(
+        np.square(mean_1 - mean_2).sum() + np.trace(spread_1 + spread_2 - 2 * root), rel=1e-6
+    )
+    assert frechet(pair[0], pair[0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_error_by_class_and_by_distance_to_another_class() -> None:
+    codes = np.ones((40, 64), np.uint8)
+    codes[:, 32:] = 2
+    valid = np.ones(codes.shape, bool)
+    valid[:, 60:] = False  # no boundary of classes
+    bins = boundary_bins(codes, valid)
+    distance = np.concatenate([np.arange(32)[::-1], np.arange(32)])
+    wanted = np.searchsorted(EDGES, distance, side="right") - 1
+    assert (bins[:, :60] == wanted[:60]).all()
+    where = ErrorByGround(MAP)
+    where.add(np.tile(distance, (40, 1)).astype(float), codes, valid)
+    result = where.result()
+    assert result["by_class"] == pytest.approx({"water": 15.5, "meadow": 13.5})
+    assert [entry["from"] for entry in result["by_boundary_distance"]] == list(EDGES)
+    assert result["by_boundary_distance"][3]["error"] == pytest.approx(5.5)
+    assert sum(entry["share"] for entry in result["by_boundary_distance"]) == pytest.approx(1)
+
+
+def test_error_by_distance_from_the_training(chips: ChipSet) -> None:
+    thirds = by_training_distance(np.array([1.0, 2, 3, 9, np.nan]), np.array([0.0, 10, 20, np.inf, 5]))
+    assert [third["error"] for third in thirds] == [1, 2, 3] and thirds[2]["from"] == 20
+    near = by_training_distance(np.array([1.0, 2, 3, 6]), np.array([0.0, 0, 0, 64]))
+    assert [(part["to"], part["error"], part["chips"]) for part in near] == [(0, 2, 3), (64, 6, 1)]
+    assert by_training_distance(np.array([1.0]), np.array([np.inf])) == []
+    index, ground = chips.index(), ground_of(chips)
+    training = index[index["split"] == "train"]
+    places = index.set_index("id").loc[ground.arrays.ids]
+    for (_, place), found in zip(places.iterrows(), ground.distances, strict=True):
+        rows, cols = (np.abs(training[name] - place[name]) - 32 for name in ("row_off", "col_off"))
+        assert found == np.maximum(np.maximum(rows, cols).min(), 0)
+
+
+def test_more_chips_than_there_are(chips: ChipSet, caplog: pytest.LogCaptureFixture) -> None:
+    ground = load_ground(chips, (chips.source, image_encoding()), "test", 10_000)
+    assert len(ground.rows) == len(ground.arrays) and "10000 were asked for; all are scored" in caplog.text
+    few = load_ground(chips, (chips.source, image_encoding()), "test", 3)
+    assert few.rows[[0, -1]].tolist() == [0, len(few.arrays) - 1] and len(few.rows) == 3
+
+
+@pytest.mark.parametrize("architecture", get_args(JudgeName))
+def test_every_judge_gives_a_score_for_every_class_and_pixel(architecture: str) -> None:
+    with torch.device("meta"):
+        network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=ENCODER, head="logits")
+        assert network(torch.zeros(2, 4, 64, 96)).shape == (2, 7, 64, 96)
+    assert isinstance(network.get_submodule("network.encoder"), torch.nn.Module)

@@ -1,0 +1,181 @@
+"""Rule 3: one process, many shards and a killed and repeated run give the same pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from conftest import Constant, Identity, TileMean, grid, image_encoding, write_raster
+from shapely.geometry import Polygon, box
+
+import geop2p.mosaic.mosaic as mosaic_module
+from geop2p import PredictConfig, predict
+from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.mosaic.assembly import mosaic_lattice
+
+BLENDED = {"tile_size": 64, "overlap": 0.5}
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return np.ma.filled(dataset.read(masked=True).astype(float), np.nan)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 512)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 255, (3, 1100, 1300), dtype=np.uint8)
+    valid = np.ones((1100, 1300), bool)
+    valid[:520, 1020:] = False  # a part without ground
+    return write_raster(tmp_path / "in.tif", values, grid(1100, 1300), mask=valid)
+
+
+def test_shards_in_any_order_give_the_pixels_of_one_process(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None
+) -> None:
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    whole = predict(model, scene, tmp_path / "whole.tif", PredictConfig(**BLENDED))
+    counts = []
+    for number in (3, 1, 4, 2):
+        share = predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED, shard=f"{number}/4"))
+        counts.append(share.parts)
+        assert share.path == str(tmp_path / "out.tif.parts") and share.seam_index is None
+        assert not (tmp_path / "out.tif").exists()
+    assert sum(counts) == whole.parts == 9
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out.tif.parts").glob("part_*.tif")}
+    assert len(made) == 8
+    predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED, shard="2/4"))  # repeated: nothing to do
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    together = predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED))
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(tmp_path / "out.tif"), equal_nan=True)
+    assert together.seam_index == whole.seam_index and together.tile_mismatch == whole.tile_mismatch
+    assert together.network_px_per_px == whole.network_px_per_px
+
+
+def test_parts_that_are_missing_are_made_when_the_mosaic_is_put_together(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    predict(model, scene, tmp_path / "whole.tif", PredictConfig(**BLENDED))
+    predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED, shard="1/3"))
+    caplog.set_level("INFO")
+    predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED))
+    assert "3 of 9 parts are there" in caplog.text
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(tmp_path / "out.tif"), equal_nan=True)
+
+
+def test_parts_of_another_making_are_not_mixed(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
+    predict(model, scene, output, PredictConfig(**BLENDED, shard="1/2"))
+    kept = sorted((tmp_path / "out.tif.parts").iterdir())
+    with pytest.raises(ConfigError, match=r"another batch_size \(4, now 2\), overlap \(32, now 16\); repeat that run"):
+        predict(model, scene, output, PredictConfig(tile_size=64, overlap=0.25, batch_size=2, shard="2/2"))
+    other = make_model(Constant, image_encoding())
+    with pytest.raises(ConfigError, match="another model"):
+        predict(other, scene, output, PredictConfig(**BLENDED, shard="2/2"), overwrite=True)  # others are at work
+    with pytest.raises(ConfigError, match="another model"):
+        predict(other, scene, output, PredictConfig(**BLENDED))
+    assert sorted((tmp_path / "out.tif.parts").iterdir()) == kept
+    predict(other, scene, output, PredictConfig(**BLENDED), overwrite=True)
+    assert np.nanmax(pixels(output)) == np.nanmin(pixels(output)) == round((0.25 + 1) / 2 * 255)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    (tmp_path / "out.tif.parts").mkdir()
+    (tmp_path / "out.tif.parts" / "letter.txt").write_text("mine")
+    with pytest.raises(RasterError, match="holds something else; move it"):
+        predict(make_model(Constant, image_encoding()), scene, tmp_path / "out.tif", overwrite=True)
+    assert (tmp_path / "out.tif.parts" / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_a_shard_is_one_of_so_many(shard: str) -> None:
+    with pytest.raises(ConfigError, match="expected I/N with I from 1 to N"):
+        PredictConfig(shard=shard)
+
+
+def area(tmp_path: Path, shape: Polygon, crs: str = "EPSG:32632") -> Path:
+    path = tmp_path / "area.gpkg"
+    geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32632").to_crs(crs).to_file(path)
+    return path
+
+
+@pytest.mark.parametrize("settings", [BLENDED, {"tile_size": 64}])
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+def test_an_area_of_interest_is_a_cut_of_the_whole(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, settings: dict, crs: str
+) -> None:
+    """It sees the ground beyond its border, on the same tiles."""
+    model = make_model(TileMean, image_encoding(), statistics="tile" if "overlap" in settings else "none", field=0)
+    if "overlap" not in settings:
+        model = make_model(Identity, image_encoding())
+    whole = predict(model, scene, tmp_path / "whole.tif", PredictConfig(**settings))
+    left, top = 500_000 + 2 * 300, 5_300_000 - 2 * 410
+    triangle = Polygon([(left + 0.3, top - 0.3), (left + 1200, top - 40), (left + 100, top - 700)])
+    aoi = area(tmp_path, triangle, crs)
+    part = predict(model, scene, tmp_path / "part.tif", PredictConfig(**settings, aoi=aoi))
+    with rasterio.open(tmp_path / "part.tif") as dataset:
+        found, valid = dataset.read(), dataset.dataset_mask() > 0
+        origin = ~grid(1100, 1300).transform @ (dataset.transform.c, dataset.transform.f)
+    col, row = (round(number) for number in origin)
+    assert 299 <= col <= 301 and 409 <= row <= 411
+    everything = pixels(tmp_path / "whole.tif")[:, row : row + part.height, col : col + part.width]
+    assert np.array_equal(found[:, valid], everything[:, valid])
+    share = triangle.area / 4 / (part.width * part.height)
+    assert valid.mean() == pytest.approx(share - np.isnan(everything[0]).mean(), abs=0.02)
+    assert (part.width, part.height) == pytest.approx((600, 350), abs=3)
+    lines, lattice = mosaic_lattice(tmp_path / "whole.tif"), mosaic_lattice(tmp_path / "part.tif")
+    assert lines is not None and lattice is not None
+    assert {line + row for line in lattice.handovers(0, part.height)} <= set(lines.handovers(0, 1100))
+    assert part.network_px_per_px * part.width * part.height < whole.network_px_per_px * 1100 * 1300 / 3
+
+
+def test_an_area_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    aoi = area(tmp_path, box(0, 0, 10, 10))
+    with pytest.raises(GridMismatchError, match="none of its polygons lies on"):
+        predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif", PredictConfig(aoi=aoi))
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_mosaic_whose_tiles_disagree_is_not_made(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path
+) -> None:
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    with pytest.raises(GeoP2PError, match=r"not made: .* differ by .* % of the range, --max-mismatch allows 0.01 %"):
+        predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED, max_mismatch=0.01))
+    assert not (tmp_path / "out.tif").exists()
+    result = predict(model, scene, tmp_path / "out.tif", PredictConfig(**BLENDED, max_mismatch=20))
+    assert result.tile_mismatch_percent is not None and 0.01 < result.tile_mismatch_percent < 20
+    with pytest.raises(ConfigError, match="expected 0 to 100"):
+        PredictConfig(max_mismatch=101)
+
+
+def test_the_map_of_seams_shows_where_tiles_disagree(
+    tmp_path: Path, make_model: Callable[..., Path], small_parts: None
+) -> None:
+    values = np.full((1, 600, 700), 100, np.float32)
+    values[:, :, 350:] += np.random.default_rng(0).normal(0, 40, (1, 600, 350))  # tiles differ in the east only
+    valid = np.ones((600, 700), bool)
+    valid[500:, :200] = False
+    path = write_raster(tmp_path / "in.tif", np.clip(values, 0, 255).astype(np.float32), grid(600, 700), mask=valid)
+    model = make_model(TileMean, image_encoding("float32", 1), statistics="tile")
+    config = PredictConfig(tile_size=64, overlap=0.25, seam_map=tmp_path / "seams.tif")
+    result = predict(model, path, tmp_path / "out.tif", config)
+    seams = pixels(tmp_path / "seams.tif")[0]
+    assert np.array_equal(np.isnan(seams), ~valid)
+    assert np.nanmax(seams[:, :250]) < 1e-3 < 0.2 < np.nanmean(seams[:, 420:])
+    with rasterio.open(tmp_path / "seams.tif") as dataset:
+        assert dataset.descriptions == ("tile mismatch",) and dataset.overviews(1)
+        assert float(dataset.tags(1)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(seams), rel=1e-3)
+    assert result.tile_mismatch == pytest.approx(np.nanmean(seams), rel=0.3)
+    assert (tmp_path / "seams.qml").exists()
+    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+        predict(model, path, tmp_path / "other.tif", config)

@@ -1,0 +1,98 @@
+"""QGIS opens what geop2p makes: right place, right colours, no questions.
+
+QGIS runs in a process of its own, with the Python that it was built for: two GDALs do not share one.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, Identity, class_map, grid, write_raster
+from PIL import Image
+
+from geop2p import PredictConfig, TileConfig, predict, tile
+from geop2p.raster.encoding import Band, Encoding
+
+PYTHON = "/usr/bin/python3"
+SMALL = PredictConfig(tile_size=64)
+
+
+@pytest.fixture(scope="module")
+def qgis() -> None:
+    """QGIS is there; where it must be, its absence is a failure."""
+    there = (
+        Path(PYTHON).exists()
+        and not subprocess.run([PYTHON, "-c", "import qgis.core"], capture_output=True, check=False).returncode
+    )
+    if not there:
+        assert not os.environ.get("GEOP2P_REQUIRE_QGIS"), "python3-qgis is missing"
+        pytest.skip("python3-qgis is not installed")
+
+
+def seen_by_qgis(folder: Path, *layers: Path) -> dict:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "QT_QPA_PLATFORM": "offscreen"}
+    script = Path(__file__).with_name("qgis_look.py")
+    ran = subprocess.run(
+        [PYTHON, script, folder, *layers], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_qgis_opens_every_output(
+    tmp_path: Path, make_model: Callable[..., Path], pair: tuple[Path, Path], qgis: None
+) -> None:
+    rows, cols = 300, 420
+    where = grid(rows, cols)
+    colors = np.zeros((3, rows, cols), np.uint8)
+    codes = class_map(rows, cols)
+    for entry in CLASSES:
+        colors[:, codes[0] == entry.value] = np.array(entry.color)[:, None]
+    hole = np.ones((rows, cols), bool)
+    hole[100:150, 200:300] = False
+    decibel = np.linspace(-25, -3, rows * cols).reshape(1, rows, cols).astype(np.float32)
+    decibel[0, ~hole] = np.nan
+    names = ("red", "green", "blue")
+    classes = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    rgb = Encoding("image", "uint8", tuple(Band(name) for name in names), color_interp=names)
+    sar = Encoding("sar", "float32", (Band("VV", "dB", low=-30, high=0),))
+    inputs = {
+        "photo": (write_raster(tmp_path / "in_photo.tif", colors, where, mask=hole), rgb),
+        "classes": (write_raster(tmp_path / "in_classes.tif", np.where(hole, codes, 0), where, nodata=0), classes),
+        "radar": (write_raster(tmp_path / "in_radar.tif", decibel, where, nodata=np.nan), sar),
+    }
+    for name, (path, encoding) in inputs.items():
+        predict(make_model(Identity, encoding), path, tmp_path / f"{name}.tif", SMALL)
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, seed=3))
+    outputs = [tmp_path / f"{name}.tif" for name in inputs] + [tmp_path / "chips" / "index.gpkg"]
+    found = seen_by_qgis(tmp_path, *outputs)
+
+    left, bottom, right, top = where.bounds
+    for name in ("photo.tif", "classes.tif", "radar.tif"):
+        assert found[name]["valid"] and found[name]["styled"], found[name]
+        assert found[name]["crs"] == "EPSG:32632" and found[name]["extent"] == [left, bottom, right, top]
+    assert found["photo.tif"]["renderer"] == "multibandcolor"
+    assert found["photo.tif"]["bands"][:3] == ["Band 1: red", "Band 2: green", "Band 3: blue"]
+    assert found["classes.tif"]["renderer"] == "paletted"
+    assert found["classes.tif"]["classes"] == {
+        entry.name: "#{:02x}{:02x}{:02x}".format(*entry.color) for entry in CLASSES
+    }  # fmt: skip
+    assert found["radar.tif"]["renderer"] == "singlebandgray" and "VV" in found["radar.tif"]["bands"][0]
+    index = found["index.gpkg"]
+    assert index["valid"] and index["styled"] and index["crs"] == "EPSG:32632"
+    assert index["renderer"] == "categorizedSymbol" and {"train", "val", "test"} <= set(index["classes"])
+
+    pictures = {path.name: np.asarray(Image.open(tmp_path / f"{path.name}.png").convert("RGB")) for path in outputs}
+    row, col = 20, 30  # drawn at the scale of the raster, centred
+    water = np.array(CLASSES[0].color)
+    for name in ("photo.tif", "classes.tif"):
+        drawn = pictures[name][8:-8, 8:-8].reshape(-1, 3)
+        assert (np.abs(drawn.astype(int) - water).max(axis=1) < 6).mean() > 0.1, name
+        assert (drawn == (255, 0, 255)).all(axis=1).mean() == pytest.approx(0.04, abs=0.01), name  # the hole
+    grey = pictures["radar.tif"].astype(int)
+    assert grey[row, col].max() < 90 and grey[-row, -col].min() > 160
+    assert len(np.unique(pictures["index.gpkg"].reshape(-1, 3), axis=0)) >= 3

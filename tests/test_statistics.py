@@ -1,0 +1,206 @@
+"""Norm statistics of the ground: tiles agree because they are normalised alike."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import Identity, grid, image_encoding, write_raster
+from rasterio.windows import Window
+from test_exact import holed
+from torch import nn
+
+from geop2p import PredictConfig, predict
+from geop2p.config import NormStats
+from geop2p.errors import ConfigError, RasterError
+from geop2p.models import GENERATORS
+from geop2p.models.field import one_sided_field
+from geop2p.models.moments import Field, GivenNorms
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.raster.aligned import aligned_reader
+from geop2p.translator import Card, Translator
+
+FLOATS = image_encoding("float32", 2, -1, 1)
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "unet": ("unet", {"downs": 3, "width": 4, "dropout": 0.0}),
+    "resnet": ("resnet", {"blocks": 6, "width": 2, "dropout": 0.0}),
+}
+
+
+def translator_of(name: str, chip_size: int = 64) -> Translator:
+    generator, arguments = NETWORKS[name]
+    arguments = {"in_channels": 2, "out_channels": 2, "head": "tanh", "norm": "instance", **arguments}
+    torch.manual_seed(0)
+    network = GENERATORS[generator](**arguments).eval()
+    field = one_sided_field(network, 2, network.stride, rows=max(network.stride, network.smallest // 2))
+    return Translator(
+        network,
+        Card(generator, arguments, FLOATS, FLOATS, (2.0, 2.0), chip_size, network.stride, field, "tile", "pix2pix", {}),
+    )
+
+
+def uneven(rows: int, cols: int) -> np.ndarray:
+    """Ground whose mean and contrast change from place to place, (2, rows, cols)."""
+    noise = np.random.default_rng(0).normal(0, 1, (2, rows, cols))
+    tone = np.linspace(-0.6, 0.6, cols)
+    contrast = np.linspace(0.02, 0.3, rows)[:, None]
+    return np.clip(tone + contrast * noise, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("statistics", ["global", "field"])
+def test_shifted_tiles_agree(tmp_path: Path, name: str, statistics: NormStats) -> None:
+    values, (_, valid) = uneven(150, 203), holed(150, 203)
+    path = write_raster(tmp_path / "in.tif", values, grid(150, 203), mask=valid)
+    results = {}
+    for mode in ("tile", statistics):
+        translator = translator_of(name)
+        assert translator.card.field is not None
+        halo = -(-translator.card.field // translator.card.stride) * translator.card.stride
+        config = PredictConfig(tile_size=2 * halo + 32, norm_stats=mode)
+        mosaic = Mosaic(translator, grid(150, 203), config, tmp_path)
+        assert mosaic.is_exact == (mode != "tile")
+        with aligned_reader(path, grid(150, 203), "image") as reader:
+            window = Window(20, 10, 150, 120)
+            first, there = mosaic.window(reader, window)
+            second, _ = mosaic.window(reader, window, (8, 16))
+        results[mode] = np.abs(first - second)[:, there].max()
+        assert first[:, there].std() > 0.01
+    assert results[statistics] < 1e-4 < 1e-3 < results["tile"]
+
+
+def test_a_field_of_one_cell_is_what_the_cell_makes_of_itself(tmp_path: Path) -> None:
+    """A raster of the chip's size: its own statistics, whichever way they are taken."""
+    values = uneven(64, 64)
+    path = write_raster(tmp_path / "in.tif", values, grid(64, 64))
+    made = {}
+    for mode in ("tile", "global", "field"):
+        translator = translator_of("resnet")
+        mosaic = Mosaic(translator, grid(64, 64), PredictConfig(norm_stats=mode, overlap=0, tile_size=64), tmp_path)
+        with aligned_reader(path, grid(64, 64), "image") as reader:
+            made[mode], _ = mosaic.window(reader, Window(0, 0, 64, 64))
+    assert np.allclose(made["tile"], made["global"], atol=1e-5)
+    assert np.allclose(made["tile"], made["field"], atol=1e-5)
+
+
+def test_a_field_follows_the_ground_where_one_set_for_all_does_not(tmp_path: Path) -> None:
+    """Nearer to what chips of their own statistics make, on average."""
+    values = uneven(256, 384)
+    path = write_raster(tmp_path / "in.tif", values, grid(256, 384))
+    own = translator_of("resnet")
+    apart = {}
+    for mode in ("global", "field"):
+        config = PredictConfig(norm_stats=mode)
+        mosaic = Mosaic(translator_of("resnet"), grid(256, 384), config, tmp_path / mode)
+        (tmp_path / mode).mkdir()
+        with aligned_reader(path, grid(256, 384), "image") as reader:
+            made, _ = mosaic.window(reader, Window(0, 0, 384, 256))
+        differences = []
+        for row in range(0, 256, 64):
+            for col in range(0, 384, 64):
+                chip = np.s_[:, row : row + 64, col : col + 64]
+                alone = own.translate(torch.from_numpy(values[chip])[None])[0].numpy()
+                differences.append(np.abs(alone - made[chip])[:, 24:40, 24:40].mean())
+        apart[mode] = np.mean(differences)
+    assert apart["field"] < 0.5 * apart["global"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 2), (7, 1)])
+def test_any_feature_map_takes_given_statistics(shape: tuple[int, int]) -> None:
+    """Also one of 1 x 1, which has no variance of its own."""
+    network = nn.Sequential(nn.InstanceNorm2d(3, affine=True))
+    norms = GivenNorms(network)
+    assert norms.channels == 3
+    mean, square = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 8.0, 13.0])
+    moments = torch.stack([mean, square]).double()[None, :, :, None, None].expand(2, 2, 3, 2, 2)
+    zero = torch.zeros(2, dtype=torch.float64)
+    features = torch.randn(2, 3, *shape)
+    with norms.given(Field(moments, zero, zero, 16.0, (32, 32))):
+        found = network(features)
+    expected = (features - mean[:, None, None]) / torch.tensor([1.0, 4.0, 4.0]).add(1e-5).sqrt()[:, None, None]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_moments_are_interpolated_between_their_places() -> None:
+    norms = GivenNorms(nn.Sequential(nn.InstanceNorm2d(1)))
+    table = torch.zeros(1, 2, 1, 1, 3, dtype=torch.float64)
+    table[0, 0, 0, 0] = torch.tensor([0.0, 1.0, 5.0])  # means; the squares leave no variance below 0
+    zero = torch.zeros(1, dtype=torch.float64)
+    with norms.given(Field(table, zero, zero + 2.0, 4.0, (4, 12))):  # places at columns 2, 6 and 10
+        found = norms.statistics(torch.zeros(1, 1, 2, 12), 0)
+    assert found is not None
+    mean, variance = found
+    assert torch.allclose(
+        mean[0, 0, 0, [0, 1, 3, 5, 7, 9, 11]], torch.tensor([0, 0, 0.375, 0.875, 2.5, 4.5, 5]).double()
+    )
+    assert (variance >= 0).all() and torch.equal(mean[0, 0, 0], mean[0, 0, 1])
+
+
+def test_moments_weigh_by_valid_ground() -> None:
+    norms = GivenNorms(network := nn.Sequential(nn.InstanceNorm2d(1)))
+    source = torch.zeros(1, 1, 4, 4)
+    source[..., :2] = 3.0
+    valid = torch.zeros(1, 1, 4, 4)
+    valid[..., :1] = 1.0
+    assert norms.measure(source, valid).flatten().tolist() == [3.0, 9.0]
+    assert norms.measure(source, torch.ones(1, 1, 4, 4)).flatten().tolist() == [1.5, 4.5]
+    assert torch.allclose(network(source), nn.InstanceNorm2d(1)(source))  # nothing given: its own
+
+
+@pytest.mark.parametrize("statistics", ["global", "field"])
+def test_shards_and_nodata_take_the_same_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statistics: NormStats
+) -> None:
+    import geop2p.mosaic.mosaic as mosaic_module
+
+    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
+    values, valid = uneven(300, 530), np.ones((300, 530), bool)
+    valid[:, 120:330] = False
+    model = tmp_path / "model.safetensors"
+    translator_of("unet").save(model)
+    outputs = []
+    for junk in (0.0, 0.9):
+        path = write_raster(
+            tmp_path / f"{junk}.tif", np.where(valid, values, junk).astype(np.float32), grid(300, 530), mask=valid
+        )
+        config = {"norm_stats": statistics, "tile_size": 128}
+        result = predict(model, path, tmp_path / "whole.tif", PredictConfig(**config), overwrite=True)
+        assert result.norm_stats == statistics and result.mode == "exact"
+        assert result.tile_mismatch is not None and result.tile_mismatch < 1e-5
+        for number in (3, 1, 2):
+            predict(model, path, tmp_path / f"{junk}_out.tif", PredictConfig(**config, shard=f"{number}/3"))
+        predict(model, path, tmp_path / f"{junk}_out.tif", PredictConfig(**config))
+        for name in ("whole.tif", f"{junk}_out.tif"):
+            with rasterio.open(tmp_path / name) as dataset:
+                outputs.append(dataset.read())
+    assert np.array_equal(np.isnan(outputs[0][0]), ~valid)
+    for other in outputs[1:]:
+        assert np.array_equal(outputs[0], other, equal_nan=True)
+
+
+def test_statistics_that_are_not_to_be_had(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    values, valid = uneven(100, 90), np.zeros((100, 90), bool)
+    valid[::11, ::9] = True
+    path = write_raster(tmp_path / "in.tif", values, grid(100, 90), mask=valid)
+    model = tmp_path / "model.safetensors"
+    translator_of("resnet").save(model)
+    with pytest.raises(RasterError, match="no window of 64 pixels has 25 % valid ground"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(norm_stats="global"))
+
+    class Grouped(Identity):
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+            self.norm = nn.GroupNorm(1, 2)
+
+    grouped = make_model(Grouped, FLOATS, statistics="tile")
+    with pytest.raises(ConfigError, match="are for instance norm: statistics of a GroupNorm cannot be given"):
+        predict(grouped, path, tmp_path / "out2.tif", PredictConfig(norm_stats="field"))
+    caplog.set_level(logging.INFO)
+    result = predict(make_model(Identity, FLOATS), path, tmp_path / "out3.tif", PredictConfig(norm_stats="field"))
+    assert result.norm_stats == "none" and "the network uses no statistics of its input" in caplog.text
