@@ -124,6 +124,11 @@ class ClassTable:
             log.info(text, path, 100 * share, TOLERANCE, self.path)
 
 
+def class_name(value: int) -> str:
+    """A name for a class that has none."""
+    return f"class {value}"
+
+
 def hex_color(color: Iterable[int]) -> str:
     """#rrggbb of red, green and blue."""
     return "#" + "".join(f"{int(part):02x}" for part in color)
