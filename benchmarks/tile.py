@@ -108,7 +108,7 @@ def jobs(folder: Path, geoai: str | None) -> dict[str, list[list[str | Path]]]:
     image, codes = folder / "image.tif", folder / "map.tif"
     strips = [folder / "map_strips.tif", folder / "image_strips.tif"]
     result: dict[str, list[list[str | Path]]] = {
-        "imports": [[*python, "import geop2p.tiling.tiler"]],
+        "imports": [[*python, "import geop2p.tiling.tiler, geopandas"]],
         "full read": [[*python, READ, codes, image]],
         "packed": [[*python, TILE, codes, image, "{out}/chips", "packed"]],
         "geotiff": [[*python, TILE, codes, image, "{out}/chips", "geotiff"]],

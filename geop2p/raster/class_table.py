@@ -1,6 +1,7 @@
 """`ClassTable`: value, name and colour of every class, and what the colours of a drawn map stand for."""
 
 import csv
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ DRAWN_COLORS = 32  # an image with at most so many colours is probably a drawn m
 NAMED_COLORS = 3  # unlisted colours that a message names
 
 _UNSEEN, _UNLISTED = 255, 254  # in the lookup of colours; below: a place in the table
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,20 @@ class ClassTable:
         most = np.argsort(-counts, kind="stable")[:NAMED_COLORS]
         named = ", ".join(hex_color(found[:, place]) for place in most)
         return float(lost.sum() / valid.sum()), named
+
+    def report_unlisted(self, path: str, values: Array, valid: Mask, most: float) -> None:
+        """Say how much of a map has colours of no class, as a warning if it is more than a share."""
+        share, named = self.unlisted_share(values, valid)
+        text = "%s: %.2g %% of the pixels have colours further than %g from those of %s and are left out"
+        if share > most:
+            log.warning(text + ", most often %s", path, 100 * share, TOLERANCE, self.path, named)
+        else:
+            log.info(text, path, 100 * share, TOLERANCE, self.path)
+
+
+def class_name(value: int) -> str:
+    """A name for a class that has none."""
+    return f"class {value}"
 
 
 def hex_color(color: Iterable[int]) -> str:

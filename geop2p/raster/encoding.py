@@ -90,16 +90,6 @@ class MapClass:
     name: str
     color: tuple[int, int, int]
 
-    @property
-    def is_named(self) -> bool:
-        """Whether it has a name of its own, not one made up of its value."""
-        return self.name != class_name(self.value)
-
-
-def class_name(value: int) -> str:
-    """A name for a class that has none."""
-    return f"class {value}"
-
 
 def class_color(value: int) -> tuple[int, int, int]:
     """A colour for a class that has none."""

@@ -1,17 +1,45 @@
 """What a layer seems to hold, concluded from its type and a sample of its values, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.config import Backscatter, Kind
+from geop2p.config import Backscatter, Kind, KindChoice
+from geop2p.raster.class_table import DRAWN_COLORS, count_colors
 from geop2p.raster.encoding import Array, Band, Mask
+from geop2p.raster.reading import RasterInfo, file_bands, has_colors
 
+DECIBELS: Backscatter = "dB"
 MOST_CLASSES = 32  # different values of one integer band that still count as classes
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
+
+
+def conclude_kind(
+    info: RasterInfo, kind: KindChoice, look: Callable[[bool], tuple[Array, Mask]]
+) -> tuple[Kind, str, bool, Backscatter]:
+    """What a raster holds, why, whether it seems to be a map drawn in colours, and for radar how it is stored.
+
+    Args:
+        info: What its file says.
+        kind: What it is said to hold, or auto.
+        look: Gives a sample of its values, in order of the colours where asked for, and which of them are data.
+    """
+    concluded, reason, is_drawn, backscatter = kind if kind != "auto" else "image", "as asked for", False, DECIBELS
+    if kind in ("auto", "sar"):
+        (sample, valid), bands = look(False), file_bands(info)
+        if kind == "auto":
+            has_palette = bool(info.palette or info.categories)
+            concluded, reason = guess_kind(sample, valid, has_palette=has_palette, bands=bands)
+            if concluded == "image" and has_colors(info):
+                is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
+                reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
+        if concluded == "sar":
+            backscatter, how = guess_backscatter(sample, valid, bands)
+            reason = f"{reason}; {how}"
+    return concluded, reason, is_drawn, backscatter
 
 
 def guess_kind(sample: Array, valid: Mask, *, has_palette: bool, bands: Sequence[Band] = ()) -> tuple[Kind, str]:

@@ -1,7 +1,6 @@
 """`Layer`: one side of a pair, raster or vector, with what it holds and how to read it on a grid."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
-from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
-from geop2p.raster.class_table import DRAWN_COLORS, TOLERANCE, ClassTable, count_colors
-from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color, class_name
-from geop2p.raster.fingerprints import fingerprint
+from geop2p.raster.class_table import ClassTable, class_name
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
 from geop2p.raster.grid import Grid
-from geop2p.raster.kinds import guess_backscatter, guess_kind
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
+from geop2p.raster.kinds import conclude_kind
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, fingerprint, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
+from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
+from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector, vector_parts
 
-log = logging.getLogger(__name__)
-
 Side = tuple[Array, Mask]  # values (bands, rows, cols) and valid pixels (rows, cols)
-
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 
 
@@ -107,11 +105,8 @@ class Layer:
     def block_on(self, grid: Grid) -> tuple[int, int]:
         """(rows, cols) that are read together on a grid: those of its file, or of the warp."""
         coincides = self.raster is None or grid.offset_in(self.raster.grid) is not None
-        return self.block if coincides else (SIDE, SIDE)
-
-    @property
-    def block(self) -> tuple[int, int]:
-        """(rows, cols) that its file stores together; (1, 1) for a vector layer."""
+        if not coincides:
+            return SIDE, SIDE
         return (1, 1) if self.raster is None else self.raster.block
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
@@ -206,6 +201,19 @@ class Layer:
         return MapClass(value, name, info.palette.get(value, class_color(value)))
 
 
+class HidingReader:
+    """Windows of a layer without the ground of some values: unlabelled, or of no class."""
+
+    def __init__(self, reader: Reader, hidden: list[int]) -> None:
+        self.grid = reader.grid
+        self._reader, self._hidden = reader, hidden
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
+        values, valid = self._reader.read(window)
+        return values, valid & ~np.isin(values[0], self._hidden) if self._hidden else valid
+
+
 def open_layer(
     path: str | Path,
     kind: KindChoice = "auto",
@@ -243,24 +251,12 @@ def conclude(
         info: What its file says.
         kind: See `open_layer`.
         table: See `open_layer`.
-        look: Gives a sample: values (bands, rows, cols), in order of the colours where asked for, and valid pixels.
+        look: Gives a sample, its bands in order of the colours where asked for.
 
     Raises:
         ConfigError: `kind` does not fit it.
     """
-    is_drawn, backscatter = False, Layer.backscatter
-    concluded, reason = (kind if kind != "auto" else "image"), "as asked for"
-    if kind in ("auto", "sar"):
-        (sample, valid), bands = look(False), file_bands(info)
-        if kind == "auto":
-            has_palette = bool(info.palette or info.categories)
-            concluded, reason = guess_kind(sample, valid, has_palette=has_palette, bands=bands)
-            if concluded == "image" and has_colors(info):
-                is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
-                reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
-        if concluded == "sar":
-            backscatter, how = guess_backscatter(sample, valid, bands)
-            reason = f"{reason}; {how}"
+    concluded, reason, is_drawn, backscatter = conclude_kind(info, kind, look)
     layer = Layer(str(path), concluded, reason, raster=info, is_drawn=is_drawn, backscatter=backscatter)
     return _as_map(layer, info, table, look) if concluded == "classes" else layer
 
@@ -275,13 +271,28 @@ def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Call
         layer = dataclasses.replace(layer, table=table, reason=f"the classes are those of {table.path}")
     if layer.colors is not None and has_colors(info):
         layer.colors.check_colors()
-        share, named = layer.colors.unlisted_share(*look(True))
-        text = "%s: %.2g %% of the pixels have colours further than %g from those of %s and are left out"
-        if share > UNLISTED_SHARE:
-            log.warning(text + ", most often %s", layer.path, 100 * share, TOLERANCE, layer.colors.path, named)
-        else:
-            log.info(text, layer.path, 100 * share, TOLERANCE, layer.colors.path)
+        layer.colors.report_unlisted(layer.path, *look(True), UNLISTED_SHARE)
     elif info.count != 1 or np.dtype(info.dtype).kind == "f":
         hint = "; give the classes of a map in colours with --classes FILE" if has_colors(info) else ""
         raise ConfigError(f"{layer.path}: classes need one integer band, found {info.count} of {info.dtype}{hint}")
     return layer
+
+
+def complete_encoding(layer: Layer, values: Array, valid: Mask) -> Encoding:
+    """The layer's encoding with what a piece of it shows: its classes, or the interval of its values.
+
+    Args:
+        layer: Where the values come from.
+        values: (bands, rows, cols).
+        valid: (rows, cols).
+    """
+    draft = layer.draft_encoding()
+    if draft.is_classes:
+        known = {entry.value for entry in draft.classes}
+        new = [layer.map_class(int(value)) for value in np.unique(values[0][valid]) if int(value) not in known]
+        return dataclasses.replace(draft, classes=(*draft.classes, *new))
+    if not needs_statistics(draft):
+        return draft
+    statistics = [BandStatistics() for _ in draft.bands]
+    add_values(statistics, draft, values, valid)
+    return with_statistics(draft, statistics)

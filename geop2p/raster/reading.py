@@ -4,8 +4,9 @@ This is the only module that opens rasters for reading.
 """
 
 import contextlib
+import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Band, Mask
+from geop2p.raster.ends import file_ends
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
+ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at to know it again
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
 SAMPLE_WINDOWS = 8  # along each axis
@@ -157,6 +160,26 @@ def read_categories(path: str | Path) -> dict[int, str]:
     except ElementTree.ParseError as error:
         raise RasterError(f"{sidecar}: not valid XML ({error}); delete or repair it") from error
     return {value: name.text.strip() for value, name in enumerate(names) if name.text and name.text.strip()}
+
+
+def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
+    """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
+
+    A change in the middle of a larger file that moves nothing is not noticed. Names that are no local file (URLs,
+    `/vsi…`) have only their name.
+
+    Args:
+        path: File or GDAL name.
+        parts: Further files that belong to it; of each the size and 4 KiB at either end count.
+    """
+    if not Path(path).is_file():
+        return {"name": str(path)}
+    size, digest = file_ends(Path(path), ENDS)
+    found: dict[str, Any] = {"size": size, "sha256_ends": digest}
+    if parts:
+        ends = [file_ends(Path(part), PART_ENDS) if Path(part).is_file() else part for part in parts]
+        found["parts"] = hashlib.sha256(repr(ends).encode()).hexdigest()
+    return found
 
 
 def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:

@@ -12,6 +12,7 @@ from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import make_folder, writing
 from geop2p.raster.chipfile import ChipFiles
+from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import read_whole
@@ -107,7 +108,7 @@ def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slot
             else:
                 _move(staging, side, zip(own["id"], codes, strict=True), folder)
             encoding = chipset.encoding(side)
-            if any(entry.is_named for entry in encoding.classes):
+            if any(entry.name != class_name(entry.value) for entry in encoding.classes):
                 with writing(folder):
                     for name in own["id"]:
                         (folder / f"{name}.tif.aux.xml").write_text(categories_text(encoding), encoding="utf-8")
