@@ -22,7 +22,8 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
 
 BLOCK = 512
-OPEN_PARTS = 16  # of a virtual raster at once: each holds some MB, and a copy goes through them row by row
+# While parts are copied, once and row by row, into one file: each that is open holds some MB.
+COPYING = {"GDAL_MAX_DATASET_POOL_SIZE": 16, "GDAL_CACHEMAX": 24 * 2**20}
 
 
 def fill_value(encoding: Encoding) -> float | None:
@@ -152,7 +153,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
         "num_threads": "all_cpus",
     }
     try:
-        with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=OPEN_PARTS):
+        with replacing(output) as temporary, gdal_env(), rasterio.Env(**COPYING):
             copy_raster(vrt, temporary, **options)
     except RasterioError as error:  # an OSError is told of by `replacing`
         raise RasterError(
