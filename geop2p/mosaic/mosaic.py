@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Mosaic:
 
     def rows(
         self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
-    ) -> Iterator[tuple[Array, Mask]]:
+    ) -> Generator[tuple[Array, Mask], None, None]:
         """Predict a window of the grid, some rows at a time from top to bottom; for the arguments see `window`.
 
         The input is read by another thread meanwhile. `bar` is a progress bar, moved by one for each tile.
@@ -125,7 +126,7 @@ class Mosaic:
 
     def _inputs(
         self, ground: Ground, tiles: list[Window], masks: "_Rows", bar: Any
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
+    ) -> Generator[tuple[Window, torch.Tensor], None, None]:
         """Tiles and their network inputs; those without valid ground are left out. `masks` gets the valid pixels."""
         halo, by_row = self.lattice.halo, [list(row) for _, row in groupby(tiles, lambda tile: tile.row_off)]
         windows = [grown(_hull(row), halo) for row in by_row]
@@ -184,14 +185,16 @@ class Mosaic:
         for (tile, _), one in zip(batch, made, strict=False):
             yield tile, one[:, inner, inner]
 
-    def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
-        """All that decides the pixels of a part, for the manifest."""
+    def claim(self, model: str, input: dict[str, Any], codes: Mapping[int, int]) -> dict[str, Any]:
+        """All that decides the pixels of a part, for the manifest; `codes` are those that the input is recoded by."""
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}
+        settings["classes"] = {str(code): value for code, value in codes.items()}
+        settings["version"] = importlib.metadata.version("geop2p")
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ class Ground:
         """Network input (channels, rows, cols) of any window, and its valid pixels (rows, cols)."""
         return self._encoded(self._read, window)
 
-    def strips(self, windows: Sequence[Window]) -> Iterator[Strip]:
+    def strips(self, windows: Sequence[Window]) -> Generator[Strip, None, None]:
         """Network input of windows that have the same columns, from top to bottom.
 
         They may overlap; every row is read and encoded once, in a thread that is up to two windows ahead.
