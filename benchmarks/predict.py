@@ -207,7 +207,7 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
 
 
 def geoai_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
-    """geoai's blended predictor."""
+    """Geoai's blended predictor."""
     import torch
     from geoai.inference import predict_geotiff
 
@@ -315,7 +315,7 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
         return interleaved(options, group, {name: {"size": size} for name in ("geop2p", "monai", "toolbelt")})
     if group == "rasters":
         settings = {"input": make_raster(folder, size, size)}
-        return interleaved(options, group, {name: settings for name in ("geop2p", "geoai")})
+        return interleaved(options, group, dict.fromkeys(("geop2p", "geoai"), settings))
     if group == "network":
         return interleaved(options, group, {"geop2p": {"input": make_raster(folder, 1024, 1024)}, "bare": {}})
     result: dict[str, Any] = {}

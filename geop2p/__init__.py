@@ -7,8 +7,8 @@ The three jobs are functions, loaded on first use so that `import geop2p` needs 
     geop2p.predict(model, input, output, PredictConfig(...))
 
 `geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.compare` several, `geop2p.describe` says what
-a file is, `geop2p.list_systems` what can be trained, and `geop2p.Translator.load(model)(array, valid)` translates one
-array.
+a file is, `geop2p.list_systems` what can be trained, `geop2p.plan_training` and `geop2p.find_lr` prepare a training,
+and `geop2p.Translator.load(model)(array, valid)` translates one array.
 """
 
 import importlib
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from geop2p.interop.conversion import convert
     from geop2p.mosaic.predictor import predict
     from geop2p.tiling.tiler import tile
+    from geop2p.training.planning import plan_training
+    from geop2p.training.rates import find_lr
     from geop2p.training.systems import list_systems
     from geop2p.training.trainer import train
     from geop2p.translator import Translator
@@ -35,6 +37,8 @@ _HOMES = {
     "convert": "geop2p.interop.conversion",
     "tile": "geop2p.tiling.tiler",
     "train": "geop2p.training.trainer",
+    "find_lr": "geop2p.training.rates",
+    "plan_training": "geop2p.training.planning",
     "predict": "geop2p.mosaic.predictor",
     "compare": "geop2p.evaluation.comparison",
     "evaluate": "geop2p.evaluation.evaluator",
@@ -60,7 +64,9 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_mosaic",
+    "find_lr",
     "list_systems",
+    "plan_training",
     "predict",
     "tile",
     "train",

@@ -33,7 +33,8 @@ def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
         parameter.name: parameter for parameter in main.commands[name].params if isinstance(parameter, click.Option)
     }
     fields = {field.name: field for field in dataclasses.fields(config)}
-    assert set(options) == set(fields) | {"overwrite", "as_json"} | ({"origin"} if name == "tile" else set())
+    own = {"tile": {"origin"}, "train": {"dry_run", "find_lr"}}
+    assert set(options) == set(fields) | {"overwrite", "as_json"} | own.get(name, set())
     for field in fields.values():
         assert options[field.name].default == field.default or options[field.name].is_flag
         assert options[field.name].help == field.metadata["help"]

@@ -127,7 +127,7 @@ def test_error_by_class_and_by_distance_to_another_class() -> None:
     codes = np.ones((40, 64), np.uint8)
     codes[:, 32:] = 2
     valid = np.ones(codes.shape, bool)
-    valid[:, 60:] = False  # no boundary of classes
+    codes[:, 60:], valid[:, 60:] = 0, False  # no boundary of classes
     bins = boundary_bins(codes, valid)
     distance = np.concatenate([np.arange(32)[::-1], np.arange(32)])
     wanted = np.searchsorted(EDGES, distance, side="right") - 1

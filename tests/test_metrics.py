@@ -16,7 +16,7 @@ from torchmetrics.functional.image import (
 
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.position import PositionError
-from geop2p.metrics import BlockScores, ClassScores, ImageScores, ssim_map
+from geop2p.metrics import BlockScores, ClassScores, ImageScores, ms_ssim, ssim_map
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.training.data import ChipArrays
 
@@ -105,6 +105,15 @@ def test_class_scores_are_those_of_torchmetrics() -> None:
     assert sum(entry["share"] for entry in result["classes"].values()) == pytest.approx(1)
 
 
+def test_a_class_that_only_the_prediction_has_costs_the_others() -> None:
+    real, wrong = np.array([[[1, 1, 2, 2]]]), np.array([[[1, 5, 2, 5]]])
+    scores = ClassScores(MAP)
+    scores.add(wrong, real, np.ones((1, 4), bool))
+    result = scores.result()
+    assert result["miou"] == pytest.approx(1 / 2) and result["f1"] == pytest.approx(2 / 3)
+    assert result["classes"]["road"] == {"iou": 0, "f1": 0, "accuracy": None, "share": 0}
+
+
 def test_predicting_no_class_is_wrong() -> None:
     scores = ClassScores(MAP, full=True)
     scores.add(np.array([[[1, 0, 9]]]), np.array([[[1, 1, 2]]]), np.ones((1, 3), bool))
@@ -163,6 +172,17 @@ def test_what_is_masked_changes_no_score(full: bool, large: tuple[np.ndarray, np
         scores.add(np.where(valid, predicted, junk), np.where(valid, real, 255 - junk), valid)
         results.append(scores.result())
     assert results[0] == results[1] and results[0]["pixels"] == valid.sum()
+
+
+def test_ms_ssim_beside_a_hole_is_that_of_the_part_without(large: tuple[np.ndarray, np.ndarray]) -> None:
+    predicted, real = large
+    valid = np.ones(real.shape[1:], bool)
+    valid[:, 176:] = False
+    span = np.full(3, 255.0)
+    masked, count = ms_ssim(predicted, real, valid, span)
+    inside, _ = ms_ssim(predicted[:, :, :176], real[:, :, :176], valid[:, :176], span)
+    assert masked == pytest.approx(inside, rel=1e-12) and count == 2
+    assert ms_ssim(predicted, real, valid & (np.arange(181) > 5), span)[1] == 0
 
 
 def test_scores_stream(images: tuple[np.ndarray, np.ndarray]) -> None:

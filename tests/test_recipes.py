@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import grid, write_raster
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from geop2p import TileConfig, TrainConfig, tile, train
@@ -19,10 +19,10 @@ from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import trainer
+from geop2p.training import loop
+from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
-from geop2p.training.checkpoint import load_state, read_metrics
-from geop2p.training.data import Batch, augment
+from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import RECIPES, recipe_of
 from geop2p.training.systems import list_systems
@@ -190,35 +190,6 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
         build_networks(ChipSet.open(tmp_path / "maps"), config(file))
 
 
-def test_geo_resumes_bit_equal(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spectral norms, running mean and batch norms included."""
-    train(chips, tmp_path / "whole", GEO)
-    original, calls = trainer._Training._train_epoch, 0
-
-    def dying(self: Any, *arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            original(self, *arguments)
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
-    with pytest.raises(KeyboardInterrupt):
-        train(chips, tmp_path / "run", GEO)
-    monkeypatch.undo()
-    train(chips, tmp_path / "run", GEO)
-    cpu = torch.device("cpu")
-    states = [load_state(tmp_path / name, cpu) for name in ("whole", "run")]
-    for part in ("generator", "discriminator", "ema"):
-        assert all(torch.equal(one, states[1][part][name]) for name, one in states[0][part].items()), part  # type: ignore[index]
-    saved = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run")]
-    assert all(torch.equal(one, saved[1][name]) for name, one in saved[0].items())
-    mean = states[0]["ema"]  # type: ignore[index]
-    assert all(torch.equal(one, mean[name]) for name, one in saved[0].items())  # what is kept is the running mean
-    assert any(not torch.equal(one, mean[name]) for name, one in states[0]["generator"].items())  # type: ignore[index]
-
-
 def test_statistics_are_means_over_chips_and_leave_the_rest_alone() -> None:
     torch.manual_seed(0)
     network = UNet(2, 1, downs=3, width=4, norm="batch", dropout=0.5)
@@ -245,23 +216,6 @@ def test_validation_sees_the_estimated_statistics(chips: Path, tmp_path: Path) -
     assert {int(norm.num_batches_tracked) for norm in norms} == {-(-ChipSet.open(chips).counts["train"] // 8)}  # type: ignore[arg-type]
 
 
-def test_every_element_of_d4_is_drawn_and_moves_the_pair_as_one() -> None:
-    chip = torch.arange(64.0).reshape(1, 1, 8, 8)
-    valid = (chip % 7 > 0).float()
-    batch = Batch(chip * valid, -2 * chip * valid, valid)
-    rows = [augment(batch, np.array([row]), 0, 0, 1.0, False, (False, False), d4=True) for row in range(100)]
-    turned = [torch.rot90(flipped, turns, (-2, -1)) for flipped in (chip, chip.flip(-1)) for turns in range(4)]
-    drawn = set()
-    for made in rows:
-        (element,) = [index for index, one in enumerate(turned) if torch.equal(one * made.valid, made.source)]
-        drawn.add(element)
-        assert torch.equal(made.target, -2 * made.source)
-        assert torch.equal(made.valid, (turned[element] % 7 > 0).float())
-    assert drawn == set(range(8))
-    again = augment(batch, np.array([5]), 0, 0, 1.0, False, (False, False), d4=True)
-    assert torch.equal(again.source, rows[5].source)
-
-
 @pytest.mark.parametrize(("kind", "turns"), [("sar", False), ("image", True)])
 def test_sides_that_look_are_not_turned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, turns: bool
@@ -272,11 +226,11 @@ def test_sides_that_look_are_not_turned(
     tile(source, target, tmp_path / "chips", TileConfig(size=64, source_kind=kind, target_kind="image"))
     asked = []
 
-    def spy(*arguments: Any) -> Batch:
+    def spy(*arguments: Any) -> Augmentation:
         asked.append(arguments[-1])
-        return augment(*arguments)
+        return Augmentation(*arguments)
 
-    monkeypatch.setattr(trainer, "augment", spy)
+    monkeypatch.setattr(loop, "Augmentation", spy)
     train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu"))
     assert asked == [turns]
 

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import class_map, grid, write_raster
-from safetensors.torch import load_file
 
 from geop2p import TileConfig, TrainConfig, predict, tile, train
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.models.patchgan import PatchGAN
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import trainer
-from geop2p.training.checkpoint import read_metrics
-from geop2p.training.data import Batch, ChipArrays, augment, encode_batch, epoch_order
-from geop2p.training.objectives import PIXEL_LOSSES, adversarial, fill, masked_cross_entropy, masked_l1
+from geop2p.training import loop
+from geop2p.training.augmentation import Augmentation
+from geop2p.training.data import ChipArrays, epoch_order
+from geop2p.training.distributed import World
+from geop2p.training.feeding import Feed
+from geop2p.training.history import read_metrics
+from geop2p.training.networks import build_networks
+from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
 from geop2p.training.schedule import decay
 from geop2p.translator import Translator, read_card
 
@@ -29,10 +32,6 @@ TINY = TrainConfig(epochs=2, batch_size=4, width=4, downs=5)
 def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))
     return tmp_path / "chips"
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model.safetensors")
 
 
 def test_a_run_leaves_a_model_with_its_card(chips: Path, tmp_path: Path) -> None:
@@ -51,33 +50,6 @@ def test_a_run_leaves_a_model_with_its_card(chips: Path, tmp_path: Path) -> None
     assert (tmp_path / "run" / "samples" / "epoch_0002.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_resuming_equals_not_stopping(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TrainConfig(epochs=4, batch_size=4, width=4, downs=5)
-    train(chips, tmp_path / "whole", config)
-    calls = 0
-    original = trainer._Training._train_epoch
-
-    def dying(self, *arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            original(self, *arguments)  # an epoch of work that the kill throws away
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(trainer._Training, "_train_epoch", dying)
-    with pytest.raises(KeyboardInterrupt):
-        train(chips, tmp_path / "run", config)
-    monkeypatch.undo()
-    train(chips, tmp_path / "run", config)
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "run")[name]), name
-    first, second = (read_metrics(tmp_path / name) for name in ("whole", "run"))
-    assert [e["losses"] for e in first] == [e["losses"] for e in second]
-    finished = train(chips, tmp_path / "run", config)
-    assert finished.images_per_s is None and finished.steps == first[-1]["step"]
-
-
 def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:
     """Chips that differ only in target values under their mask train the same weights, bit by bit."""
     config = TileConfig(size=32, min_valid=0.3)
@@ -92,8 +64,9 @@ def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tm
     for chips in (arrays, other):
         torch.manual_seed(0)
         discriminator = PatchGAN(6, layers=2, width=4)
-        batch = encode_batch(chips, rows, chipset.source, chipset.target)
-        batch = augment(batch, rows, 0, 0, 286 / 256, True, (True, False))
+        augmentation = Augmentation(0, 286 / 256, flip=True)
+        feed = Feed(chips, chipset.source, chipset.target, torch.device("cpu"), augmentation)
+        batch = feed.batch(rows, rows)
         fake = fill((batch.source * 0.3).requires_grad_(), batch.valid)
         real_logits = discriminator(torch.cat([batch.source, batch.target], 1))
         loss = masked_l1(fake, batch.target, batch.valid) + adversarial(real_logits, True, batch.valid)
@@ -116,38 +89,6 @@ def test_masked_losses_are_means_over_valid_pixels() -> None:
     assert float(masked_cross_entropy(scores, one_hot, torch.ones(1, 1, 1, 2))) == pytest.approx(0, abs=1e-6)
 
 
-def jittered(seed: int = 0, row: int = 0, holes: torch.Tensor | None = None) -> Batch:
-    ramp = torch.arange(64.0).expand(1, 1, 64, 64) / 63
-    codes = torch.nn.functional.one_hot((torch.arange(64) // 8 % 3).expand(1, 64, 64), 3).permute(0, 3, 1, 2).float()
-    valid = torch.ones(1, 1, 64, 64) if holes is None else 1 - holes
-    return augment(Batch(codes, ramp, valid), np.array([row]), seed, 0, 286 / 256, True, (True, False))
-
-
-def test_augmentation_is_a_function_of_seed_epoch_and_row() -> None:
-    assert torch.equal(jittered().target, jittered().target)
-    assert any(not torch.equal(jittered().target, jittered(row=row).target) for row in range(1, 5))
-    assert any(not torch.equal(jittered().target, jittered(seed=seed).target) for seed in range(1, 5))
-
-
-def test_jitter_keeps_classes_pure_and_pairs_aligned() -> None:
-    for row in range(8):
-        batch = jittered(row=row)
-        assert set(batch.source.unique().tolist()) <= {0.0, 1.0}
-        columns = batch.target[0, 0] * 63  # what column of the chip a pixel shows
-        shown = batch.source[0].argmax(0)
-        expected = (columns + 0.5).floor().clamp(0, 63).long() // 8 % 3
-        assert (shown == expected).float().mean() > 0.9
-
-
-def test_jittered_pixels_are_valid_only_if_all_they_are_made_of_was() -> None:
-    holes = torch.zeros(1, 1, 64, 64)
-    holes[..., 20:30, 20:30] = 1
-    batch = jittered(holes=holes)
-    large = torch.nn.functional.interpolate(holes, (72, 72), mode="bilinear") > 0
-    assert int((batch.valid == 0).sum()) == int(large.sum())
-    assert not (batch.target * (1 - batch.valid)).any()
-
-
 def test_order_visits_every_chip_once_and_depends_on_the_epoch() -> None:
     first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
     assert sorted(first) == sorted(second) == list(range(50))
@@ -165,31 +106,17 @@ def test_balanced_draws_follow_the_weights() -> None:
     assert sorted(epoch_order(3, 1, 50, np.ones(50, np.float32))) == list(range(50))
 
 
-def test_balanced_training_resumes_bit_by_bit_and_differs(
-    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = dataclasses.replace(TINY, epochs=3, balance=True)
-    assert len(set(ChipArrays.load(ChipSet.open(chips), "train").weights.tolist())) > 1
-    train(chips, tmp_path / "whole", config)
-    original = trainer._Training._train_epoch
-
-    def dying(self, epoch, bar):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return original(self, epoch, bar)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer._Training, "_train_epoch", dying)
-        train(chips, tmp_path / "run", config)
-    train(chips, tmp_path / "run", config)
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "run")[name]), name
-    train(chips, tmp_path / "plain", dataclasses.replace(config, balance=False))
-    assert any(
-        not torch.equal(value, weights(tmp_path / "plain")[name]) for name, value in weights(tmp_path / "run").items()
-    )
-    with pytest.raises(ConfigError, match="balance is False, there it is True"):
-        train(chips, tmp_path / "run", dataclasses.replace(config, balance=False))
+def test_a_chip_that_is_drawn_twice_is_seen_in_two_ways(chips: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, batch_size=1, balance=True, device="cpu")
+    chipset = ChipSet.open(chips)
+    training = loop.Training(chipset, build_networks(chipset, config), tmp_path, config, progress=False, world=World())
+    weights = np.where(np.arange(len(training.chips)) == 7, 6.0, 1.0).astype(np.float32)
+    training.chips = dataclasses.replace(training.chips, weights=weights)
+    draws = [int(place) for place in np.flatnonzero(training._order(0) == 7)]
+    assert len(draws) > 3
+    seen = [training.batch(step)[0].target for step in draws]
+    assert not any(torch.equal(seen[0], other) for other in seen[1:])
+    assert torch.equal(seen[0], training.batch(draws[0])[0].target)
 
 
 def test_balance_without_classes_says_that_it_does_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -289,14 +216,6 @@ def test_a_malicious_checkpoint_is_not_executed(chips: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
         train(chips, tmp_path / "run", TINY)
     assert not (tmp_path / "owned").exists()
-
-
-def test_losses_that_are_not_finite_stop_the_training(
-    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PIXEL_LOSSES, "l1", lambda fake, *_: fake.sum() * torch.nan)
-    with pytest.raises(GeoP2PError, match=r"loss gan and l1 and d is not finite at step .* lower --lr"):
-        train(chips, tmp_path / "run", TINY)
 
 
 def test_a_chip_set_of_a_newer_format_is_refused(chips: Path, tmp_path: Path) -> None:

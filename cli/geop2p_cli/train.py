@@ -1,5 +1,6 @@
 """`geop2p train`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from geop2p_cli.output import print_result, print_summary
 @click.argument("chips", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
 @config_options(TrainConfig)
+@click.option("--dry-run", is_flag=True, help="Say what training would do and take, and write nothing.")
+@click.option("--find-lr", is_flag=True, help="Draw RUN_lr.png, the loss over the learning rate, and train nothing.")
 @shared_options
-def train(chips: Path, run: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Train a translator on the chip set CHIPS; RUN holds the model and all that is known of its making.
 
     Repeated, it continues where it was interrupted.
@@ -24,8 +27,42 @@ def train(chips: Path, run: Path, overwrite: bool, as_json: bool, **values: Any)
     \b
     Examples:
       geop2p train chips run --epochs 100 --batch-size 4
-      geop2p train chips run --recipe pix2pix-geo --set downs=4
+      geop2p train chips run --recipe pix2pix-geo --set downs=4 --best-by ssim
+      geop2p train chips run --width 32 --dry-run
     """
-    result = geop2p.train(chips, run, build(TrainConfig, values), overwrite=overwrite, progress=not as_json)
+    config = build(TrainConfig, values)
+    if dry_run and find_lr:
+        raise click.UsageError("--dry-run and --find-lr exclude each other")
+    if dry_run:
+        _print_plan(geop2p.plan_training(chips, config), as_json)
+        return
+    if find_lr:
+        picture = run.with_name(f"{run.name}_lr.png")
+        found = geop2p.find_lr(chips, picture, config, overwrite=overwrite, progress=not as_json)
+        print_summary("learning rate", {"suggestion": found.suggestion, "steps": len(found.rates)})
+        print_result(found, as_json)
+        return
+    result = geop2p.train(chips, run, config, overwrite=overwrite, progress=not as_json)
     print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
     print_result(result, as_json)
+
+
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(plan))
+        return
+    for name, value in plan.items():
+        if not isinstance(value, dict):
+            click.echo(f"{name.replace('_', ' ')}: {_shown(value)}")
+            continue
+        click.echo(name.replace("_", " "))
+        for key, entry in value.items():
+            click.echo(f"  {key.replace('_', ' '):<20} {_shown(entry)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "-"
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

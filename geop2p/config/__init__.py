@@ -13,6 +13,7 @@ from geop2p.config.fields import (
     SPLITS,
     Ablation,
     Backscatter,
+    BestBy,
     ChipFormat,
     Device,
     Direction,
@@ -40,6 +41,7 @@ __all__ = [
     "SPLITS",
     "Ablation",
     "Backscatter",
+    "BestBy",
     "ChipFormat",
     "CompareConfig",
     "Device",
@@ -209,17 +211,28 @@ class TrainConfig:
     loss: LossPreset | None = option(None, "Terms of the loss, as in the paper's ablation; none: as the recipe says.")
     set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
+    init_from: Path | None = option(
+        None, "Run or model whose weights training begins with, of the same architecture; none: with random ones."
+    )
     balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
+    best_by: BestBy | None = option(
+        None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."
+    )
+    patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
+    skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
     precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
+    tensorboard: bool = option(False, "Also write losses, scores and samples for TensorBoard, into RUN/tensorboard.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.patience is not None and self.best_by is None:
+            raise ConfigError("patience counts epochs without a better score; say which with best_by")
         if self.downs is not None:
             _at_least("downs", self.downs, 2)
         _check_seed(self.seed)

@@ -20,6 +20,7 @@ Direction = Literal["AtoB", "BtoA"]
 RecipeName = Literal["pix2pix", "pix2pix-paper", "pix2pix-geo"]
 NormStats = Literal["auto", "tile", "global", "field"]
 LossPreset = Literal["l1", "gan", "cgan", "l1+gan", "l1+cgan"]
+BestBy = Literal["l1", "rmse", "psnr", "ssim", "accuracy", "class_accuracy", "miou"]
 Ablation = Literal["losses", "generators", "patch"]
 JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
 

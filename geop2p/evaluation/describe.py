@@ -11,7 +11,7 @@ from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
-from geop2p.training.checkpoint import read_metrics
+from geop2p.training.history import read_metrics
 from geop2p.translator import FILE_NAME, read_card
 
 

@@ -24,8 +24,8 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import reopen
-from geop2p.training.checkpoint import read_metrics
 from geop2p.training.data import ChipArrays
+from geop2p.training.history import read_metrics
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 

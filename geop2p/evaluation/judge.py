@@ -22,11 +22,13 @@ from geop2p.metrics.blocks import interval
 from geop2p.models import GENERATORS
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
-from geop2p.training.data import Batch, ChipArrays, Indices, augment, batches, encode_batch, epoch_order
+from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
+from geop2p.training.feeding import Feed
+from geop2p.training.loop import LOOKING
 from geop2p.training.objectives import masked_cross_entropy, masked_dice
 from geop2p.training.schedule import decay
-from geop2p.training.trainer import LOOKING
 from geop2p.translator import Card, Translator, resolve_device
 
 log = logging.getLogger(__name__)
@@ -108,10 +110,12 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
     network = GENERATORS["smp"](**arguments).to(place).train()
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     per_epoch = math.ceil(len(chips) / BATCH)
+    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING  # where that does not change what is shown
+    feed = Feed(chips, chipset.source, chipset.target, place, Augmentation(SEED, d4=turns))
     for step in tqdm(range(steps), desc="judge", unit="step", disable=not progress):
         epoch, part = divmod(step, per_epoch)
         rows = np.resize(batches(epoch_order(SEED, epoch, len(chips)), BATCH)[part], BATCH)  # a short batch is repeated
-        batch = _batch(chipset, chips, rows, epoch, network.stride).to(place)
+        batch = _batch(feed, rows, epoch, network.stride)
         for group in optimizer.param_groups:
             group["lr"] = RATE * decay(step, steps)
         logits = network(batch.source)
@@ -121,7 +125,8 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
         optimizer.step()
     spread = np.linspace(0, len(chips) - 1, min(STATISTICS_CHIPS, len(chips))).astype(np.int64)
     parts = [np.resize(rows, BATCH) for rows in batches(spread, BATCH)]
-    plain = (_batch(chipset, chips, rows, None, network.stride).to(place).source for rows in parts)
+    still = Feed(chips, chipset.source, chipset.target, place)
+    plain = (_batch(still, rows, 0, network.stride).source for rows in parts)
     estimate_statistics(network, plain)
     provenance = {"chips": chipset.folder.name, "train_chips": len(chips), "steps": steps, "torch": torch.__version__}
     card = Card(
@@ -140,16 +145,12 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
     return Translator(network, card)
 
 
-def _batch(chipset: ChipSet, chips: ChipArrays, rows: Indices, epoch: int | None, stride: int) -> Batch:
-    """Imagery and its classes, turned and mirrored where that does not change what is shown; sides fit the network."""
-    found = encode_batch(chips, rows, chipset.source, chipset.target)
-    batch = Batch(found.target, found.source, found.valid)
-    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING
-    if epoch is not None and turns:
-        batch = augment(batch, rows, SEED, epoch, 1.0, False, (False, True), d4=True)
-    room = -batch.valid.shape[-1] % stride
+def _batch(feed: Feed, rows: Indices, epoch: int, stride: int) -> Batch:
+    """Imagery and its classes; sides fit the network."""
+    found = feed.batch(rows, rows, epoch)
+    room = -found.valid.shape[-1] % stride
     return Batch(
-        *(torch.nn.functional.pad(side, (0, room, 0, room)) for side in (batch.source, batch.target, batch.valid))
+        *(torch.nn.functional.pad(side, (0, room, 0, room)) for side in (found.target, found.source, found.valid))
     )
 
 

@@ -82,8 +82,8 @@ def evaluate_mosaic(
     grid = layer.grid
     assert grid is not None
     _check_pixels(layer, truth)
-    warped = _is_warped(layer, truth, config.strict)
     encoding = _common_encoding(layer, truth)
+    warped = _is_warped(layer, truth, config.strict)
     with ExitStack() as stack:
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))

@@ -1,7 +1,5 @@
 """Pictures of a page: as links, heat maps, whole rasters, two rasters of one ground."""
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,17 +14,17 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
+from geop2p.page import Picture
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import replacing
+from geop2p.raster.completion import complete_encoding
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.layers import Layer, complete_encoding, open_layer
+from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import describe_raster, gdal_env, opened
 from geop2p.raster.render import render
 
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
-
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -37,22 +35,6 @@ class Slider:
     left: Picture
     right_name: str
     right: Picture
-
-
-def photo_uri(picture: Picture) -> str:
-    """A picture as JPEG inside a link."""
-    return _uri(picture, "JPEG", quality=90, subsampling=0)
-
-
-def exact_uri(picture: Picture) -> str:
-    """A picture as PNG inside a link."""
-    return _uri(picture, "PNG", optimize=True)
-
-
-def _uri(picture: Picture, form: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:

@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 
 from geop2p.errors import ConfigError
-from geop2p.evaluation.pictures import Picture, Slider, exact_uri, photo_uri
+from geop2p.evaluation.pictures import Slider
+from geop2p.page import Picture, exact_uri, figure, photo_uri
 from geop2p.raster.atomic import make_folder, write_text
 
 PLACES = 5  # chips or windows that a page shows
@@ -83,13 +84,6 @@ def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure}
     write_text(path, environment.get_template(template).render(page=page))
-
-
-def figure(value: Any) -> str:
-    """A number to four digits, or a dash where there is none."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curve_data(metrics: list[dict[str, Any]]) -> list[Curve]:

@@ -10,8 +10,8 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 class ClassScores:
     """Pixel accuracy, class accuracy (mean recall), mIoU and F1 (macro), from one confusion matrix.
 
-    mIoU is the mean over classes of p_ii / (row_i + column_i - p_ii), F1 of 2 p_ii / (row_i + column_i), both over the
-    classes that occur in either map; class accuracy over those of the real one.
+    mIoU is the mean over classes of p_ii / (row_i + column_i - p_ii), F1 of 2 p_ii / (row_i + column_i), class accuracy
+    of p_ii / row_i, all over the classes that occur in the real map: the same ones for every prediction of it.
 
     Args:
         encoding: The target's; ground of other codes than its classes is skipped, and predicting one is wrong.
@@ -43,7 +43,7 @@ class ClassScores:
         return np.where(self._codes[found] == codes, found, len(order))
 
     def result(self) -> dict[str, Any]:
-        """`accuracy`, `class_accuracy`, `miou`, `f1`, `pixels`, and per class under `classes`.
+        """`accuracy`, `class_accuracy`, `miou`, `f1`, `pixels`, and per class of either map under `classes`.
 
         With `full` also `confusion`, real classes by predicted ones in the order of `confusion_classes`.
         """
@@ -59,8 +59,8 @@ class ClassScores:
         result = {
             "accuracy": float(hits.sum() / total),
             "class_accuracy": float(recall[rows > 0].mean()),
-            "miou": float(iou[occurs].mean()),
-            "f1": float(f1[occurs].mean()),
+            "miou": float(iou[rows > 0].mean()),
+            "f1": float(f1[rows > 0].mean()),
             "pixels": total,
             "classes": {
                 self._names[row]: {

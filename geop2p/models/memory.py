@@ -10,13 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make and that are still held."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak: int = 0
-        self._now: int = 0
+        self.now: int = 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(
@@ -26,17 +26,17 @@ class _LiveBytes(TorchDispatchMode):
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
-        self.peak = max(self.peak, self._now)
+        self.peak = max(self.peak, self.now)
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage not in self._known:
             self._known.add(storage)
-            self._now += storage.nbytes()
+            self.now += storage.nbytes()
             weakref.finalize(storage, self._forget, storage.nbytes())
 
     def _forget(self, size: int) -> None:
-        self._now -= size
+        self.now -= size
 
 
 def activation_bytes(network: nn.Module, channels: int, side: int) -> float:
@@ -50,7 +50,7 @@ def activation_bytes(network: nn.Module, channels: int, side: int) -> float:
         side: Of the square input that it is measured on.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    with torch.inference_mode(), _LiveBytes() as counter:
+    with torch.inference_mode(), LiveBytes() as counter:
         network(torch.zeros(1, channels, side, side, device=device))
     peak: float = counter.peak
     return peak / side**2

@@ -55,6 +55,12 @@ def replacing(path: Path) -> Iterator[Path]:
             _discard(temporary)
 
 
+def discard_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they replaced `path` have left beside it."""
+    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        _discard(temporary)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, unless it is there.
 

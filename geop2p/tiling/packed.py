@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import write_all, writing
+from geop2p.raster.atomic import replacing, write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
@@ -68,6 +69,33 @@ def map_split(chipset: ChipSet, split: Split) -> tuple[Array, Array, PackedMasks
     """
     arrays = [_map(chipset, split, name) for name in ARRAYS]
     return arrays[0], arrays[1], PackedMasks(arrays[2], chipset.size)
+
+
+def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = False) -> None:
+    """Keep the chips of a split of any layout as packed arrays, unless they are there.
+
+    Args:
+        chipset: Whose chips; its description stays with it.
+        split: Which of them.
+        folder: Of the arrays.
+        progress: Show a progress bar.
+
+    Raises:
+        ChipSetError: A chip is not what the chip set promises.
+        OutputError: The arrays cannot be written.
+    """
+    count, paths = chipset.counts[split], [array_path(folder, split, name) for name in ARRAYS]
+    if not count or all(path.exists() for path in paths):
+        return
+    with ExitStack() as stack:
+        files = [stack.enter_context(stack.enter_context(replacing(path)).open("wb")) for path in paths]
+        for file, name in zip(files, ARRAYS, strict=True):
+            file.write(_header((count, *_form(chipset, name)[0]), _form(chipset, name)[1]))
+        reader = stack.enter_context(chipset.reader(split))
+        for row in tqdm(range(count), desc=f"pack {split}", unit="chip", disable=not progress):
+            chip = reader.read(row)
+            for file, array in zip(files, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
+                file.write(np.ascontiguousarray(array).data)
 
 
 def _map(chipset: ChipSet, split: Split, name: str) -> Array:

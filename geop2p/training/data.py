@@ -1,19 +1,25 @@
-"""Chips in memory, and batches of them: order and augmentation are functions of seed, epoch and place alone."""
+"""Chips as they are stored, and the order of an epoch, which is a function of seed and epoch alone."""
 
+import dataclasses
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from geop2p.config import Split
-from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.errors import ChipSetError, RasterError
+from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import PackedMasks, map_split
+
+log = logging.getLogger(__name__)
 
 Indices = npt.NDArray[np.int64]
 
@@ -37,8 +43,22 @@ class ChipArrays:
     weights: npt.NDArray[np.float32]
 
     @classmethod
-    def load(cls, chipset: ChipSet, split: Split, progress: bool = False) -> Self:
+    def load(
+        cls,
+        chipset: ChipSet,
+        split: Split,
+        progress: bool = False,
+        skip_bad: bool = False,
+        cache: Path | None = None,
+    ) -> Self:
         """Read every chip of a split once.
+
+        Args:
+            chipset: Whose chips.
+            split: Which of them.
+            progress: Show a progress bar.
+            skip_bad: Leave out chips that cannot be used, and log which; packed ones are mapped, not looked at.
+            cache: Folder that has the chips as packed arrays; None: they come from the chip set.
 
         Raises:
             ChipSetError: The chip set is not finished, or a chip is not what it promises.
@@ -47,20 +67,43 @@ class ChipArrays:
         entries = chipset.entries(split)
         ids = [entry.id for entry in entries]
         weights = np.array([entry.weight for entry in entries], np.float32)
+        if cache is not None:
+            return cls(ids, *map_split(dataclasses.replace(chipset, folder=cache, layout="packed"), split), weights)
         if chipset.layout == "packed":
             return cls(ids, *map_split(chipset, split), weights)
         side, size = len(ids), chipset.size
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
         valid = np.zeros((side, size, size), bool)
+        bad: list[str] = []
         with chipset.reader(split) as reader:
             for row in tqdm(range(side), desc=f"read {split}", unit="chip", disable=not progress):
-                chip = reader.read(row)
+                try:
+                    chip = reader.read(row)
+                except (ChipSetError, RasterError) as error:
+                    if not skip_bad:
+                        raise ChipSetError(f"{error} (--skip-bad leaves such chips out)") from error
+                    bad.append(ids[row])
+                    continue
                 source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
-        return cls(ids, source, target, valid, weights)
+        arrays = cls(ids, source, target, valid, weights)
+        return arrays._without(bad, chipset, split) if bad else arrays
+
+    def _without(self, bad: list[str], chipset: ChipSet, split: Split) -> Self:
+        log.warning("%s: left out %d of %d %s chips: %s", chipset.folder, len(bad), len(self), split, ", ".join(bad))
+        good = np.flatnonzero(~np.isin(self.ids, bad))
+        if not len(good):
+            raise ChipSetError(f"{chipset.folder}: none of the {len(self)} {split} chips can be used; tile again")
+        arrays = (self.source[good], self.target[good], self.valid[good], self.weights[good])
+        return type(self)([self.ids[row] for row in good], *arrays)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the chips take where each valid pixel is one."""
+        return self.source.nbytes + self.target.nbytes + len(self) * int(np.prod(self.source.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -77,18 +120,21 @@ class Batch:
     target: Tensor
     valid: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence["Batch"]) -> "Batch":
+        """Batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        sides = zip(*((part.source, part.target, part.valid) for part in parts), strict=True)
+        return cls(*(torch.cat(side) for side in sides))
+
+    def blinded(self) -> "Batch":
+        """The batch with nothing valid: it adds nothing to a loss."""
+        return Batch(*(torch.zeros_like(part) for part in (self.source, self.target, self.valid)))
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         return Batch(self.source.to(device), self.target.to(device), self.valid.to(device))
-
-
-def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: Encoding) -> Batch:
-    """Encode some chips as they are."""
-    sides = []
-    for values, encoding in ((arrays.source, source), (arrays.target, target)):
-        sides.append(np.stack([encoding.encode(values[row], arrays.valid[row]) for row in rows]))
-    valid = torch.from_numpy(arrays.valid[rows].astype(np.float32))[:, None]
-    return Batch(torch.from_numpy(sides[0]), torch.from_numpy(sides[1]), valid)
 
 
 def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float32] | None = None) -> Indices:
@@ -105,63 +151,6 @@ def epoch_order(seed: int, epoch: int, chips: int, weights: npt.NDArray[np.float
     ends = np.cumsum(weights[order], dtype=np.float64)
     marks = (np.arange(chips) + random.random()) * (ends[-1] / chips)
     return random.permutation(order[np.minimum(np.searchsorted(ends, marks, side="right"), chips - 1)])
-
-
-def augment(
-    batch: Batch,
-    rows: Indices,
-    seed: int,
-    epoch: int,
-    jitter: float,
-    flip: bool,
-    classes: tuple[bool, bool],
-    d4: bool = False,
-) -> Batch:
-    """Enlarge, crop and mirror a batch; the draw of a chip depends on seed, epoch and its row alone.
-
-    Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is
-    made of was.
-
-    Args:
-        batch: Encoded chips.
-        rows: Their rows in the split.
-        seed: Of the training.
-        epoch: Counted from 0.
-        jitter: Factor of the enlargement before the crop.
-        flip: Whether to mirror half of the chips.
-        classes: Whether source and target are maps of classes.
-        d4: Whether to draw one of the eight turns and mirror images of a square.
-    """
-    size = batch.valid.shape[-1]
-    large = round(size * jitter)
-    source = _enlarge(batch.source, large, classes[0])
-    target = _enlarge(batch.target, large, classes[1])
-    holes = _enlarge(1 - batch.valid, large, nearest=all(classes))
-    everything = torch.cat([source, target, holes], dim=1)
-    crops = []
-    for image, row in zip(everything, rows, strict=True):
-        draw = np.random.default_rng([seed, epoch, int(row), 1])
-        top, left = (int(value) for value in draw.integers(0, large - size + 1, 2))
-        crop = image[:, top : top + size, left : left + size]
-        crop = crop.flip(-1) if flip and draw.random() < 0.5 else crop
-        crops.append(_turned(crop, int(draw.integers(8))) if d4 else crop)
-    stacked = torch.stack(crops)
-    source, target, holes = torch.split(stacked, [source.shape[1], target.shape[1], 1], dim=1)
-    valid = (holes == 0).float()
-    return Batch(source * valid, target * valid, valid)
-
-
-def _turned(image: Tensor, element: int) -> Tensor:
-    """An element of the dihedral group D4: quarter turns, and from the fifth on mirrored first."""
-    return torch.rot90(image.flip(-1) if element >= 4 else image, element % 4, (-2, -1))
-
-
-def _enlarge(image: Tensor, side: int, nearest: bool) -> Tensor:
-    if side == image.shape[-1]:
-        return image
-    if nearest:
-        return functional.interpolate(image, (side, side), mode="nearest-exact")
-    return functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)
 
 
 def batches(order: Indices, size: int) -> list[Indices]:

@@ -1,5 +1,6 @@
 """The networks that a recipe makes for a chip set, and the card of the generator."""
 
+import dataclasses
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.finetuning import begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
 
@@ -82,6 +84,9 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
             "set": list(config.set),
         },
     )
+    if config.init_from is not None:
+        initial = begin_with(generator, card, config.init_from)
+        card = dataclasses.replace(card, provenance=card.provenance | {"init_from": initial})
     return Networks(generator.to(device), discriminator, card, device, _vgg(chipset, recipe, device))
 
 

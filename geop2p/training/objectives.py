@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from geop2p.training.distributed import divisor, summed
+
 PixelLoss = Literal["l1", "charbonnier"]
 AdversarialLoss = Literal["bce", "lsgan", "hinge"]
 
@@ -21,21 +23,21 @@ CHARBONNIER = 1e-3  # where the loss turns from a parabola to a line, on the sca
 def masked_l1(fake: Tensor, real: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute difference over valid pixels and all channels."""
     difference = torch.where(valid > 0, fake - real, 0).abs()
-    return difference.sum() / (valid.sum().clamp(min=1) * fake.shape[1])
+    return difference.sum() / (divisor(valid.sum(), 1) * fake.shape[1])
 
 
 def masked_charbonnier(fake: Tensor, real: Tensor, valid: Tensor) -> Tensor:
     """Mean of sqrt(d^2 + e^2) - e over valid pixels and channels: L1 without its corner (Charbonnier et al., 1994)."""
     difference = torch.where(valid > 0, fake - real, 0)
     loss = torch.sqrt(difference**2 + CHARBONNIER**2) - CHARBONNIER
-    return loss.sum() / (valid.sum().clamp(min=1) * fake.shape[1])
+    return loss.sum() / (divisor(valid.sum(), 1) * fake.shape[1])
 
 
 def masked_cross_entropy(logits: Tensor, one_hot: Tensor, valid: Tensor) -> Tensor:
     """Mean cross entropy over valid pixels whose class is known (their one-hot vector is not all zero)."""
     known = valid[:, 0] * one_hot.sum(dim=1)
     losses = functional.cross_entropy(logits, one_hot.argmax(dim=1), reduction="none")
-    return torch.where(known > 0, losses, 0).sum() / known.sum().clamp(min=1)
+    return torch.where(known > 0, losses, 0).sum() / divisor(known.sum(), 1)
 
 
 def masked_dice(logits: Tensor, one_hot: Tensor, valid: Tensor) -> Tensor:
@@ -43,8 +45,8 @@ def masked_dice(logits: Tensor, one_hot: Tensor, valid: Tensor) -> Tensor:
     known = valid * one_hot.sum(dim=1, keepdim=True) > 0
     shares = torch.where(known, logits.softmax(dim=1), 0)
     truth = torch.where(known, one_hot, 0)
-    both, either = ((shares * truth).sum(dim=(0, 2, 3)), (shares + truth).sum(dim=(0, 2, 3)))
-    occurs = truth.sum(dim=(0, 2, 3)) > 0
+    both, either = (summed(one.sum(dim=(0, 2, 3))) for one in (shares * truth, shares + truth))
+    occurs = summed(truth.sum(dim=(0, 2, 3))) > 0
     losses = torch.where(occurs, 1 - 2 * both / either.clamp(min=1e-6), 0)
     return losses.sum() / occurs.sum().clamp(min=1)
 
@@ -71,7 +73,7 @@ def adversarial(
     else:
         signed = logits if is_real else -logits
         losses = -signed if convince else functional.relu(1 - signed)
-    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+    return (losses * weights).sum() / divisor(weights.sum(), 1e-6)
 
 
 def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]], valid: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ def perceptual(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...
 def _difference(one: Tensor, other: Tensor, valid: Tensor) -> Tensor:
     weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
     difference = (one.float() - other.float()).abs() * weights
-    return difference.sum() / (weights.sum().clamp(min=1e-6) * one.shape[1])
+    return difference.sum() / (divisor(weights.sum(), 1e-6) * one.shape[1])
 
 
 def gradient_penalty(judge: Callable[[Tensor], list[list[Tensor]]], real: Tensor, valid: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ def gradient_penalty(judge: Callable[[Tensor], list[list[Tensor]]], real: Tensor
         valid: (batch, 1, rows, cols) of 0 and 1; logits weigh by it, and only its pixels' gradients count.
 
     Returns:
-        Mean over the batch of half the sum over valid pixels.
+        Mean of half the sum over valid pixels, over the images that have any.
     """
     image = real.detach().requires_grad_(True)
     total = torch.zeros((), device=real.device)
@@ -130,7 +132,7 @@ def gradient_penalty(judge: Callable[[Tensor], list[list[Tensor]]], real: Tensor
         logits = scale[-1].float()
         total = total + (logits * functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))).sum()
     (gradient,) = torch.autograd.grad(total, image, create_graph=True)
-    return torch.where(valid > 0, gradient, 0).square().sum() / (2 * len(real))
+    return torch.where(valid > 0, gradient, 0).square().sum() / (2 * divisor(valid.amax(dim=(1, 2, 3)).sum(), 1))
 
 
 def fill(image: Tensor, valid: Tensor) -> Tensor:

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
 from geop2p.models.perceptual import TAP_WEIGHTS
+from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Batch
+from geop2p.training.distributed import dropout_seed, mean_over_all, synchronised, wrapped
+from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
     PIXEL_LOSSES,
@@ -40,16 +43,32 @@ class TrainingStep:
     def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
         self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
         self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
+        self.generator = synchronised(networks.generator, recipe.batch_size, self.device)
+        if networks.discriminator is not None:
+            self.discriminator = synchronised(networks.discriminator, recipe.batch_size, self.device)
+        self._layout = prepare(self.device, [part for part in (self.generator, self.discriminator) if part is not None])
         self.makes_classes = networks.card.target.is_classes
         self.mean = copy.deepcopy(self.generator).eval().requires_grad_(False) if recipe.ema else None
         self.optimizers = {"optimizer_g": self._optimizer(self.generator)}
         self.rates = {"optimizer_g": config.lr, "optimizer_d": config.lr * recipe.discriminator_lr}
+        self.uses_bf16 = uses_bf16(config.precision, self.device)
+        self.judges_together = self.may_judge_together()
         if self.discriminator is not None:
             self.optimizers["optimizer_d"] = self._optimizer(self.discriminator)
+
+        self._translate = wrapped(self.generator)
+        self._learn_to_judge = None if self.discriminator is None else wrapped(self.discriminator)
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(network.parameters(), self.config.lr, self.recipe.betas, fused=fused)
+
+    def may_judge_together(self) -> bool:
+        """Whether one pass shows the discriminator real and fake: half the kernels, which is what a GPU waits for.
+
+        Batch norm would mix the two; a CPU gains nothing from it.
+        """
+        return self.device.type == "cuda" and self.discriminator is not None and not batch_norms(self.discriminator)
 
     @property
     def result(self) -> nn.Module:
@@ -79,20 +98,21 @@ class TrainingStep:
         Returns:
             Each loss, without gradient.
         """
-        torch.manual_seed((self.config.seed << 32) + step)  # dropout: a function of seed and step, so runs resume
+        torch.manual_seed(dropout_seed(self.config.seed, step))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * decay(step, self.total)
-        batch = Batch(batch.source, fill(batch.target, batch.valid), batch.valid)
+        target = fill(batch.target, batch.valid).contiguous(memory_format=self._layout)
+        batch = Batch(batch.source.contiguous(memory_format=self._layout), target, batch.valid)
         with self._autocast():
-            output = self.generator(batch.source)
+            output = self._translate(batch.source)
         if self.makes_classes:
             losses = self._learn_classes(output.float(), batch)
         else:
             losses = self._learn_values(fill(output.float(), batch.valid), batch, step)
         if self.mean is not None:
             self._follow(self.mean, step)
-        return {name: value.detach() for name, value in losses.items()}
+        return dict(zip(losses, mean_over_all(torch.stack([*losses.values()])).detach(), strict=True))
 
     def _learn_classes(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         losses = {"cross_entropy": masked_cross_entropy(logits, batch.target, batch.valid)}
@@ -136,26 +156,36 @@ class TrainingStep:
         recipe, valid = self.recipe, batch.valid
         assert self.discriminator is not None and recipe.adversarial != "none"
         self.discriminator.requires_grad_(True)
-        answers = {False: self._judge(batch.source, fake), True: self._judge(batch.source, batch.target)}
         fakes, reals = (
-            _mean([adversarial(one[-1].float(), is_real, valid, recipe.adversarial) for one in judged])
-            for is_real, judged in answers.items()
+            _mean([adversarial(logits.float(), is_real, valid, recipe.adversarial) for logits in answers])
+            for is_real, answers in zip((False, True), self._answers(batch.source, fake, batch.target), strict=True)
         )
         losses = {"d": recipe.discriminator_weight * (fakes + reals)}
         loss = losses["d"]
         if recipe.r1_weight and step % recipe.r1_every == 0:
-            losses["r1"] = gradient_penalty(lambda image: self._judged(batch.source, image), batch.target, valid)
+            losses["r1"] = gradient_penalty(
+                lambda image: self._judged(batch.source, image, self.discriminator), batch.target, valid
+            )
             loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
         _update(self.optimizers["optimizer_d"], loss)
         return losses
 
-    def _judge(self, source: Tensor, image: Tensor) -> Judged:
-        with self._autocast():
-            return self._judged(source, image)
+    def _answers(self, source: Tensor, fake: Tensor, real: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits of every scale for fake and real: in one pass where no norm would mix the two."""
+        if not self.judges_together:
+            fakes, reals = ([one[-1] for one in self._judge(source, image, True)] for image in (fake, real))
+            return fakes, reals
+        both = [one[-1].chunk(2) for one in self._judge(torch.cat([source, source]), torch.cat([fake, real]), True)]
+        return [fakes for fakes, _ in both], [reals for _, reals in both]
 
-    def _judged(self, source: Tensor, image: Tensor) -> Judged:
-        assert self.discriminator is not None
-        judged: Judged = self.discriminator(torch.cat([source, image], dim=1) if self.recipe.conditional else image)
+    def _judge(self, source: Tensor, image: Tensor, learns: bool = False) -> Judged:
+        """What the discriminator finds; gradients of several processes are brought together where it learns."""
+        with self._autocast():
+            return self._judged(source, image, self._learn_to_judge if learns else self.discriminator)
+
+    def _judged(self, source: Tensor, image: Tensor, discriminator: nn.Module | None) -> Judged:
+        assert discriminator is not None
+        judged: Judged = discriminator(torch.cat([source, image], dim=1) if self.recipe.conditional else image)
         return judged
 
     def _follow(self, mean: nn.Module, step: int) -> None:
@@ -168,11 +198,7 @@ class TrainingStep:
                 state.copy_(current)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        wanted = self.config.precision
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        if wanted == "bf16" or (wanted == "auto" and has_bf16):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.uses_bf16 else nullcontext()
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

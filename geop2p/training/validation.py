@@ -10,13 +10,17 @@ from geop2p.metrics import scores_for
 from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array
 from geop2p.raster.render import render
-from geop2p.training.data import ChipArrays, Indices, batches, encode_batch
+from geop2p.training.data import ChipArrays, Indices, batches
+from geop2p.training.feeding import encode_batch
 from geop2p.translator import Translator
 
 SAMPLES = 6  # chips shown in a sample picture
+FRAME = 2  # white pixels around each picture of it
+
+Scores = dict[str, Any]
 
 
-def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> dict[str, Any]:
+def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> Scores:
     """Scores of a translator on chips, in the target's units."""
     scores = scores_for(translator.card.target)
     for rows in batches(np.arange(len(chips)), batch_size):
@@ -40,7 +44,8 @@ def write_samples(path: Path, translator: Translator, chips: ChipArrays) -> None
     for row, predicted in zip(shown, predict_chips(translator, chips, shown), strict=True):
         sides = ((chips.source[row], source), (predicted, target), (chips.target[row], target))
         pictures = [render(values, chips.valid[row], encoding) for values, encoding in sides]
-        framed = [np.pad(picture, ((2, 2), (2, 2), (0, 0)), constant_values=255) for picture in pictures]
+        frame = ((FRAME, FRAME), (FRAME, FRAME), (0, 0))
+        framed = [np.pad(picture, frame, constant_values=255) for picture in pictures]
         rows.append(np.concatenate(framed, axis=1))
     with replacing(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary)

@@ -1,0 +1,68 @@
+"""Chips that do not fit into memory are packed once, beside the run, and mapped from there."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from geop2p.config import Split
+from geop2p.errors import ConfigError
+from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.packed import pack_split
+
+log = logging.getLogger(__name__)
+
+CACHE = "cache"
+SHARE = 0.5  # of the memory that is free, for chips
+MEMORY = Path("/proc/meminfo")
+LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, progress: bool = False) -> Path | None:
+    """Pack the chips of a training unless they are packed or fit into memory.
+
+    Args:
+        chipset: Whose chips.
+        run: Folder of the run, which gets the folder `cache`.
+        skip_bad: Whether chips that cannot be used are to be left out, which packing cannot do.
+        processes: That keep the chips in the memory of this machine.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder of the packed chips; None where the chips are read from the chip set.
+
+    Raises:
+        ConfigError: The chips have to be packed and `skip_bad` is asked for.
+        ChipSetError: A chip is not what the chip set promises.
+        OutputError: The disk is full.
+    """
+    needed, room = processes * size_of(chipset), free_memory()
+    if chipset.layout == "packed" or room is None or needed <= SHARE * room:
+        return None
+    if skip_bad:
+        raise ConfigError(
+            f"{chipset.folder}: {needed / 1e9:.1f} GB of chips do not fit into memory and are packed as they are; "
+            "leave --skip-bad out, or tile again without the bad chips"
+        )
+    log.info("%.1f GB of chips do not fit into memory: packed into %s", needed / 1e9, run / CACHE)
+    for split in SPLITS:
+        pack_split(chipset, split, run / CACHE, progress)
+    return run / CACHE
+
+
+def size_of(chipset: ChipSet) -> int:
+    """Bytes of the chips of a training in memory, where each valid pixel is one."""
+    sides = [len(side.bands) * np.dtype(side.dtype).itemsize for side in (chipset.source, chipset.target)]
+    return sum(chipset.counts[split] for split in SPLITS) * chipset.size**2 * (sum(sides) + 1)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, its control group's limit included; None where Linux does not tell."""
+    if not MEMORY.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in MEMORY.read_text(encoding="ascii").splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    if LIMIT.is_file() and (limit := LIMIT.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(limit) - int(USED.read_text(encoding="ascii")))
+    return free

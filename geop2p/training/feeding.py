@@ -1,0 +1,244 @@
+"""From stored chips to batches for the networks: where the chips lie, and how batches are made of them.
+
+Chips keep their stored type until they are on the device; there a whole batch is turned, encoded, enlarged and cropped
+at once. They lie on the device where a bounded share of its memory holds them, else on the host, from where a thread
+fetches the next batches while the networks work on this one.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geop2p.raster.encoding import Array, Encoding
+from geop2p.training.augmentation import Augmentation, Draws, to_device
+from geop2p.training.data import Batch, ChipArrays, Indices
+from geop2p.training.encoder import BatchEncoder, as_tensor, blank
+
+DEVICE_SHARE = 0.3  # of the free memory of a device, for chips
+AHEAD = 2  # batches that are fetched before they are asked for
+PIECE = 256  # chips that are put on the device at once
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Chips of a batch as they are stored.
+
+    Attributes:
+        source: (batch, bands, rows, cols), as `as_tensor` gives them.
+        target: The same.
+        valid: Bool (batch, 1, rows, cols); None: all of it.
+    """
+
+    source: Tensor
+    target: Tensor
+    valid: Tensor | None
+
+    def to(self, device: torch.device) -> "Stored":
+        """The batch on a device; a GPU is not waited for, where the batch lies in pinned memory."""
+        valid = None if self.valid is None else self.valid.to(device, non_blocking=True)
+        return Stored(self.source.to(device, non_blocking=True), self.target.to(device, non_blocking=True), valid)
+
+    def one(self, number: int) -> "Stored":
+        """A batch of one of the chips."""
+        part = slice(number, number + 1)
+        return Stored(self.source[part], self.target[part], None if self.valid is None else self.valid[part])
+
+
+class BatchMaker:
+    """Encodes and augments batches of stored chips.
+
+    Args:
+        source: Encoding of the source.
+        target: Encoding of the target.
+        device: Where the chips lie.
+        augmentation: What is drawn; None: chips stay as they are.
+    """
+
+    def __init__(
+        self, source: Encoding, target: Encoding, device: torch.device, augmentation: Augmentation | None = None
+    ) -> None:
+        self.encoders = (BatchEncoder(source, device), BatchEncoder(target, device))
+        self.augmentation = augmentation
+
+    def __call__(self, stored: Stored, places: Indices, epoch: int = 0) -> Batch:
+        """A batch for the networks.
+
+        Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is made
+        of was.
+
+        Args:
+            stored: The chips.
+            places: Theirs in the order of the epoch.
+            epoch: Counted from 0.
+        """
+        sides, valid, draws = [stored.source, stored.target], stored.valid, None
+        if self.augmentation is not None:
+            draws = self.augmentation.draw(places, epoch, stored.source.shape[-1])
+            sides, valid = [draws.turn(side) for side in sides], None if valid is None else draws.turn(valid)
+        maps = [encoder.encoding.is_classes for encoder in self.encoders]
+        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+            if not is_map:
+                sides[number] = encoder.scaled(sides[number])
+                if valid is not None:
+                    blank(sides[number], valid)
+        if draws is not None and draws.resizes:
+            sides, valid = _enlarge(draws, sides, maps, valid)
+        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+            if is_map:
+                sides[number] = encoder.one_hot(sides[number])
+            if valid is not None:
+                blank(sides[number], valid)
+        if valid is None:
+            valid = torch.ones_like(sides[0][:, :1], dtype=torch.bool)
+        return Batch(sides[0], sides[1], valid.float())
+
+
+def _enlarge(
+    draws: Draws, sides: list[Tensor], maps: list[bool], valid: Tensor | None
+) -> tuple[list[Tensor], Tensor | None]:
+    """Crops of both sides and of the valid pixels."""
+    floats = [side for side, is_map in zip(sides, maps, strict=True) if not is_map]
+    if valid is not None and floats:
+        floats.append((~valid).float())
+    sampled = iter(draws.sample(floats) if floats else [])
+    enlarged = [draws.pick(side) if is_map else next(sampled) for side, is_map in zip(sides, maps, strict=True)]
+    if valid is not None:
+        valid = next(sampled) == 0 if floats else draws.pick(valid)
+    return enlarged, valid
+
+
+class Chips(Protocol):
+    """Where chips come from."""
+
+    def fetch(self, rows: Indices) -> Stored:
+        """The chips of some rows of the split."""
+
+
+class HostChips:
+    """Chips in memory or mapped from disk.
+
+    Args:
+        arrays: The chips.
+        pinned: Fetch them into memory that a GPU copies from without being waited for.
+    """
+
+    def __init__(self, arrays: ChipArrays, pinned: bool = False) -> None:
+        self._arrays, self._pinned = arrays, pinned
+
+    def fetch(self, rows: Indices) -> Stored:
+        """See `Chips`."""
+        valid = self._arrays.valid[rows]
+        mask = None if valid.all() else self._tensor(valid[:, np.newaxis])
+        return Stored(self._tensor(self._arrays.source[rows]), self._tensor(self._arrays.target[rows]), mask)
+
+    def _tensor(self, values: Array) -> Tensor:
+        tensor = as_tensor(values)
+        return tensor.pin_memory() if self._pinned else tensor
+
+
+class DeviceChips:
+    """Chips that all lie on the device.
+
+    Args:
+        arrays: The chips.
+        device: Where to put them.
+    """
+
+    def __init__(self, arrays: ChipArrays, device: torch.device) -> None:
+        host, count = HostChips(arrays), len(arrays)
+        self._device, self._whole = device, np.ones(count, bool)
+        first = host.fetch(np.arange(min(1, count)))
+        self._source, self._target = (
+            torch.empty((count, *side.shape[1:]), dtype=side.dtype, device=device)
+            for side in (first.source, first.target)
+        )
+        self._valid = torch.ones((count, 1, *first.source.shape[2:]), dtype=torch.bool, device=device)
+        for start in range(0, count, PIECE):
+            rows = np.arange(start, min(start + PIECE, count))
+            piece, part = host.fetch(rows), slice(start, start + len(rows))
+            self._source[part], self._target[part] = piece.source, piece.target
+            if piece.valid is not None:
+                self._valid[part] = piece.valid.to(device)
+                self._whole[part] = piece.valid.flatten(1).all(dim=1).numpy()
+
+    def fetch(self, rows: Indices) -> Stored:
+        """See `Chips`."""
+        chosen = to_device(rows, self._device)
+        valid = None if self._whole[rows].all() else self._valid.index_select(0, chosen)
+        return Stored(self._source.index_select(0, chosen), self._target.index_select(0, chosen), valid)
+
+
+class Feed:
+    """The chips of a split as batches on a device.
+
+    Args:
+        arrays: The chips.
+        source: Encoding of the source.
+        target: Encoding of the target.
+        device: Where batches are wanted.
+        augmentation: What is drawn; None: chips stay as they are.
+
+    Attributes:
+        place: Where the chips lie: device, memory or disk.
+    """
+
+    def __init__(
+        self,
+        arrays: ChipArrays,
+        source: Encoding,
+        target: Encoding,
+        device: torch.device,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.device = device
+        # encoding takes float64, which Apple's GPUs lack
+        self._home = device if device.type == "cuda" else torch.device("cpu")
+        self._maker = BatchMaker(source, target, self._home, augmentation)
+        fits = device.type == "cuda" and arrays.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self._chips: Chips = DeviceChips(arrays, device) if fits else HostChips(arrays, device.type == "cuda")
+        self.place = "device" if fits else ("disk" if isinstance(arrays.source, np.memmap) else "memory")
+
+    def batch(self, rows: Indices, places: Indices, epoch: int = 0) -> Batch:
+        """The batch of some rows of the split, whose places in the order of the epoch decide their augmentation."""
+        return self._finish(self._chips.fetch(rows), places, epoch)
+
+    def stream(self, pieces: Iterable[tuple[Indices, Indices]], epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, each given by its rows and places, in order.
+
+        Chips that have to come from disk, or from the host to a GPU, are fetched ahead by a thread.
+        """
+        if self.place == "device" or (self.place == "memory" and self._home.type == "cpu"):
+            for rows, places in pieces:
+                yield self.batch(rows, places, epoch)
+            return
+        waiting: deque[tuple[Future[Stored], Indices]] = deque()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="chips")
+        try:
+            for rows, places in pieces:
+                waiting.append((pool.submit(self._chips.fetch, rows), places))
+                if len(waiting) > AHEAD:
+                    fetched, theirs = waiting.popleft()
+                    yield self._finish(fetched.result(), theirs, epoch)
+            for fetched, theirs in waiting:
+                yield self._finish(fetched.result(), theirs, epoch)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _finish(self, stored: Stored, places: Indices, epoch: int) -> Batch:
+        if self._home.type == "cuda":
+            return self._maker(stored.to(self._home), places, epoch)
+        # chip by chip, what is made of one stays in the cache of the processor
+        singles = [self._maker(stored.one(number), places[number : number + 1], epoch) for number in range(len(places))]
+        return Batch.joined(singles).to(self.device)
+
+
+def encode_batch(arrays: ChipArrays, rows: Indices, source: Encoding, target: Encoding) -> Batch:
+    """Some chips as they are, encoded on the host."""
+    host = torch.device("cpu")
+    return Feed(arrays, source, target, host).batch(rows, rows)

@@ -1,0 +1,115 @@
+"""`--init-from`: weights of an earlier model as the first ones of another."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geop2p.errors import ConfigError
+from geop2p.models import GENERATORS
+from geop2p.raster.encoding import Encoding
+from geop2p.translator import Card, Translator
+
+log = logging.getLogger(__name__)
+
+FREE = {"in_channels", "out_channels", "head", "dropout"}  # arguments on which no weight between the ends depends
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Channels of a side that the new network has from the old one: (place there, place here)."""
+
+    pairs: list[tuple[int, int]]
+    kept: list[str]
+    new: list[str]
+
+
+def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str, str]:
+    """Put the weights of a model into a generator.
+
+    What source or target does not share with the model's, by the names of bands and classes, keeps the weights it has
+    been drawn: channels of the first or last layer alone. A line of the log says which.
+
+    Args:
+        generator: Fresh network.
+        card: What it is.
+        model: Run folder or `model.safetensors`.
+
+    Returns:
+        Name and SHA-256 of the model.
+
+    Raises:
+        CheckpointError: The model is missing, damaged or foreign.
+        ConfigError: It is of another architecture.
+    """
+    earlier = Translator.load(model)
+    _check_architecture(earlier.card, card, model)
+    state, there = generator.state_dict(), earlier.generator.state_dict()
+    sides = {"in_channels": ("source", "first"), "out_channels": ("target", "last")}
+    of_side: dict[str, tuple[int, _Match, int]] = {}
+    for argument, (side, layer) in sides.items():
+        match = _matching(getattr(earlier.card, side), getattr(card, side))
+        _say(side, layer, match, model)
+        for name, axis in _axes(card, argument).items():
+            of_side[name] = (axis, match, card.arguments[argument])
+    for name, tensor in state.items():
+        if name in of_side:
+            axis, match, channels = of_side[name]
+            _copy_channels(there[name], tensor, axis, match, tensor.shape[axis] // channels)
+        else:
+            tensor.copy_(there[name])
+    return {"model": Path(model).name, "sha256": earlier.digest}
+
+
+def _check_architecture(there: Card, here: Card, model: str | Path) -> None:
+    one = {"generator": there.generator, **there.arguments}
+    other: dict[str, Any] = {"generator": here.generator, **here.arguments}
+    names = sorted((set(one) | set(other)) - FREE)
+    changed = [name for name in names if one.get(name) != other.get(name)]
+    differences = [f"{name} is {one.get(name)} there and {other.get(name)} here" for name in changed]
+    if differences:
+        raise ConfigError(f"init_from {model}: of another architecture ({'; '.join(differences)}); set these alike")
+
+
+def _matching(there: Encoding, here: Encoding) -> _Match:
+    """Channels of the same name; bands that have only a number match only where nothing has changed."""
+    old, new = _names(there), _names(here)
+    if there.kind != here.kind:
+        return _Match([], [], new)
+    if old == new:
+        return _Match([(place, place) for place in range(len(new))], new, [])
+    numbers = {f"band {number}" for number in range(1, len(old) + 1)} if not here.is_classes else set()
+    pairs = [(old.index(name), place) for place, name in enumerate(new) if name in old and name not in numbers]
+    kept = [new[place] for _, place in pairs]
+    return _Match(pairs, kept, [name for name in new if name not in kept])
+
+
+def _names(encoding: Encoding) -> list[str]:
+    return [entry.name for entry in encoding.classes] if encoding.is_classes else encoding.band_names
+
+
+def _say(side: str, layer: str, match: _Match, model: str | Path) -> None:
+    if not match.new:
+        return
+    kept = f"{', '.join(match.kept)} keep theirs" if match.kept else "none keeps its own"
+    log.info("init_from %s: the %s layer is begun anew for %s %s; %s", model, layer, side, ", ".join(match.new), kept)
+
+
+def _axes(card: Card, argument: str) -> dict[str, int]:
+    """The tensors whose shape depends on the channels of a side, and along which axis."""
+    build = GENERATORS[card.generator]
+    with torch.device("meta"):
+        one = build(**card.arguments).state_dict()
+        more = build(**card.arguments | {argument: card.arguments[argument] + 1}).state_dict()
+    changed = {name: [a != b for a, b in zip(one[name].shape, more[name].shape, strict=True)] for name in one}
+    return {name: axes.index(True) for name, axes in changed.items() if any(axes)}
+
+
+def _copy_channels(old: Tensor, new: Tensor, axis: int, match: _Match, each: int) -> None:
+    """Copy the channels that match; each is `each` entries in a row, as a pixel shuffle has four for one."""
+    for there, here in match.pairs:
+        part = old.narrow(axis, there * each, each)
+        new.narrow(axis, here * each, each).copy_(part)

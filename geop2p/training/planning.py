@@ -1,0 +1,103 @@
+"""`plan_training`: what a training would do and take, without doing it."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from geop2p.config import TrainConfig
+from geop2p.errors import ChipSetError
+from geop2p.models.memory import LiveBytes
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import Batch
+from geop2p.training.hardware import uses_bf16
+from geop2p.training.keeper import score_to_keep
+from geop2p.training.networks import Networks, build_networks
+from geop2p.training.recipes import Recipe, recipe_of
+from geop2p.training.step import TrainingStep
+
+MEBI = 2**20
+
+
+def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[str, Any]:
+    """What a training would do and take; nothing is trained or written.
+
+    Args:
+        chips: Folder of the chip set.
+        config: Settings.
+
+    Returns:
+        `config` and `recipe` as they would be used; `chips` of each split; `epochs`, `steps_per_epoch` and `steps`;
+        `parameters` of generator and discriminator; `device` and `bf16`, whether the networks would run in it;
+        `memory_mib`: what stays between steps (`networks`: weights, gradients, optimisers, running mean), the most
+        that a `step` holds on top of nothing (kernels' own memory is not seen, bf16 takes less), and `chips`;
+        `model_mib` on disk.
+
+    Raises:
+        ChipSetError: The chip set is missing, damaged or has no training chips.
+        ConfigError: The settings do not fit the chips.
+    """
+    config = config or TrainConfig()
+    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    if not chipset.counts["train"]:
+        raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
+    score_to_keep(chipset, config)
+    networks = build_networks(chipset, config)
+    per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)
+    steps = config.steps or config.epochs * per_epoch
+    sides = ((len(side.bands), np.dtype(side.dtype).itemsize) for side in (chipset.source, chipset.target))
+    chip = chipset.size**2 * (1 + sum(bands * size for bands, size in sides))  # a byte for the mask
+    counts = {"generator": networks.generator, "discriminator": networks.discriminator}
+    result: dict[str, Any] = {
+        "config": {name: str(value) if isinstance(value, Path) else value for name, value in _fields(config).items()},
+        "recipe": _fields(recipe),
+        "chips": chipset.counts,
+        "epochs": math.ceil(steps / per_epoch),
+        "steps_per_epoch": per_epoch,
+        "steps": steps,
+        "parameters": {name: _count(network) for name, network in counts.items() if network is not None},
+        "device": str(networks.device),
+        "bf16": uses_bf16(config.precision, networks.device),
+        "model_mib": round(_bytes(networks.generator) / MEBI, 1),
+    }
+    lasting, most = step_bytes(networks, recipe, config, chipset)
+    read = chip * (chipset.counts["train"] + chipset.counts["val"])
+    memory = {"networks": lasting, "step": most, "chips": read}
+    return result | {"memory_mib": {name: round(size / MEBI, 1) for name, size in memory.items()}}
+
+
+def step_bytes(networks: Networks, recipe: Recipe, config: TrainConfig, chipset: ChipSet) -> tuple[int, int]:
+    """Bytes that stay between steps, and the most that one holds at once, in fp32.
+
+    Counted on the meta device, whose tensors have shapes and no values; the networks are there afterwards.
+    """
+    meta, size, count = torch.device("meta"), chipset.size, recipe.batch_size
+    parts = (networks.generator, networks.discriminator, networks.vgg)
+    weights = sum(_bytes(part) for part in parts if part is not None)
+    weights += _bytes(networks.generator) if recipe.ema else 0
+    for part in parts:
+        if part is not None:
+            part.to(meta)
+    update = TrainingStep(dataclasses.replace(networks, device=meta), recipe, config, total=2)
+    update.generator.train()
+    with LiveBytes() as live:
+        for step in range(2):  # the first one makes the state of the optimisers
+            channels = (chipset.source.channels, chipset.target.channels, 1)
+            update(Batch(*(torch.zeros(count, bands, size, size, device=meta) for bands in channels)), step)
+    return weights + live.now, weights + live.peak
+
+
+def _fields(settings: TrainConfig | Recipe) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in network.state_dict().values())

@@ -1,0 +1,155 @@
+"""`find_lr`: the learning-rate range test (Smith, "Cyclical Learning Rates", WACV 2017, arXiv 1506.01186, 3.3)."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from geop2p.config import TrainConfig
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.raster.atomic import replacing
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
+from geop2p.training.diagnosis import explaining_memory
+from geop2p.training.feeding import Feed
+from geop2p.training.loop import augmentation_of
+from geop2p.training.networks import build_networks
+from geop2p.training.recipes import recipe_of
+from geop2p.training.step import TrainingStep
+
+LOWEST, HIGHEST = 1e-6, 1.0
+STEPS = 120
+SMOOTHING = 0.9  # of the running mean of the loss
+DIVERGED = 4.0  # times the smallest loss: the test ends
+LEARNT_BY = ("cross_entropy", "l1", "charbonnier", "perceptual", "gan")  # the first of these is drawn
+INK, MARK, LINE = (28, 35, 38), (31, 111, 92), (228, 232, 233)
+SIZE, MARGIN = (900, 520), (90, 50, 40, 70)  # pixels; left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class RateTest:
+    """What a range test found.
+
+    Attributes:
+        path: Picture of the curve.
+        suggestion: Learning rate at which the loss falls fastest; None if it does not fall.
+        loss: Name of the loss.
+        rates: Learning rate of each step.
+        losses: Smoothed loss after each.
+    """
+
+    path: str
+    suggestion: float | None
+    loss: str
+    rates: list[float]
+    losses: list[float]
+
+
+def find_lr(
+    chips: str | Path,
+    picture: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> RateTest:
+    """Raise the learning rate from step to step until the loss leaves, and draw the curve; nothing is kept of it.
+
+    Args:
+        chips: Folder of the chip set.
+        picture: PNG to write.
+        config: Settings of the training that the rate is for; its own rate is not used.
+        overwrite: Replace the picture.
+        progress: Show a progress bar.
+
+    Raises:
+        ChipSetError: The chip set is missing, damaged or has no training chips.
+        ConfigError: The settings do not fit the chips, or the picture exists.
+        GeoP2PError: The loss is not finite from the beginning.
+    """
+    config, picture = config or TrainConfig(), Path(picture)
+    if picture.exists() and not overwrite:
+        raise ConfigError(f"{picture}: exists; give another name or --overwrite")
+    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    if not chipset.counts["train"]:
+        raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
+    networks = build_networks(chipset, config)
+    arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
+    feed = Feed(arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed))
+    update = TrainingStep(networks, recipe, config, total=10 * STEPS)  # the rate's own decay stays out of it
+    update.generator.train()
+    rates: list[float] = []
+    losses: list[float] = []
+    name, mean = "", 0.0
+    with explaining_memory(recipe.batch_size, config):
+        stream = _batches(feed, arrays, recipe.batch_size, config.seed)
+        bar = tqdm(np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), desc="find lr", unit="step", disable=not progress)
+        for step, (rate, batch) in enumerate(zip(bar, stream, strict=False)):
+            update.rates = {"optimizer_g": rate, "optimizer_d": rate * recipe.discriminator_lr}
+            found = update(batch, step)
+            name = name or next(known for known in LEARNT_BY if known in found)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(found[name])
+            loss = mean / (1 - SMOOTHING ** (step + 1))
+            if not math.isfinite(loss) or (losses and loss > DIVERGED * min(losses)):
+                break
+            rates.append(rate)
+            losses.append(loss)
+    if not losses:
+        raise GeoP2PError(f"{chips}: the loss {name} is not finite at the smallest rate, {LOWEST}; see the recipe")
+    suggestion = steepest(rates, losses)
+    draw_curve(picture, rates, losses, name, suggestion)
+    return RateTest(str(picture), suggestion, name, rates, losses)
+
+
+def steepest(rates: list[float], losses: list[float]) -> float | None:
+    """The rate at which a loss falls fastest over the rate's logarithm, before its minimum; None if it never falls."""
+    lowest = int(np.argmin(losses))
+    if lowest < 2:
+        return None
+    slopes = np.gradient(np.array(losses[: lowest + 1]), np.log(rates[: lowest + 1]))
+    best = int(np.argmin(slopes))
+    return float(f"{rates[best]:.2g}") if slopes[best] < 0 else None
+
+
+def draw_curve(path: Path, rates: list[float], losses: list[float], name: str, suggestion: float | None) -> None:
+    """Save the loss over the rate as a PNG."""
+    image = Image.new("RGB", SIZE, "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
+    left, top, right, bottom = MARGIN
+    width, height = SIZE[0] - left - right, SIZE[1] - top - bottom
+    low, high = min(losses), max(losses)
+
+    def place(rate: float, loss: float) -> tuple[float, float]:
+        across = math.log(rate / LOWEST) / math.log(HIGHEST / LOWEST)
+        return left + across * width, top + height * (1 - (loss - low) / ((high - low) or 1))
+
+    for power in range(round(math.log10(LOWEST)), round(math.log10(HIGHEST)) + 1):
+        x = place(10.0**power, low)[0]
+        draw.line((x, top, x, top + height), fill=LINE)
+        draw.text((x, top + height + 8), f"1e{power}" if power else "1", fill=INK, font=font, anchor="ma")
+    for loss in np.linspace(low, high, 5).tolist():
+        y = place(LOWEST, loss)[1]
+        draw.line((left, y, left + width, y), fill=LINE)
+        draw.text((left - 8, y), f"{loss:.3g}", fill=INK, font=font, anchor="rm")
+    draw.line([place(rate, loss) for rate, loss in zip(rates, losses, strict=True)], fill=MARK, width=3, joint="curve")
+    if suggestion is not None:
+        x = place(suggestion, low)[0]
+        draw.line((x, top, x, top + height), fill=INK, width=2)
+        draw.text((x + 8, top + 4), f"suggestion {suggestion:g}", fill=INK, font=font)
+    draw.text((left, top - 30), f"loss {name}, smoothed", fill=INK, font=font)
+    draw.text((left + width, SIZE[1] - 26), "learning rate", fill=INK, font=font, anchor="ra")
+    with replacing(path) as temporary:
+        image.save(temporary)
+
+
+def _batches(feed: Feed, arrays: ChipArrays, size: int, seed: int) -> Iterator[Batch]:
+    """Batches of one epoch after another."""
+    epoch = 0
+    while True:
+        order = epoch_order(seed, epoch, len(arrays))
+        yield from feed.stream(((order[places], places) for places in batches(np.arange(len(order)), size)), epoch)
+        epoch += 1

@@ -1,0 +1,115 @@
+"""Several processes train what one process trains."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p.errors import ConfigError
+from geop2p.training import distributed
+from geop2p.training.distributed import World, alone, divisor, joined, mean_over_all, summed, wrapped
+from geop2p.training.history import read_metrics
+
+CONFIG = TrainConfig(
+    epochs=2, batch_size=2, width=4, downs=4, lr=2e-3, device="cpu", precision="fp32", set=("dropout=0",)
+)
+
+
+def torchrun(chips: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Train by two processes, through the command line."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "geop2p"]
+    command += ["train", str(chips), str(run), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=120, env=environment)
+
+
+def test_two_processes_train_what_one_does(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Losses, validation and weights; 27 chips, so that the last batch of an epoch leaves one process without."""
+    chips = tmp_path / "chips"
+    assert tile(*pair, chips, TileConfig(size=64, min_valid=0.5)).train == 27
+    train(chips, tmp_path / "one", CONFIG)
+    values = {name: getattr(CONFIG, name) for name in ("epochs", "batch_size", "width", "downs", "lr", "device")}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+    done = torchrun(chips, tmp_path / "two", *options, "--precision=fp32", "--set=dropout=0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images_per_s") == 1  # one process reports
+    assert "Warning" not in done.stderr
+    first, second = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert len(first) == len(second) == 2
+    for one, two in zip(first, second, strict=True):
+        assert one["step"] == two["step"]
+        for name, value in one["losses"].items():
+            assert two["losses"][name] == pytest.approx(value, rel=1e-4), name
+        assert two["val"]["l1"] == pytest.approx(one["val"]["l1"], rel=1e-3)
+    weights = load_file(tmp_path / "two" / "model.safetensors")
+    for name, value in load_file(tmp_path / "one" / "model.safetensors").items():
+        if not name.endswith("bias"):  # before an instance norm a bias has no gradient but rounding, which Adam scales
+            assert torch.allclose(value, weights[name], atol=2e-4), name
+
+
+def test_every_chip_of_a_batch_is_taken_once() -> None:
+    for size in (1, 2, 3):
+        worlds = [World(rank, size) for rank in range(size)]
+        for count in range(1, 7):
+            places = np.arange(10, 10 + count)
+            parts = [world.part(places) for world in worlds]
+            busy = [part for world, part in zip(worlds, parts, strict=True) if not world.is_idle(places)]
+            assert sorted(np.concatenate(busy)) == sorted(places)
+            assert all(len(part) for part in parts)
+
+
+def test_a_process_by_itself_divides_by_its_own_counts() -> None:
+    count = torch.tensor([3.0, 0.5])
+    assert torch.equal(divisor(count, 1), torch.tensor([3.0, 1.0]))
+    assert summed(count) is count and torch.equal(mean_over_all(count), count)
+    network = nn.Conv2d(1, 1, 1)
+    assert wrapped(network) is network
+    assert World().lead(lambda: 7) == 7
+
+
+def test_gradients_of_two_processes_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`divisor` and `summed` on halves of a batch; the other half's sum is added by hand."""
+    values = torch.tensor([0.5, 2.0, -1.0, 3.0], requires_grad=True)
+    (values.sum() ** 2 / 4 + values.abs().sum() / 4).backward()
+    monkeypatch.setattr(distributed, "_size", lambda: 2)
+    halves = []
+    for mine, other in ((slice(0, 2), slice(2, 4)), (slice(2, 4), slice(0, 2))):
+        part, rest = values.detach()[mine].clone().requires_grad_(), values.detach()[other]
+        monkeypatch.setattr(distributed, "_total", lambda one: one.detach() + 2)
+        count = divisor(torch.tensor(2.0), 1)
+        assert count == 2  # of 4 in all, for the mean of two processes
+        monkeypatch.setattr(distributed, "_total", lambda one, rest=rest: one.detach() + rest.sum())
+        loss = summed(part.sum()) ** 2 / 4 + part.abs().sum() / count
+        loss.backward()
+        halves.append(part.grad / 2)  # as the mean over processes does
+    assert values.grad is not None and torch.allclose(torch.cat(halves), values.grad)
+
+
+def test_a_copy_that_stands_alone_waits_for_nobody() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    together = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    twin, image = alone(together).train(), torch.randn(2, 1, 4, 4)
+    assert not [module for module in twin.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert isinstance(together[1], nn.SyncBatchNorm) and int(together[1].num_batches_tracked) == 0
+    assert torch.allclose(twin(image).mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-6)
+    assert twin.state_dict().keys() == together.state_dict().keys()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "LOCAL_RANK": "3", "RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="4 processes on 2 GPUs; give torchrun --nproc-per-node 2"), joined("cuda"):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined("cpu") as world:
+        assert dataclasses.astuple(world) == (0, 1, 1)

@@ -1,0 +1,140 @@
+"""Before a training: what it would take (`--dry-run`), and at which rate it would learn (`--find-lr`)."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from geop2p_cli.main import main
+from PIL import Image
+
+from geop2p import TileConfig, TrainConfig, find_lr, plan_training, tile, train
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.models.memory import LiveBytes
+from geop2p.tiling.chips import ChipSet
+from geop2p.training import rates
+from geop2p.training.data import Batch
+from geop2p.training.networks import build_networks
+from geop2p.training.recipes import recipe_of
+from geop2p.training.step import TrainingStep
+
+TINY = TrainConfig(epochs=3, batch_size=8, width=4, downs=4, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    return tmp_path / "chips"
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_plan_is_what_the_training_does(chips: Path, tmp_path: Path) -> None:
+    before = files(tmp_path)
+    plan = plan_training(chips, TINY)
+    assert files(tmp_path) == before
+    result = train(chips, tmp_path / "run", TINY)
+    assert plan["steps"] == result.steps == 3 * plan["steps_per_epoch"] and plan["epochs"] == 3
+    networks = build_networks(ChipSet.open(chips), TINY)
+    for name in ("generator", "discriminator"):
+        assert plan["parameters"][name] == sum(one.numel() for one in getattr(networks, name).parameters())
+    size = (tmp_path / "run" / "model.safetensors").stat().st_size
+    assert plan["model_mib"] == pytest.approx(size / 2**20, abs=0.1)
+    assert plan["recipe"]["batch_size"] == 8 and plan["config"]["width"] == 4
+    assert plan_training(chips, dataclasses.replace(TINY, steps=7))["steps"] == 7
+
+
+@pytest.mark.parametrize("recipe", ["pix2pix", "pix2pix-geo"])
+def test_the_memory_of_a_plan_is_that_of_a_step(chips: Path, recipe: Any) -> None:
+    """Against what a step on the CPU holds."""
+    config = dataclasses.replace(TINY, recipe=recipe, width=16)
+    chipset = ChipSet.open(chips)
+    found = plan_training(chips, config)["memory_mib"]
+    networks = build_networks(chipset, config)
+    with LiveBytes() as live:
+        update = TrainingStep(networks, recipe_of(config), config, 4)
+        update.generator.train()
+        for step in range(2):
+            update(Batch(torch.rand(8, 3, 64, 64), torch.rand(8, 3, 64, 64), torch.ones(8, 1, 64, 64)), step)
+    weights = sum(
+        tensor.nbytes
+        for part in (networks.generator, networks.discriminator, update.mean)
+        if part is not None
+        for tensor in part.state_dict().values()
+    )
+    assert found["step"] == pytest.approx((weights + live.peak) / 2**20, rel=0.25)
+    assert found["networks"] < found["step"]
+    half = plan_training(chips, dataclasses.replace(config, batch_size=4))["memory_mib"]
+    activations = found["step"] - found["networks"]
+    assert half["networks"] == pytest.approx(found["networks"], rel=0.3)
+    assert half["step"] - half["networks"] == pytest.approx(activations / 2, rel=0.3)
+
+
+def test_a_plan_refuses_what_the_training_would(chips: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be halved 7 times"):
+        plan_training(chips, dataclasses.replace(TINY, downs=7))
+    with pytest.raises(ConfigError, match="best_by is 'miou'"):
+        plan_training(chips, dataclasses.replace(TINY, best_by="miou"))
+    with pytest.raises(ChipSetError, match="not a chip set"):
+        plan_training(chips / "none", TINY)
+
+
+def test_the_steepest_fall_is_suggested() -> None:
+    powers = np.linspace(-6, 0, 61)
+    falls = 1 - 0.8 / (1 + np.exp(-6 * (powers + 3)))  # half of the fall is done at 1e-3
+    losses = np.where(powers < -1.5, falls, 0.2 + 3 * (powers + 1.5))
+    assert rates.steepest((10**powers).tolist(), losses.tolist()) == pytest.approx(1e-3, rel=0.3)
+    assert rates.steepest((10**powers).tolist(), (powers + 7).tolist()) is None  # it only rises
+
+
+def test_a_range_test_draws_its_curve_and_trains_nothing(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "STEPS", 30)
+    before = files(chips)
+    found = find_lr(chips, tmp_path / "lr.png", TINY)
+    assert files(chips) == before and {path.name for path in tmp_path.iterdir()} - {"chips", "lr.png"} == {
+        "map.tif", "map.tif.aux.xml", "image.tif",
+    }  # fmt: skip
+    assert found.loss == "l1" and found.suggestion is not None and 1e-5 < found.suggestion < 0.5
+    assert np.allclose(np.diff(np.log(found.rates)), np.log(1e6) / 29) and min(found.losses) < 0.8 * found.losses[0]
+    assert found == find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, lr=0.3), overwrite=True)
+    with Image.open(tmp_path / "lr.png") as image:
+        assert image.size == (900, 520) and (np.asarray(image.convert("RGB")) == rates.MARK).all(axis=2).sum() > 500
+    with pytest.raises(ConfigError, match=r"lr\.png: exists; give another name or --overwrite"):
+        find_lr(chips, tmp_path / "lr.png", TINY)
+
+
+def test_a_range_test_ends_where_the_loss_leaves(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TrainingStep.__call__
+
+    def call(self: TrainingStep, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        losses = original(self, batch, step)
+        return losses | {"l1": losses["l1"] * (torch.nan if step > 10 else 1)}
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    assert len(find_lr(chips, tmp_path / "lr.png", TINY).rates) == 11
+
+
+def test_the_commands_say_the_same(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "STEPS", 4)
+    options = ["--width", "4", "--downs", "4", "--batch-size", "8", "--device", "cpu", "--precision", "fp32"]
+
+    def run(*more: str) -> str:
+        result = CliRunner().invoke(main, ["train", str(chips), str(tmp_path / "run"), *options, *more])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    config = dataclasses.replace(TINY, epochs=200)
+    assert json.loads(run("--dry-run", "--json")) == json.loads(json.dumps(plan_training(chips, config)))
+    assert "steps per epoch" in run("--dry-run") and not (tmp_path / "run").exists()
+    found = json.loads(run("--find-lr", "--json"))
+    assert found["path"] == str(tmp_path / "run_lr.png") and len(found["rates"]) == 4
+    assert run("--find-lr", "--overwrite").splitlines()[-1] == str(tmp_path / "run_lr.png")
+    assert not (tmp_path / "run").exists()
