@@ -8,7 +8,8 @@ left out; the jobs of a round follow each other, so that ratios are of one momen
 - arrays: uint8 (3, rows, cols) in memory to the same, an identity network in between
 - rasters: GeoTIFF to GeoTIFF, deflate at its default level, the same network; geop2p also masks, makes overviews and
   reports seams
-- network: GeoTIFF to GeoTIFF through a U-Net of width 16, beside that network alone on as many tiles
+- network: GeoTIFF to GeoTIFF through a U-Net of width 16, beside that network alone on as many tiles,
+  those of the seam report included
 - memory: what a raster adds to the process, by its size and by --memory
 - large: a raster of 30,000 x 20,000 pixels, a picture repeated
 
@@ -193,15 +194,24 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     """`geop2p.predict`."""
     import geop2p
     import geop2p.mosaic.predictor
+    from geop2p.translator import Translator
 
     model = make_model(folder, options.group == "network")
     output, memory = Path(options.folder) / f"out_{os.getpid()}.tif", options.memory
     config = geop2p.PredictConfig(tile_size=TILE, overlap=0.5, batch_size=4, **({"memory": memory} if memory else {}))
 
+    translate, tiles = Translator.translate, [0]
+
+    def counted(self: Translator, sources: Any) -> Any:
+        tiles[0] += len(sources)
+        return translate(self, sources)
+
+    Translator.translate = counted  # type: ignore[method-assign]
+
     def job() -> dict[str, Any]:
-        result = geop2p.predict(model, options.input, output, config)
+        geop2p.predict(model, options.input, output, config)
         output.unlink()
-        return {"tiles": round(result.network_px_per_px * result.width * result.height / TILE**2)}
+        return {"tiles": tiles[0]}
 
     return job
 
@@ -317,7 +327,7 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
         settings = {"input": make_raster(folder, size, size)}
         return interleaved(options, group, dict.fromkeys(("geop2p", "geoai"), settings))
     if group == "network":
-        return interleaved(options, group, {"geop2p": {"input": make_raster(folder, 1024, 1024)}, "bare": {}})
+        return interleaved(options, group, {"geop2p": {"input": make_raster(folder, 2048, 2048)}, "bare": {}})
     result: dict[str, Any] = {}
     sizes = [LARGE] if group == "large" else [(side, side) for side in (2048, 4096, 8192)]
     for rows, cols in sizes:

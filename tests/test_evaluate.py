@@ -132,11 +132,11 @@ def test_one_class_only_is_said(tmp_path: Path) -> None:
     assert result["notes"][0] in (tmp_path / "report.html").read_text()
 
 
-def test_settings_of_the_other_kind_of_evaluation_are_refused(run: Path, pair: tuple[Path, Path]) -> None:
+def test_settings_of_the_other_kind_of_evaluation_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="judge is for MODEL CHIPS, not for PREDICTION REFERENCE"):
-        evaluate_mosaic(pair[1], pair[1], run / "a.html", EvaluateConfig(judge="fcn"))
+        evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(judge="fcn"))
     with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE, not for MODEL CHIPS"):
-        evaluate(run / "run", run / "chips", run / "a.html", EvaluateConfig(strict=True))
+        evaluate("run", "chips", tmp_path / "a.html", EvaluateConfig(strict=True))
 
 
 def test_the_page_shows_the_truth_beside_the_mosaic_while_the_layers_are_there(

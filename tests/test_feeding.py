@@ -196,12 +196,14 @@ def test_jitter_enlarges_as_bilinear_interpolation_does() -> None:
 
 
 def test_jittered_pixels_are_valid_only_if_all_they_are_made_of_was() -> None:
-    valid = torch.ones(1, 1, 64, 64, dtype=torch.bool)
-    valid[..., 20:30, 20:30] = False
-    source, target, known = jittered(valid=valid)
-    large = functional.interpolate((~valid).float(), (72, 72), mode="bilinear") > 0
-    assert int((known == 0).sum()) == int(large.sum())
-    assert not (target * (1 - known)).any() and not (source * (1 - known)).any()
+    valid = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.05
+    for place in range(4):
+        source, target, known = jittered(place=place, valid=valid)
+        draws = JITTER.draw(np.array([place]), 0, 64)
+        (top, left), hidden = draws.offsets[0], draws.turn(~valid).float()
+        large = functional.interpolate(hidden, (72, 72), mode="bilinear") > 0
+        assert torch.equal(known == 0, large[..., top : top + 64, left : left + 64])
+        assert not (target * (1 - known)).any() and not (source * (1 - known)).any()
 
 
 def test_every_element_of_d4_is_drawn_and_moves_the_pair_as_one() -> None:

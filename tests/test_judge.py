@@ -27,6 +27,12 @@ MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
 STEPS = 20
 
 
+@pytest.fixture(autouse=True)
+def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch-norm statistics from few chips: quick, and good enough here."""
+    monkeypatch.setattr("geop2p.evaluation.judge.STATISTICS_CHIPS", 32)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("judge")

@@ -64,9 +64,10 @@ def test_parts_tile_the_raster_once() -> None:
         visits[part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width] += 1
         assert part.row_off % 512 in (0, 30) and part.col_off % 512 in (0, 100)
     assert (visits[30:, 100:] == 1).all() and not visits[:30].any() and not visits[:, :100].any()
-    assert part_side(5 * 10**8, 3, 3) == 2560
-    assert part_side(5 * 10**8, 3, 3, 1024) == 2048
-    assert part_side(10**6, 3, 3) == 512
+    assert part_side(5 * 10**8, 180_000) == 2560
+    assert part_side(5 * 10**8, 180_000, 1024) == 2048
+    assert part_side(10**6, 180_000) == 512
+    assert part_side(10**12, 180_000) == 4096
 
 
 IDENTITY_CASES = [

@@ -178,7 +178,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
     chipset = ChipSet.open(chips)
     for path, message in (
         (tmp_path / "none.pth", r"none\.pth: no such file"),
-        (other, "holds other weights than VGG-19's"),
+        (other, "holds other weights; give torchvision's VGG-19"),
         (tmp_path / "torn.pth", "not a file of weights"),
     ):
         with pytest.raises(CheckpointError, match=message):

@@ -1,6 +1,7 @@
 """`geop2p train`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool,
       geop2p train chips run --epochs 100 --batch-size 4
       geop2p train chips run --recipe pix2pix-geo --set downs=4 --best-by ssim
       geop2p train chips run --width 32 --dry-run
+      torchrun --nproc-per-node 8 -m geop2p train chips run --batch-size 32
     """
     config = build(TrainConfig, values)
     if dry_run and find_lr:
@@ -43,6 +45,8 @@ def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool,
         print_result(found, as_json)
         return
     result = geop2p.train(chips, run, config, overwrite=overwrite, progress=not as_json)
+    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun starts, the first one reports
+        return
     print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
     print_result(result, as_json)
 

@@ -62,9 +62,26 @@ def load_vgg(path: str | Path) -> VGGFeatures:
     Raises:
         CheckpointError: The file is missing, damaged, or holds other weights.
     """
+    network = VGGFeatures()
+    stored = read_weights(path, "torchvision's VGG-19 weights (vgg19-dcbb9e9d.pth)", network.state_dict())
+    network.load_state_dict(stored)
+    return network.eval().requires_grad_(False)
+
+
+def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Read tensors of a file by name.
+
+    Args:
+        path: safetensors, or a pickle of tensors alone; nothing else in it is executed.
+        what: The weights to give, for messages.
+        wanted: Tensors of the names and shapes that are needed; others in the file are left out.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds other weights.
+    """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; give torchvision's VGG-19 weights (vgg19-dcbb9e9d.pth)")
+        raise CheckpointError(f"{file}: no such file; give {what}")
     try:
         stored = (
             load_file(file)
@@ -73,13 +90,10 @@ def load_vgg(path: str | Path) -> VGGFeatures:
         )
     except (RuntimeError, pickle.UnpicklingError, EOFError, safetensors.SafetensorError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a file of weights ({first}); give torchvision's VGG-19 weights") from error
-    network = VGGFeatures()
-    wanted = network.state_dict()
+        raise CheckpointError(f"{file}: not a file of weights ({first}); give {what}") from error
     fits = isinstance(stored, dict) and all(
         isinstance(stored.get(name), Tensor) and stored[name].shape == one.shape for name, one in wanted.items()
     )
     if not fits:
-        raise CheckpointError(f"{file}: holds other weights than VGG-19's features.0 to features.28; give those")
-    network.load_state_dict({name: stored[name] for name in wanted})
-    return network.eval().requires_grad_(False)
+        raise CheckpointError(f"{file}: holds other weights; give {what}")
+    return {name: stored[name] for name in wanted}

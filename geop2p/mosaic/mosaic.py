@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.blend import Blend
-from geop2p.mosaic.plan import PART_MULTIPLE, part_side
+from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
 from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
@@ -44,7 +44,7 @@ class Mosaic:
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
-        target = translator.card.target
+        source, target = translator.card.source, translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
         self.area = None if config.aoi is None else Area(config.aoi, grid)
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
@@ -58,7 +58,8 @@ class Mosaic:
         self.batch_size = config.batch_size or BATCH[self.tiles.mode]
         unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
         unit *= math.ceil(PART_MULTIPLE / unit)
-        self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), target.channels, len(target.bands), unit)
+        a_column = column_bytes(self.lattice, source, target)
+        self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
 
     @property

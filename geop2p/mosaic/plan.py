@@ -2,12 +2,16 @@
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass
 
+import numpy as np
 from rasterio.windows import Window
 
+from geop2p.raster.encoding import Encoding
+
 PART_MULTIPLE = 512
+LARGEST_PART = 4096  # pixels of its side; larger ones save no more than 3 % of the tiles
+READ_ROWS = 512  # rows that are read at once, counted from the grid's origin: whole blocks of most rasters
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,22 @@ def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def part_side(memory: int, channels: int, bands: int, unit: int = PART_MULTIPLE) -> int:
+def column_bytes(lattice: Lattice, source: Encoding, target: Encoding) -> int:
+    """What a part holds in memory for each of its columns while it is made; its height costs nothing."""
+    step, rows = lattice.step, lattice.network_size
+    file_rows = 3 * READ_ROWS * (len(source.bands) * np.dtype(source.dtype).itemsize + 1)
+    strips = 4 * source.channels * (2 * rows + 3 * step)  # the last and the next one, and those that are read ahead
+    sums = 4 * target.channels * lattice.size
+    written = 6 * PART_MULTIPLE * (len(target.bands) * np.dtype(target.dtype).itemsize + 1)
+    return file_rows + strips + sums + written
+
+
+def part_side(memory: int, a_column: int, unit: int = PART_MULTIPLE) -> int:
     """The largest side of a part whose buffers fit the memory.
 
     Args:
         memory: Bytes for the buffers.
-        channels: Channels that are summed: float32, once.
-        bands: Bands of the result, counted as 16 bytes each for decoding and writing.
+        a_column: Bytes for each column of a part.
         unit: The side is a multiple of it, and at least that.
     """
-    a_pixel = 4 * channels + 16 * bands + 4
-    side = math.isqrt(memory // a_pixel)
-    return max(unit, min(side, 16384) // unit * unit)
+    return max(unit, min(memory // a_column, LARGEST_PART) // unit * unit)

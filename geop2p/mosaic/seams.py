@@ -15,7 +15,7 @@ from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import BandSummary
 
-STRIP = 512
+STRIP = 256  # rows that are read at once
 AT_ONCE = 64  # rows: small enough to stay in the cache of the processor
 
 
@@ -106,9 +106,9 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice) -> tuple[list[B
             rows = slice(start - joined, start + AT_ONCE)
             steps_of = encoding.in_units(values[:, rows]) if encoding.is_linear_sar else values[:, rows]
             seams.add(steps_of, valid[rows], int(window.row_off) + start - joined, joined)
-        fresh = valid[known:]
-        for band, plane in zip(statistics, values[:, known:], strict=True):
-            band.add(plane if fresh.all() else plane[fresh])
+            fresh = slice(start, start + AT_ONCE)
+            for band, plane in zip(statistics, values[:, fresh], strict=True):
+                band.add(plane if valid[fresh].all() else plane[valid[fresh]])
     return [_summary(band, height * width) for band in statistics], seams.result()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.mosaic.blend import Floats
+from geop2p.mosaic.plan import READ_ROWS
 from geop2p.raster.aligned import Read, Reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -18,7 +19,6 @@ from geop2p.raster.reading import gdal_env
 from geop2p.raster.threads import in_order
 
 FILL_DEPTH = 64  # pixels into ground without data
-READ_ROWS = 512  # rows that are read at once, counted from the grid's origin: whole blocks of most rasters
 
 
 @dataclass(frozen=True)

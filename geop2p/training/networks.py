@@ -13,6 +13,7 @@ from geop2p.errors import ConfigError
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
+from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.finetuning import begin_with
@@ -30,6 +31,7 @@ class Networks:
         card: Of the generator.
         device: Where they are.
         vgg: Compares fake and real for the perceptual loss; None without.
+        lpips: The same for LPIPS.
     """
 
     generator: nn.Module
@@ -37,6 +39,7 @@ class Networks:
     card: Card
     device: torch.device
     vgg: VGGFeatures | None = None
+    lpips: LPIPS | None = None
 
 
 def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
@@ -87,7 +90,14 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
     if config.init_from is not None:
         initial = begin_with(generator, card, config.init_from)
         card = dataclasses.replace(card, provenance=card.provenance | {"init_from": initial})
-    return Networks(generator.to(device), discriminator, card, device, _vgg(chipset, recipe, device))
+    return Networks(
+        generator.to(device),
+        discriminator,
+        card,
+        device,
+        _vgg(chipset, recipe, device),
+        _lpips(chipset, recipe, device),
+    )
 
 
 def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.Module:
@@ -112,13 +122,24 @@ def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.
 def _vgg(chipset: ChipSet, recipe: Recipe, device: torch.device) -> VGGFeatures | None:
     if not recipe.perceptual_weight:
         return None
+    _check_picture(chipset, "the perceptual loss", "perceptual_weight")
+    return load_vgg(recipe.perceptual_file).to(device)
+
+
+def _lpips(chipset: ChipSet, recipe: Recipe, device: torch.device) -> LPIPS | None:
+    if not recipe.lpips_weight:
+        return None
+    _check_picture(chipset, "LPIPS", "lpips_weight")
+    return load_lpips(recipe.lpips_file, recipe.lpips_heads).to(device)
+
+
+def _check_picture(chipset: ChipSet, loss: str, field: str) -> None:
     if chipset.target.is_classes or chipset.target.channels != 3:
         what = "a map of classes" if chipset.target.is_classes else f"{chipset.target.channels} bands"
         raise ConfigError(
-            f"{chipset.folder}: the perceptual loss compares pictures of red, green and blue, the target is {what}; "
-            "leave perceptual_weight out"
+            f"{chipset.folder}: {loss} compares pictures of red, green and blue, the target is {what}; leave "
+            f"{field} out"
         )
-    return load_vgg(recipe.perceptual_file).to(device)
 
 
 def _check_size(chipset: ChipSet, generator: Generator) -> None:

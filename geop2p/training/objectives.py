@@ -109,6 +109,20 @@ def perceptual(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...
     return total
 
 
+def lpips(maps: list[Tensor], valid: Tensor) -> Tensor:
+    """Sum of the mean differences of LPIPS's layers (arXiv 1801.03924, equation 1).
+
+    Args:
+        maps: (batch, 1, rows, cols) of the layers.
+        valid: (batch, 1, rows, cols) of 0 and 1; a feature weighs by its share of valid pixels.
+    """
+    total = torch.zeros((), device=valid.device)
+    for one in maps:
+        weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
+        total = total + (one.float() * weights).sum() / divisor(weights.sum(), 1e-6)
+    return total
+
+
 def _difference(one: Tensor, other: Tensor, valid: Tensor) -> Tensor:
     weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
     difference = (one.float() - other.float()).abs() * weights

@@ -76,7 +76,7 @@ def step_bytes(networks: Networks, recipe: Recipe, config: TrainConfig, chipset:
     Counted on the meta device, whose tensors have shapes and no values; the networks are there afterwards.
     """
     meta, size, count = torch.device("meta"), chipset.size, recipe.batch_size
-    parts = (networks.generator, networks.discriminator, networks.vgg)
+    parts = (networks.generator, networks.discriminator, networks.vgg, networks.lpips)
     weights = sum(_bytes(part) for part in parts if part is not None)
     weights += _bytes(networks.generator) if recipe.ema else 0
     for part in parts:

@@ -40,6 +40,9 @@ class Recipe:
         feature_weight: Of the difference between the discriminator's features of real and fake.
         perceptual_weight: Of the difference between VGG-19's features of real and fake; three-band targets only.
         perceptual_file: VGG-19's weights.
+        lpips_weight: Of LPIPS between real and fake; three-band targets only.
+        lpips_file: VGG-16's weights for it.
+        lpips_heads: Weights of its linear layers for VGG.
         dice_weight: Of the Dice term beside the cross entropy, for maps as targets.
         r1_weight: Of the gradient penalty on real pairs.
         r1_every: Steps from one gradient penalty to the next, which counts as often.
@@ -76,6 +79,9 @@ class Recipe:
     feature_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_file: str = ""
+    lpips_weight: float = 0.0
+    lpips_file: str = ""
+    lpips_heads: str = ""
     dice_weight: float = 0.0
     r1_weight: float = 0.0
     r1_every: int = 16
@@ -98,10 +104,12 @@ class Recipe:
             raise ConfigError(f"betas are {self.betas}, expected two numbers from 0 to below 1")
         if self.adversarial == "none" and (self.feature_weight or self.r1_weight):
             raise ConfigError("adversarial is none: without a discriminator feature_weight and r1_weight must be 0")
-        if self.adversarial == "none" and not (self.pixel_weight or self.perceptual_weight):
+        if self.adversarial == "none" and not (self.pixel_weight or self.perceptual_weight or self.lpips_weight):
             raise ConfigError("adversarial is none and pixel_weight is 0: nothing is left to learn from")
         if bool(self.perceptual_weight) != bool(self.perceptual_file):
             raise ConfigError("perceptual_weight and perceptual_file go together: set both or neither")
+        if len({bool(self.lpips_weight), bool(self.lpips_file), bool(self.lpips_heads)}) > 1:
+            raise ConfigError("lpips_weight, lpips_file and lpips_heads go together: set all or none")
 
 
 _LARGE = 1e6
@@ -112,6 +120,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("pixel_weight", 0, _LARGE),
     ("feature_weight", 0, _LARGE),
     ("perceptual_weight", 0, _LARGE),
+    ("lpips_weight", 0, _LARGE),
     ("dice_weight", 0, _LARGE),
     ("r1_weight", 0, _LARGE),
     ("r1_every", 1, _LARGE),
@@ -176,7 +185,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
     """
     changes: dict[str, Any] = {}
     if config.loss is not None:
-        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0}
+        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0, "lpips_weight": 0.0}
     hints = typing.get_type_hints(Recipe)
     for entry in config.set:
         key, equals, text = entry.partition("=")

@@ -20,6 +20,7 @@ from geop2p.training.objectives import (
     feature_matching,
     fill,
     gradient_penalty,
+    lpips,
     masked_cross_entropy,
     masked_dice,
     perceptual,
@@ -43,6 +44,7 @@ class TrainingStep:
     def __init__(self, networks: Networks, recipe: Recipe, config: TrainConfig, total: int) -> None:
         self.recipe, self.config, self.total, self.device = recipe, config, total, networks.device
         self.generator, self.discriminator, self.vgg = networks.generator, networks.discriminator, networks.vgg
+        self.lpips = networks.lpips
         self.generator = synchronised(networks.generator, recipe.batch_size, self.device)
         if networks.discriminator is not None:
             self.discriminator = synchronised(networks.discriminator, recipe.batch_size, self.device)
@@ -146,6 +148,11 @@ class TrainingStep:
                 fake_features, real_features = self.vgg(fake), self.vgg(batch.target)
             losses["perceptual"] = perceptual(fake_features, real_features, TAP_WEIGHTS, batch.valid)
             terms.append(recipe.perceptual_weight * losses["perceptual"])
+        if self.lpips is not None:
+            with self._autocast():
+                maps = self.lpips(fake, batch.target)
+            losses["lpips"] = lpips(maps, batch.valid)
+            terms.append(recipe.lpips_weight * losses["lpips"])
         if recipe.pixel_weight:
             losses[recipe.pixel_loss] = PIXEL_LOSSES[recipe.pixel_loss](fake, batch.target, batch.valid)
             terms.append(recipe.pixel_weight * losses[recipe.pixel_loss])
