@@ -17,10 +17,9 @@ from rasterio.windows import Window
 from geop2p.page import Picture
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import replacing
-from geop2p.raster.completion import complete_encoding
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.layers import Layer, complete_encoding, open_layer
 from geop2p.raster.reading import describe_raster, gdal_env, opened
 from geop2p.raster.render import render
 

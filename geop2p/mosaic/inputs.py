@@ -15,12 +15,13 @@ from geop2p.config import PredictConfig, names
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
-from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import SkippingReader
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
+from geop2p.raster.layers import HidingReader
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector

@@ -15,7 +15,7 @@ from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.fingerprints import fingerprint
+from geop2p.raster.reading import fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
