@@ -289,7 +289,7 @@ def run(options: argparse.Namespace, group: str, job: str, **settings: Any) -> d
     command = [python, __file__, "--folder", options.folder, "--group", group, "--job", job]
     command += [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     environment = os.environ | {"GDAL_NUM_THREADS": "ALL_CPUS", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode == 3:
         return None
     if done.returncode:
@@ -303,9 +303,8 @@ def interleaved(options: argparse.Namespace, group: str, jobs: dict[str, dict[st
     samples: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     for _ in range(options.rounds):
         for name, settings in jobs.items():
-            if name == "bare":
-                settings = settings | {"tiles": samples["geop2p"][-1]["tiles"]}
-            figures = run(options, group, name, **settings)
+            more = {"tiles": samples["geop2p"][-1]["tiles"]} if name == "bare" else {}
+            figures = run(options, group, name, **settings, **more)
             if figures is not None:
                 samples[name].append(figures)
     result: dict[str, Any] = {}

@@ -7,8 +7,8 @@ The three jobs are functions, loaded on first use so that `import geop2p` needs 
     geop2p.predict(model, input, output, PredictConfig(...))
 
 `geop2p.evaluate` and `geop2p.evaluate_mosaic` score the result, `geop2p.compare` several, `geop2p.describe` says what
-a file is, `geop2p.list_systems` what can be trained, `geop2p.plan_training` and `geop2p.find_lr` prepare a training,
-and `geop2p.Translator.load(model)(array, valid)` translates one array.
+a file is, `geop2p.list_systems` what can be trained, `geop2p.export` writes ONNX, `geop2p.plan_training` and
+`geop2p.find_lr` prepare a training, and `geop2p.Translator.load(model)(array, valid)` translates one array.
 """
 
 import importlib
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.interop.conversion import convert
+    from geop2p.interop.onnx import export
     from geop2p.mosaic.predictor import predict
     from geop2p.tiling.tiler import tile
     from geop2p.training.planning import plan_training
@@ -45,6 +46,7 @@ _HOMES = {
     "evaluate_mosaic": "geop2p.evaluation.mosaics",
     "check": "geop2p.evaluation.describe",
     "describe": "geop2p.evaluation.describe",
+    "export": "geop2p.interop.onnx",
     "list_systems": "geop2p.training.systems",
     "Translator": "geop2p.translator",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_mosaic",
+    "export",
     "find_lr",
     "list_systems",
     "plan_training",

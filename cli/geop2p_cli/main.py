@@ -10,6 +10,7 @@ from geop2p import GeoP2PError, __version__
 from geop2p_cli.compare import compare
 from geop2p_cli.demo import demo
 from geop2p_cli.evaluate import evaluate
+from geop2p_cli.export import export
 from geop2p_cli.info import info
 from geop2p_cli.models import models
 from geop2p_cli.predict import predict
@@ -45,5 +46,5 @@ def main() -> None:
     logging.getLogger("geop2p").setLevel(logging.INFO)
 
 
-for command in (tile, train, predict, evaluate, compare, info, models, demo):
+for command in (tile, train, predict, evaluate, compare, export, info, models, demo):
     main.add_command(command)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.fields import Device, NormStats, at_least, option
+from geop2p.config.fields import Device, Engine, NormStats, at_least, option
 from geop2p.errors import ConfigError
 
 
@@ -49,6 +49,11 @@ class PredictConfig:
     draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
     skip_bad: bool = option(False, "Leave blocks of the input that cannot be read without data, instead of stopping.")
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
+    engine: Engine = option(
+        "auto",
+        "What runs the network: torch, or onnx and openvino (extras of these names) on processors; auto: for large "
+        "rasters on a processor the fastest that is installed, else torch.",
+    )
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:

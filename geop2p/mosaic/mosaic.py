@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.blend import Blend
+from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
@@ -42,6 +43,7 @@ class Mosaic:
     Attributes:
         frame: What the result shows of the grid, in pixels of it.
         shown: Grid of the result.
+        engine: What runs the network.
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
@@ -62,6 +64,9 @@ class Mosaic:
         a_column = column_bytes(self.lattice, source, target)
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
+        cost = (self.lattice.network_size / self.lattice.step) ** 2 * self.shown.width * self.shown.height
+        self.engine = choose_engine(translator, config.engine, self._ground is not None, cost)
+        self.translator = with_engine(translator, self.engine)
 
     @property
     def is_exact(self) -> bool:
@@ -190,6 +195,7 @@ class Mosaic:
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
+        settings |= {"engine": self.engine}
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}

@@ -1,0 +1,76 @@
+"""Export of a model to ONNX."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from geop2p.errors import CheckpointError, OutputError
+from geop2p.models.engines import OnnxNetwork, onnx_bytes, require
+from geop2p.raster.atomic import replacing
+from geop2p.translator import Translator
+
+LARGEST_DIFFERENCE = 1e-3  # of values in [-1, 1], or relative to scores; float32 in another order
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An ONNX file.
+
+    Attributes:
+        path: Where it is.
+        max_difference: Largest difference to torch, on random input of two sizes.
+        stride: Rows and columns of its input must be multiples of this.
+    """
+
+    path: str
+    max_difference: float
+    stride: int
+
+
+def export(model: str | Path, output: str | Path, *, overwrite: bool = False) -> ExportResult:
+    """Write the network of a model as ONNX, its card in the metadata (key `geop2p`), and check it against torch.
+
+    Input `source` and output `target` are float32 (batch, channels, rows, cols) of any size on the stride: encoded
+    values as the card says, and values in [-1, 1] or scores of classes.
+
+    Args:
+        model: Run folder or `model.safetensors`.
+        output: File to write.
+        overwrite: Replace an existing one.
+
+    Raises:
+        CheckpointError: The model is missing or damaged, or ONNX Runtime computes something else than torch.
+        ConfigError: The extra `onnx` is not installed.
+        OutputError: The output exists or cannot be written.
+    """
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists; give another name or --overwrite")
+    require("onnx")
+    import onnx
+
+    translator = Translator.load(model)
+    card = translator.card
+    proto = onnx.load_from_string(onnx_bytes(translator.generator, card.source.channels))  # type: ignore[arg-type]
+    onnx.helper.set_model_props(proto, {"geop2p": card.to_json(), "geop2p_sha256": translator.digest})
+    made = proto.SerializeToString()
+    worst = _difference(translator, made)
+    if worst > LARGEST_DIFFERENCE:
+        raise CheckpointError(f"{model}: as ONNX it differs from torch by {worst:.2g}, expected below 0.001")
+    with replacing(output) as temporary:
+        temporary.write_bytes(made)
+    return ExportResult(str(output), worst, card.stride)
+
+
+def _difference(translator: Translator, model: bytes) -> float:
+    """Largest difference between torch and ONNX Runtime, relative to values above 1."""
+    generator, stride, worst = torch.Generator().manual_seed(0), translator.card.stride, 0.0
+    other = OnnxNetwork(model)
+    side = stride * max(2, -(-64 // stride))
+    for shape in ((1, side, side), (2, side + stride, side)):
+        source = torch.rand(shape[0], translator.card.source.channels, *shape[1:], generator=generator) * 2 - 1
+        with torch.inference_mode():
+            wanted = translator.generator(source)
+        worst = max(worst, float(((other(source) - wanted).abs() / wanted.abs().clamp(min=1)).max()))
+    return worst
