@@ -22,6 +22,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
 
 BLOCK = 512
+OPEN_PARTS = 16  # of a virtual raster at once: each holds some MB, and a copy goes through them row by row
 
 
 def fill_value(encoding: Encoding) -> float | None:
@@ -151,7 +152,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
         "num_threads": "all_cpus",
     }
     try:
-        with replacing(output) as temporary, gdal_env():
+        with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_MAX_DATASET_POOL_SIZE=OPEN_PARTS):
             copy_raster(vrt, temporary, **options)
     except RasterioError as error:  # an OSError is told of by `replacing`
         raise RasterError(
