@@ -109,10 +109,12 @@ def test_what_an_engine_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         choose_engine(translator, "openvino", False, 1)
 
 
-def test_auto_takes_the_fastest_that_is_there_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_leaves_torch_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     translator = translator_of(norm="batch", downs=3)
-    monkeypatch.setattr(engine_module, "missing", lambda name: ["openvino"] if name == "openvino" else [])
-    assert choose_engine(translator, "auto", False, 1e9) == "onnx"
+    monkeypatch.setattr(engine_module, "missing", lambda _: [])
+    assert choose_engine(translator, "auto", False, 1e9) == "torch"  # a narrow network
+    monkeypatch.setattr(engine_module, "HEAVY", 100)
+    assert choose_engine(translator, "auto", False, 1e9) == "openvino"
     assert choose_engine(translator, "auto", False, 1e6) == "torch"
     assert choose_engine(translator, "auto", True, 1e9) == "torch"
     monkeypatch.setattr(engine_module, "missing", lambda _: ["something"])

@@ -51,8 +51,8 @@ class PredictConfig:
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     engine: Engine = option(
         "auto",
-        "What runs the network: torch, or onnx and openvino (extras of these names) on processors; auto: for large "
-        "rasters on a processor the fastest that is installed, else torch.",
+        "What runs the network: torch, or on processors onnx and openvino (extras of these names); auto: openvino, if "
+        "installed, for large networks and rasters on a processor, else torch.",
     )
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 

@@ -22,7 +22,6 @@ NEEDS: dict[Runtime, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-FASTEST: tuple[Runtime, ...] = ("openvino", "onnx")  # on processors, as measured in docs/predict.md
 SIDE = 128  # pixels of the example that a network is traced with, at least
 
 

@@ -4,12 +4,15 @@ import logging
 
 from geop2p.config import Engine
 from geop2p.errors import ConfigError
-from geop2p.models.engines import FASTEST, RUNTIMES, missing, onnx_bytes, require
+from geop2p.models.engines import RUNTIMES, missing, onnx_bytes, require
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
-WORTH_IT = 20_000_000  # network pixels from which `auto` exports a network, which takes some seconds
+# What `auto` exports, which takes some 10 seconds and 300 MB: OpenVINO needs 0.7 of torch's time for the U-Net of full
+# width and more than torch for narrow ones; ONNX Runtime is no faster than torch (docs/predict.md).
+HEAVY = 10_000_000  # weights of a network
+WORTH_IT = 20_000_000  # pixels that go through it
 
 
 def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool, network_pixels: float) -> Engine:
@@ -26,9 +29,9 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool,
     """
     on_processor = translator.device.type == "cpu"
     if asked == "auto":
-        if gives_statistics or not on_processor or network_pixels < WORTH_IT:
-            return "torch"
-        return next((name for name in FASTEST if not missing(name)), "torch")
+        weights = sum(parameter.numel() for parameter in translator.generator.parameters())
+        pays = on_processor and not gives_statistics and weights >= HEAVY and network_pixels >= WORTH_IT
+        return "openvino" if pays and not missing("openvino") else "torch"
     if asked != "torch":
         if gives_statistics:
             raise ConfigError(f"engine {asked} cannot give norms their statistics; use torch, or --norm-stats tile")

@@ -64,6 +64,7 @@ class Mosaic:
         a_column = column_bytes(self.lattice, source, target)
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
+        self._batch: torch.Tensor | None = None
         cost = (self.lattice.network_size / self.lattice.step) ** 2 * self.shown.width * self.shown.height
         self.engine = choose_engine(translator, config.engine, self._ground is not None, cost)
         self.translator = with_engine(translator, self.engine)
@@ -177,9 +178,12 @@ class Mosaic:
         return Window(col, row, right - col, bottom - row)
 
     def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look) -> Iterator[tuple[Window, torch.Tensor]]:
-        """Translate tiles of one shape, and throw their halos away."""
+        """Translate tiles of one shape, and throw their halos away. What is given is good until the next batch."""
         full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
-        sources = torch.stack([encoded for _, encoded in full])
+        shape = torch.Size((len(full), *full[0][1].shape))
+        if self._batch is None or self._batch.shape != shape:  # new memory for each batch costs more than blending it
+            self._batch = torch.empty(shape, pin_memory=self.translator.device.type == "cuda")
+        sources = torch.stack([encoded for _, encoded in full], out=self._batch)
         self.network_pixels += len(full) * sources.shape[2] * sources.shape[3]
         with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
             if self._ground is None:
