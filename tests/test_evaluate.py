@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,10 +28,18 @@ from geop2p import (
 from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, RasterError
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a run leaves it for the others."""
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
 @pytest.fixture
-def run(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+def run(pair: tuple[Path, Path], tmp_path: Path, trained: Path) -> Path:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))
-    train(tmp_path / "chips", tmp_path / "run", TrainConfig(epochs=2, batch_size=4, width=4, downs=5))
+    if not trained.exists():
+        train(tmp_path / "chips", trained, TrainConfig(epochs=2, batch_size=4, width=4, downs=5))
+    shutil.copytree(trained, tmp_path / "run")
     return tmp_path
 
 

@@ -179,3 +179,68 @@ def test_the_map_of_seams_shows_where_tiles_disagree(
     assert (tmp_path / "seams.qml").exists()
     with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
         predict(model, path, tmp_path / "other.tif", config)
+
+
+def test_ground_in_a_corner_is_measured_too(tmp_path: Path, make_model: Callable[..., Path], small_parts: None) -> None:
+    values = np.random.default_rng(0).uniform(0, 255, (1, 1300, 1400)).astype(np.float32)
+    valid = np.zeros((1300, 1400), bool)
+    valid[:90, 1320:] = True
+    path = write_raster(tmp_path / "in.tif", values, grid(1300, 1400), mask=valid)
+    model = make_model(TileMean, image_encoding("float32", 1), statistics="tile")
+    with pytest.raises(GeoP2PError, match="not made"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(**BLENDED, max_mismatch=0.01))
+
+
+def test_what_a_kill_leaves_is_no_hindrance(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
+    folder = tmp_path / "out.tif.parts"
+    folder.mkdir()
+    (folder / ".parts.json.tmp").write_text("{")  # another process is about to begin, or was killed then
+    predict(model, scene, output, PredictConfig(**BLENDED, shard="1/1"))
+    (folder / "part_r0000000_c0000000.json").write_text("")  # the power went
+    predict(model, scene, output, PredictConfig(**BLENDED))
+    whole = pixels(output)
+    folder.mkdir()
+    (folder / "part_r0000000_c0000000.tif").write_bytes(b"")  # the manifest was removed first
+    predict(model, scene, output, PredictConfig(**BLENDED), overwrite=True)
+    assert np.array_equal(pixels(output), whole, equal_nan=True)
+    folder.mkdir()
+    (folder / "parts.json").write_text("")
+    with pytest.raises(ConfigError, match="left by a run with another"):
+        predict(model, scene, output.with_name("out.tif"), PredictConfig(**BLENDED, shard="1/2"), overwrite=True)
+    predict(model, scene, output, PredictConfig(**BLENDED), overwrite=True)
+    assert np.array_equal(pixels(output), whole, equal_nan=True)
+    assert {entry.name for entry in tmp_path.glob(".*")} == set()
+
+
+def test_odd_areas_are_laid_over_the_grid(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    model = make_model(Identity, image_encoding())
+    left, top = 500_000, 5_300_000
+    bow_tie = Polygon([(left, top), (left + 400, top - 400), (left + 400, top), (left, top - 400)])
+    found = predict(model, scene, tmp_path / "tie.tif", PredictConfig(aoi=area(tmp_path, bow_tie)))
+    assert (found.width, found.height) == (200, 200)
+    world = tmp_path / "world.gpkg"
+    geopandas.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs="EPSG:4326").to_file(world)
+    found = predict(model, scene, tmp_path / "world.tif", PredictConfig(aoi=world))
+    assert (found.width, found.height) == (1300, 1100)
+    for beside in (box(left - 50, top - 300, left, top), box(left + 2600, top - 300, left + 3000, top)):
+        with pytest.raises(GridMismatchError, match=r"none of its polygons|no pixel of"):
+            predict(model, scene, tmp_path / "no.tif", PredictConfig(aoi=area(tmp_path, beside)))
+    assert not list(tmp_path.glob("no*"))
+
+
+def test_a_style_of_somebody_else_is_kept(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    (tmp_path / "out.qml").write_text("mine")
+    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+        predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif")
+    assert (tmp_path / "out.qml").read_text() == "mine"
+
+
+def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "old.tif", np.zeros((1, 20, 20), np.uint8), grid(20, 20))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(GEOP2P_TILE_SIZE="128", GEOP2P_OVERLAP="64")
+    lattice = mosaic_lattice(path)
+    assert lattice is not None and (lattice.size, lattice.overlap, lattice.halo, lattice.shift) == (128, 64, 0, (0, 0))

@@ -185,3 +185,34 @@ def test_no_room_is_said_before_the_start(
     with pytest.raises(RasterError, match=r"GB are free, parts and mosaic take about .* GB; make room"):
         predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_grid_elsewhere_and_a_folder_are_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    model = make_model(Identity, image_encoding())
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
+    far = write_raster(tmp_path / "far.tif", np.zeros((1, 9, 9), np.uint8), grid(9, 9, left=900_000.0))
+    with pytest.raises(GridMismatchError, match="lies elsewhere than the grid that --like gives"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(like=far))
+    with pytest.raises(RasterError, match="is a folder, expected a raster or a vector layer"):
+        predict(model, tmp_path, tmp_path / "out.tif")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_vector_layers_take_codes_of_any_size(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    known = (MapClass(311, "meadow", (1, 2, 3)), MapClass(511, "water", (4, 5, 6)))
+    corine = Encoding("classes", "uint16", (Band(),), nodata=0.0, classes=known)
+    settings = PredictConfig(source_field="kind", tile_size=64)
+    predict(make_model(Identity, corine), layer(tmp_path), tmp_path / "out.tif", settings)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        (water,), (meadow,) = dataset.sample([(500_150, TOP - 70), (500_250, TOP - 180)])
+    assert (water, meadow) == (511, 311)
+
+
+def test_names_that_contradict_a_value_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert match_classes("map.tif", {1: "desert", 2: "meadow", 5: "glacier"}, CLASSES) == {}
+    assert "takes 1 desert for water, 5 glacier for road, by the value alone" in caplog.text
+    caplog.clear()
+    assert match_classes("map.tif", {1: "forest", 2: "lava", 5: "Meadow"}, CLASSES) == {5: 2, 2: 0}
+    assert "5 Meadow is the model's 2, 2 lava is none of them" in caplog.text
+    assert "takes 1 forest for water" in caplog.text

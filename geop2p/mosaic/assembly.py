@@ -1,6 +1,8 @@
 """The one raster that is made of the parts, and what it says of itself."""
 
 import importlib.metadata
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.plan import Lattice
+from geop2p.mosaic.plan import Lattice, parts
 from geop2p.mosaic.seam_map import write_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.raster.aligned import Reader, aligned_reader
@@ -45,9 +47,10 @@ def assemble(
     write_text(vrt, vrt_xml(grid, target, made, blank, {}))
     with aligned_reader(vrt, grid, target.kind) as finished:
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
-        figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished)
+        figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
-    described = tags | _tags(mosaic) | {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items()}
+    told = {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items() if value is not None}
+    described = tags | _tags(mosaic) | told
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
     if mosaic.config.seam_map is not None:
         write_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress)
@@ -61,35 +64,41 @@ def assemble(
     return figures
 
 
-def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader) -> dict[str, float | None]:
-    """Mean difference between the mosaic and predictions on a shifted lattice, in seeded windows.
+def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:
+    """Mean difference between the mosaic and predictions on a shifted lattice, in seeded windows of valid ground.
 
-    In the target's units, and in percent of its encoded range; for classes the share that differs.
+    In the target's units, and in percent of its encoded range; for classes the share that differs. None where no
+    ground is valid, or where tiles are so small that there is no other lattice.
 
     The shift is half the distance between tiles; half a tile would be the lattice itself at an overlap of a half.
     """
-    grid, frame, target = mosaic.shown, mosaic.frame, mosaic.translator.card.target
-    half = mosaic.shifts(2)[1]
-    height, width = min(MISMATCH_SIDE, grid.height), min(MISMATCH_SIDE, grid.width)
-    count = int(np.clip(grid.height * grid.width // (8 * MISMATCH_SIDE**2), 1, MISMATCH_WINDOWS))
-    generator = np.random.default_rng(0)
+    frame, target, half = mosaic.frame, mosaic.translator.card.target, mosaic.shifts(2)[1]
     sums, pixels = np.zeros(len(target.bands)), 0
-    for _ in range(count):
-        row = int(generator.integers(0, grid.height - height + 1))
-        col = int(generator.integers(0, grid.width - width + 1))
-        first, valid = finished.read(Window(col, row, width, height))
-        if valid.any():
-            there = Window(frame.col_off + col, frame.row_off + row, width, height)
-            second, _ = mosaic.window(reader, there, (half, half))
-            if not target.is_classes:
-                first, second = target.in_units(first), target.in_units(second)
-            sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)
-            pixels += int(valid.sum())
+    for place in _windows_with_ground(finished, made) if half else ():
+        first, valid = finished.read(place)
+        there = Window(frame.col_off + place.col_off, frame.row_off + place.row_off, place.width, place.height)
+        second, _ = mosaic.window(reader, there, (half, half))
+        if not target.is_classes:
+            first, second = target.in_units(first), target.in_units(second)
+        sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)
+        pixels += int(valid.sum())
     if not pixels:
         return {"tile_mismatch": None, "tile_mismatch_percent": None}
     span = np.ones(1) if target.is_classes else target.unit_range
     means = sums / pixels
     return {"tile_mismatch": float(means.mean()), "tile_mismatch_percent": float(100 * (means / span).mean())}
+
+
+def _windows_with_ground(finished: Reader, made: Sequence[Part]) -> Iterator[Window]:
+    """Some of the windows of 512 pixels that the parts are made of, drawn at random from those with valid pixels."""
+    windows = [
+        Window(cell.col_off + part.window.col_off, cell.row_off + part.window.row_off, cell.width, cell.height)
+        for part in made
+        for cell in parts(Window(0, 0, part.window.width, part.window.height), MISMATCH_SIDE)
+    ]
+    wanted = int(np.clip(len(windows) // 8, 1, MISMATCH_WINDOWS))
+    drawn = (windows[number] for number in np.random.default_rng(0).permutation(len(windows)))
+    yield from itertools.islice((window for window in drawn if finished.read(window)[1].any()), wanted)
 
 
 def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None) -> None:
@@ -127,5 +136,6 @@ def mosaic_lattice(path: str | Path) -> Lattice | None:
         tags = dataset.tags()
     if "GEOP2P_TILE_SIZE" not in tags:
         return None
-    halo, (down, right) = int(tags["GEOP2P_HALO"]), map(int, tags["GEOP2P_TILE_SHIFT"].split())
+    halo = int(tags.get("GEOP2P_HALO", "0"))  # mosaics made before there were halos have neither of the two
+    down, right = (int(number) for number in tags.get("GEOP2P_TILE_SHIFT", "0 0").split())
     return Lattice(int(tags["GEOP2P_TILE_SIZE"]) - 2 * halo, int(tags["GEOP2P_OVERLAP"]), halo, (down, right))

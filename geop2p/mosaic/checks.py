@@ -16,6 +16,7 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.raster.styles import style_path
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,9 @@ def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
         raise RasterError(f"{output}: is the input; give another name")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
+    begun = output.with_name(f"{output.name}.parts").exists()
+    if (style := style_path(output)).exists() and not (output.exists() or begun or overwrite):
+        raise RasterError(f"{style}: exists and would be replaced by the mosaic's style; move it or give --overwrite")
     make_folder(output.parent)
 
 

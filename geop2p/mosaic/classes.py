@@ -27,15 +27,20 @@ def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClas
     """
     ours = {entry.name.strip().casefold(): entry.value for entry in classes}
     by_name = {code: ours[name.strip().casefold()] for code, name in names.items() if name.strip().casefold() in ours}
-    taken, values = set(by_name.values()), {entry.value for entry in classes}
-    no_class = next(code for code in range(len(values) + 1) if code not in values)
-    codes = by_name | {value: no_class for value in sorted(taken - set(by_name)) if by_name.get(value) != value}
-    changed = {code: value for code, value in codes.items() if code != value}
-    if changed:
-        told = ", ".join(
-            f"{code} {names[code]} is the model's {by_name[code]}" for code in sorted(by_name) if code in changed
-        )
-        log.info("%s: classes by their names: %s", path, told)
+    taken, theirs = set(by_name.values()), {entry.value: entry.name for entry in classes}
+    no_class = next(code for code in range(len(theirs) + 1) if code not in theirs)
+    changed = {code: value for code, value in by_name.items() if code != value}
+    changed |= dict.fromkeys(sorted(taken - set(by_name)), no_class)
+    told = [f"{code} {names[code]} is the model's {by_name[code]}" for code in sorted(set(by_name) & set(changed))]
+    told += [
+        f"{code} {names.get(code, '')}".strip() + " is none of them" for code in sorted(set(changed) - set(by_name))
+    ]
+    if told:
+        log.info("%s: classes by their names: %s", path, ", ".join(told))
+    other = [code for code in sorted(names) if code in theirs and code not in by_name and code not in changed]
+    if by_name and other:  # the names mean something, and these mean something else
+        told = [f"{code} {names[code]} for {theirs[code]}" for code in other]
+        log.warning("%s: takes %s, by the value alone; rename the classes if that is wrong", path, ", ".join(told))
     return changed
 
 

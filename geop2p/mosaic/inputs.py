@@ -91,6 +91,8 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         ConfigError: The settings do not fit it.
         GridMismatchError: The grid to be used has other pixels than the training.
     """
+    if Path(path).is_dir():
+        raise RasterError(f"{path}: is a folder, expected a raster or a vector layer; gdalbuildvrt makes one of many")
     like = None if config.like is None else _grid_like(config.like, card, config.no_resample)
     if is_vector(path):
         return _open_vector(str(path), card, config, like)
@@ -105,14 +107,14 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     valid_share = 1.0
     try:
         sample = read_sample(path, as_colors=colors is not None)
-    except RasterError as error:
-        if not config.skip_bad:
-            raise
-        log.warning("%s: a sample cannot be read, so its values are not checked (%s)", path, error)
+    except RasterError as error:  # of a block that may not be needed
+        log.warning("a sample cannot be read, so the values are not checked: %s", error)
     else:
         check_values(path, card.source, colors, codes, sample)
         valid_share = float(sample[1].mean())
     grid = like or _output_grid(info.grid, card, config.no_resample)
+    if like is not None:
+        _check_overlap(str(path), like, info.grid.bounds_in(like.crs))
     block = info.block if config.skip_bad else None
     return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes)
 
@@ -138,7 +140,15 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     background = next((value for value, name in ours.items() if name == BACKGROUND_NAME), None)
     if background is None:
         log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
+    if like is not None:
+        _check_overlap(path, like, layer.bounds_in(like.crs))
     return ModelInput(path, like or _vector_grid(layer, card), card.source, vector=layer, background=background)
+
+
+def _check_overlap(path: str, grid: Grid, bounds: tuple[float, float, float, float]) -> None:
+    left, bottom, right, top = grid.bounds
+    if bounds[0] >= right or bounds[2] <= left or bounds[1] >= top or bounds[3] <= bottom:
+        raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {grid.describe()}")
 
 
 def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,8 @@ class Mosaic:
         for (tile, _), one in zip(batch, made, strict=False):
             yield tile, one[:, inner, inner]
 
-    def claim(self, model: str, input: dict[str, Any]) -> dict[str, Any]:
-        """All that decides the pixels of a part, for the manifest."""
+    def claim(self, model: str, input: dict[str, Any], codes: Mapping[int, int]) -> dict[str, Any]:
+        """All that decides the pixels of a part, for the manifest; `codes` are those that the input is recoded by."""
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
@@ -202,6 +203,8 @@ class Mosaic:
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}
+        settings["classes"] = {str(code): value for code, value in codes.items()}
+        settings["version"] = importlib.metadata.version("geop2p")
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
 

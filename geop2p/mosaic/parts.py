@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,36 +26,61 @@ from geop2p.raster.writing import BLOCK, part_writer
 log = logging.getLogger(__name__)
 
 MANIFEST = "parts.json"
+_OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
 
 Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
 
 
-def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
+def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:
     """Begin the parts of a mosaic, or go on with those that were begun in the same way.
 
     Args:
         folder: Where they lie.
         claim: All that decides their pixels: model, input, grid, settings.
         overwrite: Whether to begin again if they were made in another way.
+        shared: Whether other processes may be at work on them: then they are never removed.
 
     Raises:
         ConfigError: They were made in another way.
         RasterError: The folder holds something else.
     """
     manifest = folder / MANIFEST
-    if folder.exists() and not manifest.exists() and any(folder.iterdir()):
+    if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
     if manifest.exists():
-        differences = _differences(json.loads(manifest.read_text(encoding="utf-8")), claim)
-        if differences and not overwrite:
+        differences = _differences(_read_json(manifest), claim)
+        if differences and (shared or not overwrite):
+            hint = "delete the folder" if shared else "delete the folder or give --overwrite"
             raise ConfigError(
                 f"{folder}: left by a run with another {', '.join(differences)}; repeat that run to finish it, or "
-                "delete the folder or give --overwrite to begin again"
+                f"{hint} to begin again"
             )
         if not differences:
             return
-        shutil.rmtree(folder)
+        remove_parts(folder)
     write_json(manifest, claim)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the folder of the parts; killed meanwhile, it leaves nothing under the folder's name."""
+    away = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.rename(away)
+    shutil.rmtree(away)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds anything that is not of a mosaic's making."""
+    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", ".")
+    return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a file says; nothing if the power went while it was written."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return {}
+    return found
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -64,13 +90,13 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     for name in sorted({*settings, *here["settings"]}):
         old, new = settings.get(name), here["settings"].get(name)
         if old != new:
-            found.append(f"{name} ({old}, now {new})")
+            found.append(f"{_OPTIONS.get(name, name)} ({old}, now {new})")
     return found
 
 
 def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], progress: bool) -> None:
     """Write every part that is not there yet; a JSON file beside a part says that it is finished."""
-    todo = [window for window in windows if not _finished(folder, window).exists()]
+    todo = [window for window in windows if not _entry(folder, window)]
     if todo and len(todo) < len(windows):
         log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
@@ -130,7 +156,7 @@ def finished_parts(folder: Path, windows: Sequence[Window], frame: Window) -> tu
     """
     made, network_pixels = [], 0
     for window in windows:
-        entry = json.loads(_finished(folder, window).read_text(encoding="utf-8"))
+        entry = _entry(folder, window)
         network_pixels += entry["network_pixels"]
         if not entry["empty"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
@@ -144,3 +170,9 @@ def _name(window: Window) -> str:
 
 def _finished(folder: Path, window: Window) -> Path:
     return folder / f"{_name(window)}.json"
+
+
+def _entry(folder: Path, window: Window) -> dict[str, Any]:
+    """What stands beside a finished part; nothing if it is not finished."""
+    path = _finished(folder, window)
+    return _read_json(path) if path.exists() else {}

@@ -1,7 +1,6 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
 import logging
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.checks import check_output, check_space
 from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
+from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts, remove_parts
 from geop2p.mosaic.plan import parts
 from geop2p.raster.reading import fingerprint
 from geop2p.translator import Translator
@@ -103,8 +102,8 @@ def predict(
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
     check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input))
-    claim_folder(folder, claim, overwrite and config.shard is None)
+    claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
+    claim_folder(folder, claim, overwrite, shared=config.shard is not None)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
@@ -114,7 +113,7 @@ def predict(
             tags = {"GEOP2P_INPUT": Path(str(input)).name}
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
-        shutil.rmtree(folder)
+        remove_parts(folder)
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),

@@ -1,9 +1,9 @@
 """Norm statistics of a raster: one set for all of it, or a field over its ground, so that tiles agree."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,13 @@ from rasterio.windows import Window
 from geop2p.errors import ConfigError, RasterError
 from geop2p.models.moments import Field, GivenNorms
 from geop2p.mosaic.blend import Floats
-from geop2p.raster.atomic import replacing, writing
+from geop2p.raster.atomic import make_folder, replacing
 from geop2p.raster.encoding import Mask
 from geop2p.raster.grid import Grid
 from geop2p.translator import Translator
 
 SAMPLES = 32  # cells that the statistics of a whole raster are pooled over
+KEPT = 1024  # cells in memory
 MOST_LOOKS = 4096  # cells that are looked at to find so many with ground
 ENOUGH = 0.25  # share of a cell that must be valid to say something
 
@@ -53,7 +54,7 @@ class GroundStatistics:
         self._side = translator.card.chip_size
         self._shape = (math.ceil(grid.height / self._side), math.ceil(grid.width / self._side))
         self._everywhere: Moments | None = None
-        self._table: tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]] | None = None
+        self._cells: OrderedDict[tuple[int, int], Moments] = OrderedDict()  # the last ones that were asked for
 
     def translate(self, sources: torch.Tensor, places: list[Window], look: Look) -> torch.Tensor:
         """Translate inputs whose statistics are those of their ground.
@@ -89,13 +90,18 @@ class GroundStatistics:
     def _cell(self, row: int, col: int, look: Look) -> Moments:
         """Moments (2, channels) of a cell; beyond the raster those of its outermost one."""
         row, col = min(max(row, 0), self._shape[0] - 1), min(max(col, 0), self._shape[1] - 1)
-        cells, known = self._opened()
-        if not known[row, col]:
-            measured = self._measured(row, col, look)
-            cells[row, col] = self._of_all(look) if measured is None else measured[0]
-            known[row, col] = 1
-        found: Moments = np.array(cells[row, col])
-        return found
+        if (row, col) not in self._cells:
+            path = self._folder / "norm_cells" / f"r{row:05d}" / f"c{col:05d}.f64"
+            found = _load(path, self._norms.channels)
+            if found is None:
+                measured = self._measured(row, col, look)
+                found = self._of_all(look) if measured is None else measured[0]
+                _save(path, found)
+            while len(self._cells) >= KEPT:
+                self._cells.popitem(last=False)
+            self._cells[row, col] = found
+        self._cells.move_to_end((row, col))
+        return self._cells[row, col]
 
     def _of_all(self, look: Look) -> Moments:
         """Moments (2, channels) of the raster, pooled over cells drawn at random, by their valid ground."""
@@ -112,9 +118,10 @@ class GroundStatistics:
                 if count == SAMPLES:
                     break
             if not count:
+                looked = f" out of {len(drawn)}" if len(drawn) < rows * cols else ""
                 raise RasterError(
-                    f"no window of {self._side} pixels has {100 * ENOUGH:.0f} % valid ground: nothing to take norm "
-                    "statistics from; use --norm-stats tile"
+                    f"no window of {self._side} pixels{looked} has {100 * ENOUGH:.0f} % valid ground: nothing to take "
+                    "norm statistics from; use --norm-stats tile"
                 )
             self._everywhere = pooled / weight
         return self._everywhere
@@ -129,19 +136,15 @@ class GroundStatistics:
         moments = self._norms.measure(source, torch.from_numpy(valid).float()[None, None].to(self._device))
         return moments.cpu().numpy(), share
 
-    def _opened(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-        """All cells (rows, cols, 2, channels) and which of them are known (rows, cols)."""
-        if self._table is None:
-            cells, known = self._folder / "norm_cells.f64", self._folder / "norm_known.u8"
-            shape = (*self._shape, 2, self._norms.channels)
-            self._table = (_mapped(cells, shape, np.float64), _mapped(known, self._shape, np.uint8))
-        return self._table
+
+def _load(path: Path, channels: int) -> Moments | None:
+    """Moments (2, channels) that a file holds; None if there is none, or if the power went while it was written."""
+    if not path.exists() or path.stat().st_size != 16 * channels:
+        return None
+    return np.fromfile(path, np.float64).reshape(2, channels)
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A memory-mapped file that is all zeros when it is new."""
-    with writing(path):
-        if not path.exists():
-            with replacing(path) as temporary, temporary.open("wb") as stream:
-                stream.truncate(math.prod(shape) * np.dtype(dtype).itemsize)
-        return np.memmap(path, dtype, "r+", shape=shape)
+def _save(path: Path, moments: Moments) -> None:
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        moments.tofile(temporary)

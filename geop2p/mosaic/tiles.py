@@ -24,6 +24,7 @@ LARGEST = 2048  # pixels of ground a tile is good for; beyond, halos cost next t
 GOOD_COST = 1.5  # network pixels for each pixel of the raster that exact tiles should not exceed
 WORST_COST = 2.5  # above which exact tiles are given up: blending halves costs 4, a quarter 1.8
 NETWORK_SHARE = 0.5  # of the memory
+FIELD_SHARE = 4  # what a field of statistics multiplies the activations by: maps in double precision
 WORKSPACE = 1.75  # what convolutions hold beside the activations, measured on CPUs: 1.2 to 1.7 times these
 PROBE = 128  # pixels of the side that the activations are measured on, at least
 
@@ -86,14 +87,14 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
     halo = math.ceil(card.field / card.stride) * card.stride
     needs = f"the field of {card.field} pixels needs a margin of {halo}"
     if config.tile_size is None:
-        core = _largest_core(translator, config, halo, longest)
+        core = _largest_core(translator, config, statistics, halo, longest)
         if core is None:
             return _blended(config, card, BLEND_OVERLAP, f"{needs}, too much for tiles that fit into {config.memory}")
     else:
         core = config.tile_size - 2 * halo
         if core <= 0:
             return _blended(config, card, BLEND_OVERLAP, f"{needs}, a tile has {config.tile_size}")
-    cost = ((core + 2 * halo) / core) ** 2
+    cost = _cost(core, halo)
     if config.tile_size is None and cost > GOOD_COST and core < longest:
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
     return Tiles(Lattice(core, 0, halo), "exact", needs)
@@ -104,10 +105,12 @@ def _blended(config: PredictConfig, card: Card, overlap: float, reason: str) -> 
     return Tiles(Lattice(size, round(size * overlap)), "blend", reason)
 
 
-def _largest_core(translator: Translator, config: PredictConfig, halo: int, longest: int) -> int | None:
+def _largest_core(
+    translator: Translator, config: PredictConfig, statistics: NormStatistics, halo: int, longest: int
+) -> int | None:
     """The largest square of ground for which a tile with its margin fits the memory; None if no such tile pays.
 
-    A multiple of 512 where possible, so that parts and the blocks of the file end where tiles do.
+    A multiple of 512 where that is good enough, so that parts and the blocks of the file end where tiles do.
     """
     card = translator.card
     side = math.ceil(PROBE / card.stride) * card.stride
@@ -115,9 +118,16 @@ def _largest_core(translator: Translator, config: PredictConfig, halo: int, long
     room = NETWORK_SHARE * config.memory_bytes / WORKSPACE
     if translator.device.type == "cuda":
         room = NETWORK_SHARE * torch.cuda.get_device_properties(translator.device).total_memory
+    if statistics == "field":
+        room /= FIELD_SHARE
     widest = min(math.isqrt(int(room / a_pixel)), LARGEST + 2 * halo) - 2 * halo
-    for unit in (math.lcm(PART_MULTIPLE, card.stride), card.stride):
-        core = min(widest, math.ceil(longest / unit) * unit) // unit * unit
-        if core > 0:
-            return core if ((core + 2 * halo) / core) ** 2 <= WORST_COST else None
+    for unit, enough in ((math.lcm(PART_MULTIPLE, card.stride), GOOD_COST), (card.stride, WORST_COST)):
+        core = widest // unit * unit
+        if core > 0 and _cost(core, halo) <= enough:
+            return min(core, math.ceil(longest / unit) * unit)
     return None
+
+
+def _cost(core: int, halo: int) -> float:
+    """Network pixels for each pixel of the raster."""
+    return ((core + 2 * halo) / core) ** 2

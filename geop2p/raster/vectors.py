@@ -1,12 +1,14 @@
 """Vector layers as maps of classes."""
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
@@ -123,6 +125,16 @@ def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
     return features
 
 
+def _on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+    """Polygons in the CRS of a grid, cut to its surroundings first: far from it that CRS may know no positions."""
+    assert grid.crs is not None and features.crs is not None
+    left, bottom, right, top = grid.bounds_in(CRS.from_user_input(features.crs))
+    around = shapely.box(left, bottom, right, top).buffer(0.1 * max(right - left, top - bottom))
+    shapes = shapely.intersection(shapely.make_valid(features.geometry.to_numpy()), around)
+    here = features.set_geometry(shapes, crs=features.crs)
+    return here[~here.geometry.is_empty].to_crs(grid.crs)
+
+
 class Area:
     """Ground inside polygons, on a grid.
 
@@ -138,7 +150,8 @@ class Area:
     def __init__(self, path: str | Path, grid: Grid) -> None:
         if grid.crs is None:
             raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
-        self._path, self._grid, self._features = path, grid, read_polygons(path).to_crs(grid.crs)
+        self._path, self._grid = path, grid
+        self._features = _on_ground_of(grid, read_polygons(path))
 
     def window(self) -> Window:
         """The smallest window of the grid that holds all pixels inside.
@@ -146,18 +159,18 @@ class Area:
         Raises:
             GridMismatchError: None are.
         """
-        outline = self._features.union_all().intersection(self._grid.footprint)
-        if outline.is_empty:
+        box = shapely.box(*self._grid.footprint.bounds)
+        places = [shapely.get_coordinates(shapely.intersection(shape, box)) for shape in self._features.geometry]
+        found = np.concatenate([np.empty((0, 2)), *places])
+        if not len(found):
             raise GridMismatchError(f"{self._path}: none of its polygons lies on {self._grid.describe()}")
-        places = [~self._grid.transform @ point for point in shapely.get_coordinates(outline)]
-        (left, top), (right, bottom) = np.floor(np.min(places, axis=0)), np.ceil(np.max(places, axis=0))
-        left, top = max(0, int(left)), max(0, int(top))
-        return Window(
-            left,
-            top,
-            max(1, min(int(right), self._grid.width) - left),
-            max(1, min(int(bottom), self._grid.height) - top),
-        )
+        cols, rows = np.array([~self._grid.transform @ tuple(place) for place in found]).T
+        left, top = max(0, math.floor(cols.min())), max(0, math.floor(rows.min()))
+        right, bottom = min(self._grid.width, math.ceil(cols.max())), min(self._grid.height, math.ceil(rows.max()))
+        window = Window(left, top, right - left, bottom - top)
+        if right <= left or bottom <= top or not self.mask(window).any():
+            raise GridMismatchError(f"{self._path}: no pixel of {self._grid.describe()} has its centre in its polygons")
+        return window
 
     def mask(self, window: Window) -> Mask:
         """Pixels of a window of the grid whose centre is inside (rows, cols)."""
@@ -174,18 +187,19 @@ class VectorReader:
 
     def __init__(self, layer: VectorLayer, grid: Grid, background: int = BACKGROUND) -> None:
         self.grid, self._background = grid, background
+        self._dtype = np.uint8 if max(background, *(entry.value for entry in layer.classes)) < 256 else np.int32
         if grid.crs is None:
             raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
         self._features = layer.features.to_crs(grid.crs)
         self._index = self._features.sindex
 
     def read(self, window: Window) -> tuple[Array, Mask]:
-        """uint8 classes (1, rows, cols) and valid pixels (rows, cols), all true."""
+        """Classes (1, rows, cols), uint8 if these are below 256 else int32, and valid pixels (rows, cols), all true."""
         here = self.grid.window(window)
         shape = (here.height, here.width)
         hits = np.sort(self._index.query(here.footprint))
         found = self._features.iloc[hits]
-        burnt = np.full(shape, self._background, np.uint8)
+        burnt = np.full(shape, self._background, self._dtype)
         if len(found):
             pairs = zip(found.geometry, found["code"], strict=True)
             rasterize(pairs, out=burnt, transform=here.transform)
