@@ -21,7 +21,7 @@ from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
-FOREIGN = 0.5  # share of pixels in colours of no class above which a picture is no map for the model
+FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
 
 
