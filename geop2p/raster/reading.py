@@ -28,6 +28,7 @@ from geop2p.raster.placement import control_points, grid_of
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
 ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at to know it again
+OPEN_FILES = 16  # of a virtual raster at once: each holds some MB
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
 SAMPLE_WINDOWS = 8  # along each axis
@@ -82,6 +83,7 @@ def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
     Inside an environment that has these settings already they stay as they are.
     """
     wanted = {"GDAL_CACHEMAX": BLOCK_CACHE, "GDAL_TIFF_INTERNAL_MASK": True, "GDAL_NUM_THREADS": threads}
+    wanted["GDAL_MAX_DATASET_POOL_SIZE"] = OPEN_FILES
     if rasterio.env.hasenv() and set(wanted) <= set(rasterio.env.getenv()):
         return contextlib.nullcontext()
     env: AbstractContextManager[Any] = rasterio.Env(**wanted)

@@ -22,8 +22,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
 
 BLOCK = 512
-# While parts are copied, once and row by row, into one file: each that is open holds some MB.
-COPYING = {"GDAL_MAX_DATASET_POOL_SIZE": 16, "GDAL_CACHEMAX": 24 * 2**20}
+COPY_CACHE = 24 * 2**20  # bytes of GDAL's block cache while a mosaic is copied, which reads every block once
 
 
 def fill_value(encoding: Encoding) -> float | None:
@@ -153,7 +152,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
         "num_threads": "all_cpus",
     }
     try:
-        with replacing(output) as temporary, gdal_env(), rasterio.Env(**COPYING):
+        with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
     except RasterioError as error:  # an OSError is told of by `replacing`
         raise RasterError(
