@@ -14,7 +14,6 @@ from torch import nn
 from geop2p import PredictConfig, export, predict
 from geop2p.errors import CheckpointError, ConfigError, OutputError
 from geop2p.models import GENERATORS, engines
-from geop2p.mosaic import engine as engine_module
 from geop2p.mosaic.engine import choose_engine
 from geop2p.translator import Card, Translator
 
@@ -103,19 +102,12 @@ def test_an_export_that_differs_from_torch_is_not_written(
 def test_what_an_engine_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     translator = translator_of(norm="instance", downs=3)
     with pytest.raises(ConfigError, match="cannot give norms their statistics; use torch, or --norm-stats tile"):
-        choose_engine(translator, "onnx", True, 1)
+        choose_engine(translator, "onnx", True)
     monkeypatch.setattr(engines, "missing", lambda _: ["openvino"])
     with pytest.raises(ConfigError, match=r"engine openvino: openvino not installed; pip install 'geop2p\[openvino\]'"):
-        choose_engine(translator, "openvino", False, 1)
+        choose_engine(translator, "openvino", False)
 
 
-def test_auto_leaves_torch_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    translator = translator_of(norm="batch", downs=3)
-    monkeypatch.setattr(engine_module, "missing", lambda _: [])
-    assert choose_engine(translator, "auto", False, 1e9) == "torch"  # a narrow network
-    monkeypatch.setattr(engine_module, "HEAVY", 100)
-    assert choose_engine(translator, "auto", False, 1e9) == "openvino"
-    assert choose_engine(translator, "auto", False, 1e6) == "torch"
-    assert choose_engine(translator, "auto", True, 1e9) == "torch"
-    monkeypatch.setattr(engine_module, "missing", lambda _: ["something"])
-    assert choose_engine(translator, "auto", False, 1e9) == "torch"
+def test_auto_is_torch() -> None:
+    """It was not measured that another engine is faster by the clock."""
+    assert choose_engine(translator_of(norm="batch", downs=3), "auto", False) == "torch"

@@ -51,8 +51,7 @@ class PredictConfig:
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     engine: Engine = option(
         "auto",
-        "What runs the network: torch, or on processors onnx and openvino (extras of these names); auto: openvino, if "
-        "installed, for large networks and rasters on a processor, else torch.",
+        "What runs the network: torch, or on processors onnx and openvino (extras of these names); auto: torch.",
     )
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 

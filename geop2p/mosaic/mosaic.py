@@ -65,8 +65,7 @@ class Mosaic:
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
         self._batch: torch.Tensor | None = None
-        cost = (self.lattice.network_size / self.lattice.step) ** 2 * self.shown.width * self.shown.height
-        self.engine = choose_engine(translator, config.engine, self._ground is not None, cost)
+        self.engine = choose_engine(translator, config.engine, self._ground is not None)
         self.translator = with_engine(translator, self.engine)
 
     @property
