@@ -123,6 +123,15 @@ class TileMean(Identity):
         return source.mean(dim=(2, 3), keepdim=True).expand_as(source)
 
 
+def stir_norms(network: nn.Module) -> None:
+    """Give batch norms statistics of a distribution other than the one they begin with."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.2, 0.6)
+
+
 @pytest.fixture
 def make_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Save a model made of any module, so that `predict` loads it like a trained one."""

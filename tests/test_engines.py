@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import grid, image_encoding, write_raster
-from torch import nn
+from conftest import grid, image_encoding, stir_norms, write_raster
 
 from geop2p import PredictConfig, export, predict
 from geop2p.errors import CheckpointError, ConfigError, OutputError
@@ -29,11 +28,7 @@ def translator_of(generator: str = "unet", **arguments: Any) -> Translator:
     torch.manual_seed(0)
     arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "width": 4} | arguments
     network = GENERATORS[generator](**arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.2, 0.6)
+    stir_norms(network)
     statistics = "tile" if arguments["norm"] == "instance" else "none"
     card = Card(generator, arguments, BYTES, BYTES, (2.0, 2.0), 64, network.stride, None, statistics, "pix2pix", {})
     return Translator(network, card)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Identity, TileMean, grid, image_encoding, write_raster
+from conftest import Identity, TileMean, grid, image_encoding, stir_norms, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
@@ -45,11 +45,7 @@ def translator_of(name: str) -> Translator:
     torch.manual_seed(0)
     arguments = {"in_channels": 2, "out_channels": 2, "head": "tanh", **arguments}
     network = GENERATORS[generator](**arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.2, 0.6)
+    stir_norms(network)
     field = one_sided_field(network.eval(), 2, network.stride, rows=max(network.stride, network.smallest // 2))
     statistics = "tile" if uses_input_statistics(network) else "none"
     card = Card(

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from geop2p.models.perceptual import read_weights
+from geop2p.models.perceptual import activations, read_weights, vgg_layers
 
 # Channels of the convolutions up to conv5_3; 0 is a pooling that halves the side.
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
@@ -25,15 +25,7 @@ class LPIPS(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in _LAYERS:
-            if width:
-                layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU()]
-                channels = width
-            else:
-                layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features = vgg_layers(_LAYERS)
         self.heads = nn.ParameterList(torch.zeros(1, width, 1, 1) for width in _WIDTHS)
         self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
@@ -53,13 +45,9 @@ class LPIPS(nn.Module):
 
     def _unit_features(self, image: Tensor) -> list[Tensor]:
         """Features of the five layers, each pixel's of length 1."""
-        found: list[Tensor] = []
-        current = (image - cast(Tensor, self.shift)) / cast(Tensor, self.scale)
-        for index, layer in enumerate(self.features):
-            current = layer(current)
-            if index in _TAPS:
-                found.append(current * (current.square().sum(dim=1, keepdim=True) + _LEAST).rsqrt())
-        return found
+        scaled = (image - cast(Tensor, self.shift)) / cast(Tensor, self.scale)
+        found = activations(self.features, scaled, _TAPS)
+        return [one * (one.square().sum(dim=1, keepdim=True) + _LEAST).rsqrt() for one in found]
 
 
 def load_lpips(network: str | Path, heads: str | Path) -> LPIPS:

@@ -4,6 +4,7 @@ The weights come from a file that the user names, nothing is fetched.
 """
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -26,15 +27,7 @@ class VGGFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in _LAYERS:
-            if width:
-                layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU()]
-                channels = width
-            else:
-                layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features = vgg_layers(_LAYERS)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
@@ -47,13 +40,30 @@ class VGGFeatures(nn.Module):
         Returns:
             Activations of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1.
         """
-        found: list[Tensor] = []
-        current = ((image + 1) / 2 - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        for index, layer in enumerate(self.features):
-            current = layer(current)
-            if index in _TAPS:
-                found.append(current)
-        return found
+        return activations(self.features, ((image + 1) / 2 - cast(Tensor, self.mean)) / cast(Tensor, self.std), _TAPS)
+
+
+def vgg_layers(widths: Sequence[int]) -> nn.Sequential:
+    """Convolutions of 3x3 with these channels, each with its activation; 0 is a pooling that halves the side."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in widths:
+        if width:
+            layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU()]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def activations(layers: nn.Sequential, image: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    """What the layers with these numbers make of an image (batch, 3, rows, cols)."""
+    found: list[Tensor] = []
+    for index, layer in enumerate(layers):
+        image = layer(image)
+        if index in taps:
+            found.append(image)
+    return found
 
 
 def load_vgg(path: str | Path) -> VGGFeatures:

@@ -8,6 +8,8 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
+from geop2p.raster.borders import shared
+
 Floats = npt.NDArray[np.float32]
 
 GIVEN = 64  # rows at once: small enough to stay in the cache of the processor while they are decoded
@@ -58,8 +60,8 @@ class Blend:
         Its first row is not below the first of `until`'s next.
         """
         row, col = int(tile.row_off) - self._top, int(tile.col_off - self.window.col_off)
-        here_r, there_r = _overlap(row, values.shape[1], self._sum.shape[1])
-        here_c, there_c = _overlap(col, values.shape[2], self._sum.shape[2])
+        here_r, there_r = shared(row, values.shape[1], self._sum.shape[1])
+        here_c, there_c = shared(col, values.shape[2], self._sum.shape[2])
         weighted = values if self._weights is None else values * self._weights
         self._sum[:, here_r, here_c] += weighted[:, there_r, there_c]
 
@@ -79,9 +81,3 @@ class Blend:
                     stop = min(start + count, held - count)
                     self._sum[:, start:stop] = self._sum[:, start + count : stop + count]
             self._sum[:, held - count :] = 0
-
-
-def _overlap(offset: int, size: int, length: int) -> tuple[slice, slice]:
-    """Where `size` pixels put at `offset` fall on an axis of `length`, and which of them."""
-    start, stop = max(0, offset), min(length, offset + size)
-    return slice(start, max(start, stop)), slice(start - offset, max(start, stop) - offset)

@@ -16,3 +16,9 @@ def reflect_indices(start: int, stop: int, length: int) -> npt.NDArray[np.int64]
     folded = np.abs(positions) % period
     mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
     return mirrored
+
+
+def shared(offset: int, size: int, length: int) -> tuple[slice, slice]:
+    """Where `size` pixels put at `offset` fall on an axis of `length`, and which of them; both empty if none do."""
+    start, stop = max(0, offset), min(length, offset + size)
+    return slice(start, max(start, stop)), slice(start - offset, max(start, stop) - offset)

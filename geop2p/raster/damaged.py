@@ -9,6 +9,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.aligned import Reader
+from geop2p.raster.borders import shared
 from geop2p.raster.encoding import Array, Mask
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class SkippingReader:
         for row, col in places:
             found = None if (row, col) in self._bad else self._read_block(row, col)
             if found is not None:
-                here_r, there_r = _shared(row * self._block[0] - int(window.row_off), self._block[0], shape[0])
-                here_c, there_c = _shared(col * self._block[1] - int(window.col_off), self._block[1], shape[1])
+                here_r, there_r = shared(row * self._block[0] - int(window.row_off), self._block[0], shape[0])
+                here_c, there_c = shared(col * self._block[1] - int(window.col_off), self._block[1], shape[1])
                 values[:, here_r, here_c] = found[0][:, there_r, there_c]
                 valid[here_r, here_c] = found[1][there_r, there_c]
         return values, valid
@@ -73,9 +74,3 @@ class SkippingReader:
             self._bad.add((row, col))
             log.warning("block (%d, %d) of %d x %d pixels is left without data: %s", row, col, rows, cols, error)
             return None
-
-
-def _shared(offset: int, size: int, length: int) -> tuple[slice, slice]:
-    """Where a block at `offset` lies in an axis of `length`, and which part of it."""
-    start, stop = max(0, offset), min(length, offset + size)
-    return slice(start, stop), slice(start - offset, stop - offset)
