@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
                 with chipset.reader(split) as reader:
                     for row, entry in enumerate(chipset.entries(split)):
                         if entry.scene == scene.id:
-                            writer.add(entry.id, entry.row_off, entry.col_off, reader.read(row))
+                            writer.add(entry.id, entry.row_off, entry.col_off, partial(reader.read, row))
         so_far = index[index["scene"].isin([known.id for known in scenes[:number]])]
         part = dataclasses.replace(done, counts=count_splits(so_far))
         module.place(staging, part, table, slots)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -254,7 +255,7 @@ class ChipSet:
 class Writer(Protocol):
     """Stages chips of a scene; several may do so at the same time, and after a kill some are staged again."""
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
         """Stage the chip at a place of the scene's grid, so that a kill of this process does not lose it."""
 
     def close(self) -> None:

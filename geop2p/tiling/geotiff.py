@@ -1,6 +1,6 @@
 """Layout `geotiff`: a file a chip and side, which opens in QGIS."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +57,8 @@ class _Writer:
             for code in slots.codes:
                 make_folder(_staged(staging, side, code))
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
+        chip = read()
         sides = (chip.source, chip.target)
         grid = self._grid.window(Window(col, row, *chip.valid.shape[::-1]))
         if not self._files:

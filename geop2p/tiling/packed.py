@@ -137,18 +137,17 @@ class _Writer:
 
     def __init__(self, staging: Path, slots: "Slots") -> None:
         self._staging, self._slots = staging, slots
-        self._files: dict[Path, FileIO] = {}
+        self._files: dict[tuple[int, str], FileIO] = {}
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
         (code,), (rank,) = self._slots.find(np.array([row]), np.array([col]))
-        arrays = (chip.source, chip.target, np.packbits(chip.valid, axis=-1))
-        for part, array in zip(ARRAYS, arrays, strict=True):
-            path = _staged(self._staging, code, part)
-            with writing(path):
-                if path not in self._files:
-                    self._files[path] = FileIO(path, "r+", opener=_made)
-                self._files[path].seek(HEADER + int(rank) * array.nbytes)
-                write_all(self._files[path], np.ascontiguousarray(array).data)
+        chip = read()
+        with writing(self._staging):
+            for part, array in zip(ARRAYS, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
+                if (code, part) not in self._files:
+                    self._files[code, part] = FileIO(_staged(self._staging, code, part), "r+", opener=_made)
+                self._files[code, part].seek(HEADER + int(rank) * array.nbytes)
+                write_all(self._files[code, part], np.ascontiguousarray(array).data)
 
     def close(self) -> None:
         for file in self._files.values():

@@ -18,7 +18,6 @@ from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import footprints
 from geop2p.raster.layers import Layer
-from geop2p.raster.threads import import_ahead
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
@@ -80,7 +79,6 @@ def stage(
         RasterError: A layer cannot be read.
         OutputError: The chips cannot be written.
     """
-    import_ahead("geopandas", "pyogrio")  # a fifth of a second, for the index
     regions = plan_regions(scene.grid, layers, config)
     windows = sum(len(region) for region in regions)
     plan = hashlib.sha256(f"{STAGED_AS} {regions}".encode()).hexdigest()[:8]

@@ -48,7 +48,7 @@ def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], G
 class _Writer:
     """Stages nothing."""
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
         pass
 
     def close(self) -> None:
