@@ -1,7 +1,6 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -14,9 +13,7 @@ from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.index import share_columns
-
-if TYPE_CHECKING:
-    import geopandas
+from geop2p.tiling.table import ChipTable
 
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
@@ -74,12 +71,12 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
 
 
-def with_observed_classes(draft: Encoding, layer: Layer, index: "geopandas.GeoDataFrame", side: str) -> Encoding:
+def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side: str) -> Encoding:
     """The encoding with every class that a training chip holds, in order of the codes."""
     if not draft.is_classes:
         return draft
-    train = index[index["split"] == "train"]
-    columns = [name for name in share_columns(index.columns) if name.startswith(side) and (train[name] > 0).any()]
+    train = index.of_split("train")
+    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
     known = {entry.value for entry in draft.classes}
     seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
     new = [layer.map_class(value) for value in seen]
