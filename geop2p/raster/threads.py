@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rasterio.errors import NotGeoreferencedWarning
 
+MOST_THREADS = 4  # that read layers: each adds about 20 MB
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Opener = Callable[[], AbstractContextManager[Callable[[Job], Result]]]

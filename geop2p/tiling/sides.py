@@ -1,6 +1,9 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from tqdm import tqdm
 
@@ -11,10 +14,12 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
-from geop2p.tiling.chips import ChipSet
+from geop2p.raster.threads import MOST_THREADS, cores, in_order
+from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.table import ChipTable
 
+READ_AT_ONCE = 8  # chips, of which a thread holds two such lots at most
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
 
@@ -83,6 +88,13 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side:
     return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
 
 
+@contextmanager
+def _open_training(chipset: ChipSet) -> Iterator[Callable[[range], list[Chip]]]:
+    """What reads some of the training chips."""
+    with chipset.reader("train") as reader:
+        yield lambda rows: [reader.read(row) for row in rows]
+
+
 def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encoding]:
     """Both encodings with what the valid pixels of the training chips hold, where intervals come from it."""
     encodings = (chipset.source, chipset.target)
@@ -90,12 +102,15 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     wanted = [needs_statistics(encoding) for encoding in encodings]
     if not any(wanted) or not chipset.counts["train"]:
         return encodings
-    with chipset.reader("train") as reader:
-        for row in tqdm(range(chipset.counts["train"]), desc="values", unit="chip", disable=not progress):
-            chip = reader.read(row)
-            for number, values in enumerate((chip.source, chip.target)):
-                if wanted[number]:
-                    add_values(statistics[number], encodings[number], values, chip.valid)
+    count = chipset.counts["train"]
+    jobs = [range(first, min(first + READ_AT_ONCE, count)) for first in range(0, count, READ_AT_ONCE)]
+    with tqdm(total=count, desc="values", unit="chip", disable=not progress) as bar:
+        for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
+            for chip in chips:
+                for number, values in enumerate((chip.source, chip.target)):
+                    if wanted[number]:
+                        add_values(statistics[number], encodings[number], values, chip.valid)
+                bar.update()
     scaled = [
         with_statistics(encoding, found) if needed else encoding
         for encoding, found, needed in zip(encodings, statistics, wanted, strict=True)

@@ -14,14 +14,13 @@ from geop2p.config import TileConfig
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
-from geop2p.raster.threads import cores, in_order
+from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
 from geop2p.tiling.chips import SIDES, Writer
 from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.index import class_shares, share_columns
 
 FEW = 16  # classes that are counted one by one
-MOST_THREADS = 4  # each adds about 20 MB
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
 
 
