@@ -5,24 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.writing import add_categories, fill_value
-
-_VRT_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ def vrt_xml(
         summaries: Statistics of each band.
         tags: Metadata of the whole.
     """
-    nodata = fill_value(encoding)
+    nodata, dtype = fill_value(encoding), typename_fwd[dtype_rev[encoding.dtype]]
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     if grid.crs is not None:
         ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
@@ -73,7 +61,7 @@ def vrt_xml(
         ElementTree.SubElement(root, "GeoTransform").text = coefficients
     _add_metadata(root, tags | {"AREA_OR_POINT": "Area"})
     for number, (band, summary) in enumerate(zip(encoding.bands, summaries, strict=True), start=1):
-        element = ElementTree.SubElement(root, "VRTRasterBand", dataType=_VRT_TYPES[encoding.dtype], band=str(number))
+        element = ElementTree.SubElement(root, "VRTRasterBand", dataType=dtype, band=str(number))
         _add_statistics(element, summary)
         _describe_band(element, encoding, number, nodata)
         if band.name:
