@@ -217,7 +217,7 @@ def test_names_and_packages_are_checked_before_any_work(
 def test_no_valid_ground_is_an_empty_vrt(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     nothing = np.zeros((ROWS, COLS), bool)
     path = write_raster(tmp_path / "in.tif", np.zeros((3, ROWS, COLS), np.uint8), grid(ROWS, COLS), mask=nothing)
-    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(keep_parts=True))
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True))
     assert np.isnan(pixels(tmp_path / "out.vrt")).all() and not listing(tmp_path / "out_parts")
     item = json.loads((tmp_path / "out.json").read_text())
     assert item["geometry"] is None and "bbox" not in item
@@ -264,7 +264,7 @@ def test_the_outline_of_ground_beyond_the_antimeridian(tmp_path: Path) -> None:
 def test_a_vrt_looks_the_same_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     """Overviews of the parts meet: no lines between them where a map is drawn small."""
     path = write_raster(tmp_path / "in.tif", np.full((3, 450, 450), 200, np.uint8), grid(450, 450))
-    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(keep_parts=True))
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True))
     with rasterio.open(tmp_path / "out.vrt") as dataset:
         for side in (17, 50, 111, 224):
             assert (dataset.read(out_shape=(3, side, side)) == 200).all()
