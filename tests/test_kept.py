@@ -30,6 +30,7 @@ from geop2p.raster.vrt import Part
 
 BLENDED: dict[str, Any] = {"tile_size": 64, "overlap": 0.5}
 KEPT = PredictConfig(**BLENDED, keep_parts=True)
+EXACT = PredictConfig(tile_size=64, keep_parts=True)
 ROWS, COLS, SIDE = 300, 420, 128
 
 
@@ -104,7 +105,7 @@ def test_every_part_is_a_cog_that_tells_of_itself(tmp_path: Path, make_model: Ca
 def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
     path = write_raster(tmp_path / "in.tif", class_map(ROWS, COLS), grid(ROWS, COLS))
-    predict(make_model(Identity, encoding), path, tmp_path / "map.vrt", PredictConfig(tile_size=64, keep_parts=True))
+    predict(make_model(Identity, encoding), path, tmp_path / "map.vrt", EXACT)
     first = tmp_path / "map_parts" / "part_r0000000_c0000000.tif"
     for file in (tmp_path / "map.vrt", first):
         info = describe_raster(file)
@@ -217,7 +218,9 @@ def test_names_and_packages_are_checked_before_any_work(
 def test_no_valid_ground_is_an_empty_vrt(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     nothing = np.zeros((ROWS, COLS), bool)
     path = write_raster(tmp_path / "in.tif", np.zeros((3, ROWS, COLS), np.uint8), grid(ROWS, COLS), mask=nothing)
-    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True))
+    predict(
+        make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True)
+    )
     assert np.isnan(pixels(tmp_path / "out.vrt")).all() and not listing(tmp_path / "out_parts")
     item = json.loads((tmp_path / "out.json").read_text())
     assert item["geometry"] is None and "bbox" not in item
@@ -264,7 +267,9 @@ def test_the_outline_of_ground_beyond_the_antimeridian(tmp_path: Path) -> None:
 def test_a_vrt_looks_the_same_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     """Overviews of the parts meet: no lines between them where a map is drawn small."""
     path = write_raster(tmp_path / "in.tif", np.full((3, 450, 450), 200, np.uint8), grid(450, 450))
-    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True))
+    predict(
+        make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True)
+    )
     with rasterio.open(tmp_path / "out.vrt") as dataset:
         for side in (17, 50, 111, 224):
             assert (dataset.read(out_shape=(3, side, side)) == 200).all()

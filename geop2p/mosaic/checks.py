@@ -119,7 +119,8 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     """Refuse an output that would destroy something or could not be read as what it is called.
 
     Raises:
-        RasterError: It exists, is the input, or is not called a GeoTIFF, or a VRT where the parts are kept.
+        RasterError: It exists, is the input or lies in its folder, or is not called a GeoTIFF, or a VRT where the
+            parts are kept.
     """
     if keep_parts and output.suffix.lower() != ".vrt":
         raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
@@ -128,6 +129,8 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
         raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
+    if Path(input).is_dir() and output.resolve().parent == Path(input).resolve():
+        raise RasterError(f"{output}: lies in the folder that is the input; give a name elsewhere")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()

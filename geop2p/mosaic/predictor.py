@@ -17,7 +17,7 @@ from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
 from geop2p.raster.atomic import remove_folder
-from geop2p.raster.reading import fingerprint
+from geop2p.raster.ends import fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def predict(
 
     Args:
         model: Run folder or `model.safetensors`.
-        input: Any raster that GDAL opens, with the bands that the model was trained on, or a vector layer for a model
-            that reads maps.
+        input: Any raster that GDAL opens, with the bands that the model was trained on, a folder of such rasters, which
+            are read as one, or a vector layer for a model that reads maps.
         output: GeoTIFF to write, with `<stem>.qml` beside it; with `keep_parts` a VRT, with `<stem>_parts` and the STAC
             item `<stem>.json` beside it too.
         config: Settings.
@@ -110,7 +110,7 @@ def predict(
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
     check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
+    claim = mosaic.claim(translator.digest, fingerprint(input, given.parts), given.codes)
     claim_folder(folder, claim, overwrite, shared=config.shard is not None)
     if config.keep_parts:
         take_back(output, folder)
@@ -120,7 +120,7 @@ def predict(
         made, network_pixels = finished_parts(mosaic, folder, mine)
         figures = NO_FIGURES
         if config.shard is None:
-            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            tags = {"GEOP2P_INPUT": Path(input).name or Path(input).resolve().name}
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         remove_folder(folder)
