@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from shapely.geometry import box, shape
 
 import geop2p.mosaic.assembly as assembly
 import geop2p.mosaic.mosaic as mosaic_module
+import geop2p.mosaic.overview as overview
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.catalogue import bounding_box, footprint
@@ -69,6 +69,7 @@ def test_the_pixels_and_words_are_those_of_one_file(
     assert [getattr(kept, name) for name in names] == [getattr(whole, name) for name in names]
     parts = {f"land_parts/part_r{row:07d}_c{col:07d}.tif" for row in (0, 128, 256) for col in (0, 128, 256, 384)}
     parts -= {"land_parts/part_r0000000_c0000384.tif"}
+    parts |= {"land_parts/overview.tif", "land_parts/overview_mask.tif"}
     assert listing(tmp_path / "out") == {"land.vrt", "land.qml", "land.json", "land_parts"} | parts
     moved = (tmp_path / "out").rename(tmp_path / "elsewhere") / "land.vrt"
     assert np.array_equal(pixels(moved), pixels(tmp_path / "whole.tif"), equal_nan=True)
@@ -81,10 +82,13 @@ def test_the_pixels_and_words_are_those_of_one_file(
     assert mosaic_lattice(moved) == mosaic_lattice(tmp_path / "whole.tif")
 
 
-def test_every_part_is_a_cog_that_tells_of_itself(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+def test_every_part_is_a_cog_that_tells_of_itself(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "COARSEST", 32)
     predict(make_model(TileMean, image_encoding(), statistics="tile"), scene, tmp_path / "land.vrt", KEPT)
     everything = pixels(tmp_path / "land.vrt")
-    for path in sorted((tmp_path / "land_parts").iterdir()):
+    for path in sorted((tmp_path / "land_parts").glob("part_*")):
         sound, errors, _ = cog_validate(path, strict=True, quiet=True)
         assert sound, errors
         with rasterio.open(path) as part:
@@ -92,7 +96,7 @@ def test_every_part_is_a_cog_that_tells_of_itself(tmp_path: Path, make_model: Ca
             col, row = (round(number) for number in ~grid(ROWS, COLS).transform @ (part.transform.c, part.transform.f))
             here = everything[:, row : row + rows, col : col + cols]
             assert np.array_equal(pixels(path), here, equal_nan=True)
-            assert part.overviews(1) == [2] * (max(rows, cols) > 64)
+            assert part.overviews(1) == [2, 4]
             assert part.tags()["GEOP2P_SYNTHETIC"] == "YES" and "GEOP2P_MODEL_SHA256" in part.tags()
             assert float(part.tags(2)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(here[1]))
             assert not path.with_name(f"{path.name}.msk").exists()
@@ -126,7 +130,7 @@ def test_shards_leave_the_same(tmp_path: Path, make_model: Callable[..., Path], 
         assert not (tmp_path / "out.vrt").exists() and not (tmp_path / "out_parts").exists()
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.vrt.parts" / "cogs").iterdir()}
     predict(model, scene, tmp_path / "out.vrt", KEPT)
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out_parts").iterdir()} == made
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out_parts").glob("part_*")} == made
     assert (tmp_path / "out.vrt").read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
     assert not (tmp_path / "out.vrt.parts").exists()
 
@@ -186,7 +190,7 @@ def test_what_is_there_is_replaced_only_when_asked(
     monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
     predict(make_model(Constant, image_encoding()), scene, output, KEPT, overwrite=True)
     names = {f"part_r{row:07d}_c{col:07d}.tif" for row in (0, 256) for col in (0, 256)}
-    assert listing(tmp_path / "out_parts") == names
+    assert listing(tmp_path / "out_parts") == names | {"overview.tif", "overview_mask.tif"}
     assert np.nanmax(pixels(output)) == np.nanmin(pixels(output))
     (tmp_path / "out_parts" / "letter.txt").write_text("mine")
     with pytest.raises(RasterError, match="holds something else; move it or name another output"):
@@ -240,7 +244,7 @@ def test_the_item_is_valid_and_true(tmp_path: Path, make_model: Callable[..., Pa
             assert told["proj:shape"] == list(dataset.shape)
             assert told["proj:transform"] == list(dataset.transform)[:6]
             assert told["proj:bbox"] == list(dataset.bounds)
-    assert len(item.assets) == 12
+    assert len(item.assets) == 13 and item.assets["overview"].roles == ["overview"]
     assert item.properties["proj:code"] == "EPSG:32632" and item.properties["proj:wkt2"].startswith("PROJCRS[")
     assert item.properties["proj:shape"] == [ROWS, COLS]
     assert item.properties["geop2p:synthetic"] is True and item.properties["geop2p:recipe"] == "pix2pix"
@@ -248,7 +252,7 @@ def test_the_item_is_valid_and_true(tmp_path: Path, make_model: Callable[..., Pa
     with rasterio.open(tmp_path / "land.vrt") as dataset:
         assert item.properties["geop2p:model_sha256"] == dataset.tags()["GEOP2P_MODEL_SHA256"]
         mean = float(dataset.tags(1)["STATISTICS_MEAN"])
-    first = item.assets["land"].extra_fields["raster:bands"][0]
+    first = item.assets["mosaic"].extra_fields["raster:bands"][0]
     assert first["data_type"] == "uint8" and first["statistics"]["mean"] == mean
     outline, whole = shape(item.geometry), where.bounds_in(rasterio.CRS.from_epsg(4326))
     assert outline.bounds == pytest.approx(whole, abs=1e-5) and item.bbox == list(outline.bounds)
@@ -264,14 +268,47 @@ def test_the_outline_of_ground_beyond_the_antimeridian(tmp_path: Path) -> None:
     assert 178 < west < 180 and -180 < east < -178 and south < north < -15
 
 
-def test_a_vrt_looks_the_same_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
-    """Overviews of the parts meet: no lines between them where a map is drawn small."""
-    path = write_raster(tmp_path / "in.tif", np.full((3, 450, 450), 200, np.uint8), grid(450, 450))
-    predict(
-        make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True)
-    )
+@pytest.mark.parametrize("side", [128, 100])
+def test_drawing_all_of_it_opens_no_part(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    """A small copy is drawn from afar: same place, no lines where parts meet, holes left out."""
+    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: side)
+    monkeypatch.setattr(overview, "COARSEST", 16)
+    rows, cols = 450, 470
+    ramp = np.broadcast_to(np.linspace(0, 255, cols).astype(np.uint8), (3, rows, cols))
+    valid = np.ones((rows, cols), bool)
+    valid[90:240, 150:330] = False
+    path = write_raster(tmp_path / "in.tif", ramp.copy(), grid(rows, cols), mask=valid)
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", EXACT)
+    small = tmp_path / "out_parts" / "overview.tif"
+    assert cog_validate(small, strict=True, quiet=True)[0]
+    with rasterio.open(small) as dataset, rasterio.open(tmp_path / "out.vrt") as whole:
+        assert dataset.shape == (-(-rows // 8), -(-cols // 8)) and whole.overviews(1) == [8]
+        assert dataset.bounds == pytest.approx(whole.bounds) and dataset.tags()["GEOP2P_SYNTHETIC"] == "YES"
+    for part in (tmp_path / "out_parts").glob("part_*"):
+        part.unlink()
     with rasterio.open(tmp_path / "out.vrt") as dataset:
-        for side in (17, 50, 111, 224):
+        apart = np.ma.abs(dataset.read(1, out_shape=(57, 59), masked=True) - (np.arange(59) + 0.5) / 59 * 255)
+        assert apart.max() < 6  # of 255 over 59 columns: a pixel and a half
+        for rows_there, cols_there in ((57, 59), (20, 25)):
+            mask = dataset.dataset_mask(out_shape=(rows_there, cols_there)) > 0
+            for margin, expected in ((-0.03, False), (0.03, True)):  # a pixel and a half of the copy
+                inside = [
+                    (place > first / side - margin - 0.5 / count) & (place < last / side + margin + 0.5 / count)
+                    if expected
+                    else (place > first / side - margin + 0.5 / count) & (place < last / side + margin - 0.5 / count)
+                    for count, side, first, last in ((rows_there, rows, 90, 240), (cols_there, cols, 150, 330))
+                    for place in [(np.arange(count) + 0.5) / count]
+                ]
+                hole = np.outer(*inside)
+                assert mask[~hole].all() if expected else not mask[hole].any()
+
+
+def test_parts_meet_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((3, 450, 450), 200, np.uint8), grid(450, 450))
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", EXACT)
+    with rasterio.open(tmp_path / "out.vrt") as dataset:
+        for side in (17, 50, 111, 224, 301):
             assert (dataset.read(out_shape=(3, side, side)) == 200).all()
             assert (dataset.dataset_mask(out_shape=(side, side)) == 255).all()
-    shutil.rmtree(tmp_path / "out_parts")

@@ -1,5 +1,6 @@
 """The one raster that is made of the parts, and what it says of itself."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
 from geop2p.mosaic.catalogue import write_item
-from geop2p.mosaic.kept import leave_parts
+from geop2p.mosaic.kept import COGS, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.overview import write_overview
 from geop2p.mosaic.plan import parts
 from geop2p.mosaic.seam_map import write_seam_map
 from geop2p.mosaic.seams import mismatch, survey
@@ -62,12 +64,37 @@ def assemble(
     if target.is_classes:
         write_categories(output, target)
     if mosaic.config.keep_parts:
-        parts_beside = leave_parts(output, folder, made)
-        write_item(output, grid, target, parts_beside, summaries, figures, described)
-        write_text(output, vrt_xml(grid, target, parts_beside, summaries, described))
+        _leave(mosaic, folder, output, made, summaries, figures, described)
     else:
         cog.replace(output)
     return figures
+
+
+def _leave(
+    mosaic: Mosaic,
+    folder: Path,
+    output: Path,
+    made: Sequence[Part],
+    summaries: list[BandSummary],
+    figures: dict[str, Any],
+    tags: dict[str, str],
+) -> None:
+    """Leave the parts with a small copy of them, the STAC item and, last, the VRT."""
+    target, grid, overview = mosaic.translator.card.target, mosaic.shown, None
+    if len(made) > 1:
+        inside = [_moved(part, "") for part in made]
+        overview = write_overview(folder / COGS, grid, target, inside, mosaic.part_side, summaries, tags)
+    place = f"{leave_parts(output, folder).name}/"
+    beside = [_moved(part, place) for part in made]
+    if overview is not None:
+        mask = None if overview.mask is None else f"{place}{overview.mask}"
+        overview = dataclasses.replace(overview, file=f"{place}{overview.file}", mask=mask)
+    write_item(output, grid, target, beside, overview, summaries, figures, tags)
+    write_text(output, vrt_xml(grid, target, beside, summaries, tags, overview))
+
+
+def _moved(part: Part, folder: str) -> Part:
+    return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:

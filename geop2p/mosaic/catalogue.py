@@ -17,10 +17,11 @@ from geop2p.errors import ConfigError
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.vrt import BandSummary, Part
+from geop2p.raster.vrt import BandSummary, Overview, Part
 from geop2p.raster.writing import fill_value
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+WHOLE, OVERVIEW = "mosaic", "overview"  # names of assets; the latter is a role too
 PIECES = 32  # of the longer side of the mosaic: a straight edge of the grid is curved in degrees
 DECIMALS = 7  # of degrees: a centimetre
 
@@ -45,6 +46,7 @@ def write_item(
     grid: Grid,
     encoding: Encoding,
     parts: Sequence[Part],
+    overview: Overview | None,
     summaries: Sequence[BandSummary],
     figures: dict[str, Any],
     tags: dict[str, str],
@@ -56,6 +58,7 @@ def write_item(
         grid: Where it lies.
         encoding: What it holds.
         parts: Its files.
+        overview: A small copy of it.
         summaries: Statistics of each band.
         figures: Numbers that it tells.
         tags: What it says of its making.
@@ -74,11 +77,14 @@ def write_item(
         properties={"created": pystac.utils.datetime_to_str(now)} | _provenance(figures, tags),
         stac_extensions=[PROCESSING],
     )
-    files = [(output.stem, output.name, pystac.MediaType.XML, grid)] + [
+    files = [(WHOLE, output.name, pystac.MediaType.XML, grid)] + [
         (Path(part.file).stem, part.file, pystac.MediaType.COG, grid.window(part.window)) for part in parts
     ]
+    if overview is not None:
+        files.append((OVERVIEW, overview.file, pystac.MediaType.COG, overview.grid))
     for key, file, media_type, _ in files:
-        item.add_asset(key, pystac.Asset(href=f"./{file}", media_type=media_type, roles=["data"]))
+        role = OVERVIEW if key == OVERVIEW else "data"
+        item.add_asset(key, pystac.Asset(href=f"./{file}", media_type=media_type, roles=[role]))
     epsg = None if grid.crs is None else grid.crs.to_epsg()
     wkt = None if grid.crs is None else grid.crs.to_wkt(version=WktVersion.WKT2_2019)
     on_ground = ProjectionExtension.ext(item, add_if_missing=True)
@@ -89,7 +95,7 @@ def write_item(
         if grid.crs is not None:
             place_of.bbox = list(place.bounds)
     bands = [_band(encoding, number, summary) for number, summary in enumerate(summaries)]
-    RasterExtension.ext(item.assets[output.stem], add_if_missing=True).apply(bands)
+    RasterExtension.ext(item.assets[WHOLE], add_if_missing=True).apply(bands)
     write_json(item_path(output), item.to_dict(include_self_link=False, transform_hrefs=False))
 
 

@@ -1,13 +1,12 @@
 """What `--keep-parts` leaves instead of one file: the parts, each a COG of its own, and a VRT over them."""
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.overview import levels
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import aligned_reader
@@ -17,7 +16,6 @@ from geop2p.raster.writing import write_categories, write_cog
 
 COGS = "cogs"  # folder of the finished parts until all are
 MOVED = "mosaic.moved"  # its name is given, or is about to be, to the parts that stay
-COARSEST = 64  # pixels of the side of a part's last overview: all of a country is drawn from few pixels of each
 
 
 def kept_folder(output: Path) -> Path:
@@ -39,7 +37,7 @@ def check_kept(output: Path, folder: Path, overwrite: bool) -> None:
     place = kept_folder(output)
     if not place.exists() or (folder / MOVED).exists():
         return
-    if not place.is_dir() or not all(entry.name.startswith(("part_", ".")) for entry in place.iterdir()):
+    if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
         raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
     if not overwrite:
         raise RasterError(f"{place}: exists; give another name or --overwrite")
@@ -68,14 +66,14 @@ def keep_part(mosaic: Mosaic, window: Window, path: Path) -> None:
     tags = making(mosaic, window) | told({"seam_index": seam_index})
     vrt, cog = path.with_suffix(".vrt"), path.parent / COGS / path.name
     write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
-    write_cog(vrt, cog, target, coarsest=COARSEST)
+    write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
     if target.is_classes:
         write_categories(cog, target)
     vrt.unlink()
     path.unlink()
 
 
-def leave_parts(output: Path, folder: Path, made: Sequence[Part]) -> list[Part]:
+def leave_parts(output: Path, folder: Path) -> Path:
     """Give the finished parts their lasting place, beside the VRT that is to be written.
 
     Parts that stayed there earlier are removed, their VRT first.
@@ -83,10 +81,9 @@ def leave_parts(output: Path, folder: Path, made: Sequence[Part]) -> list[Part]:
     Args:
         output: The VRT.
         folder: Where the parts were made.
-        made: The parts as seen from there.
 
     Returns:
-        The parts as seen from the VRT.
+        Their place.
     """
     place = kept_folder(output)
     output.unlink(missing_ok=True)
@@ -95,4 +92,4 @@ def leave_parts(output: Path, folder: Path, made: Sequence[Part]) -> list[Part]:
     make_folder(folder / COGS)  # there is none yet if no part has valid ground
     write_text(folder / MOVED, "")
     (folder / COGS).rename(place)
-    return [dataclasses.replace(part, file=f"{place.name}/{Path(part.file).name}") for part in made]
+    return place

@@ -19,7 +19,7 @@ from geop2p.errors import RasterError
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import gdal_env, opened
+from geop2p.raster.reading import gdal_env
 
 BLOCK = 512
 COPY_CACHE = 24 * 2**20  # bytes of GDAL's block cache while a mosaic is copied, which reads every block once
@@ -136,14 +136,14 @@ def add_categories(band: ElementTree.Element, encoding: Encoding) -> None:
         ElementTree.SubElement(categories, "Category").text = names.get(value, "")
 
 
-def write_cog(vrt: Path, output: Path, encoding: Encoding, coarsest: int = BLOCK) -> None:
+def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None = None) -> None:
     """Make a cloud-optimised GeoTIFF of a virtual raster, tags, mask and overviews included.
 
     Args:
         vrt: The virtual raster.
         output: File to write or replace.
         encoding: What it holds.
-        coarsest: Side in pixels below which there are no further overviews.
+        overviews: How many it has, each half the side of the one before; None: down to the side of a block.
 
     Raises:
         RasterError: It cannot be written.
@@ -157,9 +157,8 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, coarsest: int = BLOCK
         "bigtiff": "if_safer",
         "num_threads": "all_cpus",
     }
-    if coarsest != BLOCK:
-        with opened(vrt) as dataset:
-            options["overview_count"] = max(0, math.ceil(math.log2(max(dataset.shape) / coarsest)))
+    if overviews is not None:
+        options["overview_count"] = overviews
     try:
         with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
