@@ -134,9 +134,10 @@ def test_chips_are_the_same_on_the_device_in_memory_and_from_disk(
             assert torch.equal(left, right)
 
 
-def test_what_goes_wrong_while_fetching_is_raised_and_ends_the_thread() -> None:
+def test_what_goes_wrong_while_fetching_is_raised_and_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
+    monkeypatch.setattr(feeding, "TOGETHER", 2)
     chips = arrays(MAP, MAP)
     feed = Feed(chips, MAP, MAP, CPU)
     feed.place = "disk"
