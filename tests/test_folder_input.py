@@ -15,7 +15,16 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Band, Encoding
-from geop2p.raster.reading import OPEN_FILES, describe_raster, gdal_env, opened, read_sample, read_whole
+from geop2p.raster.reading import (
+    OPEN_FILES,
+    _folder_source,
+    _stamps,
+    describe_raster,
+    gdal_env,
+    opened,
+    read_sample,
+    read_whole,
+)
 
 ROWS, COLS = 190, 230
 CUTS = [(0, 0, 70, 100), (0, 100, 90, 130), (70, 0, 120, 100), (90, 100, 60, 130)]  # the last corner is missing
@@ -113,8 +122,8 @@ def test_later_names_lie_on_top_where_they_have_data(tmp_path: Path, by: str, ca
         ({"pixel": 2.5}, r"the pixels of b\.tif \(EPSG:32632, 2\.5 x -2\.5 from"),
         ({"crs": 32633}, r"the pixels of b\.tif \(EPSG:32633, .* \(gdalwarp -t_srs -tr -tap\)"),
         ({"crs": None}, r"b\.tif has no CRS or only control points"),
-        ({"bands": 2}, r"b\.tif has count 2, a\.tif 1"),
-        ({"dtype": np.int16}, r"b\.tif has dtype int16, a\.tif uint8; a folder is read as one raster"),
+        ({"bands": 2}, r"b\.tif has bands 2, a\.tif 1"),
+        ({"dtype": np.int16}, r"b\.tif has type int16, a\.tif uint8; a folder is read as one raster"),
         ({"nodata": 0}, r"b\.tif has nodata 0\.0, a\.tif None"),
         ({"names": True}, r"b\.tif and a\.tif have other names of classes"),
     ],
@@ -180,6 +189,11 @@ def test_a_damaged_file_is_named_or_left_out(tmp_path: Path, make_model: Callabl
     predict(model, folder, tmp_path / "out.tif", PredictConfig(tile_size=64, skip_bad=True))
     with rasterio.open(tmp_path / "out.tif") as dataset:
         made, there = dataset.read(), dataset.dataset_mask() > 0
+    with pytest.raises(RasterError, match=r"d\.tif is damaged"):
+        own = tmp_path / "own.vrt"  # made by others
+        own.write_text(_folder_source(str(folder), _stamps(str(folder))))
+        with aligned_reader(own, grid(ROWS, COLS), "image") as reader:
+            reader.read(Window(0, 0, COLS, ROWS))
     valid[:128, :128] = False
     assert np.array_equal(there, valid) and np.array_equal(made[:, there], values[:, there])
 

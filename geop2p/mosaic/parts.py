@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,17 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     if todo and len(todo) < len(windows):
         log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
-    with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
-        made = _predicted(mosaic, reader, folder, todo, bar)
+    with (
+        tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar,
+        contextlib.closing(_predicted(mosaic, reader, folder, todo, bar)) as made,
+    ):
         for _ in in_order(made, partial(_finishing, mosaic, folder), 1):
             pass
 
 
 def _predicted(
     mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
-) -> Iterator[tuple[Window, dict[str, Any]]]:
+) -> Generator[tuple[Window, dict[str, Any]], None, None]:
     """Write parts; the place of each and what is to be said of it."""
     for window in windows:
         before = mosaic.network_pixels

@@ -7,6 +7,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
+from geop2p.raster.folder import SIDECARS
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import grid_of
 from geop2p.raster.reading import opened
@@ -21,11 +22,13 @@ def unreadable_file(dataset: Any, window: Window) -> str | None:
         dataset: Open raster, perhaps a warped view of one.
         window: Of it, that could not be read.
     """
-    files = getattr(dataset, "src_dataset", dataset).files
-    if len(files) < 2:
+    source = getattr(dataset, "src_dataset", dataset)
+    if source.driver != "VRT":
         return None
     ground = grid_of(dataset).window(window)
-    for file in files:
+    for file in source.files:
+        if file == source.name or file.lower().endswith(SIDECARS):
+            continue
         try:
             with opened(file) as part:
                 seen = _shared(grid_of(part), ground)

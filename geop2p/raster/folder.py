@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # GDAL opens some of them, but they belong to a raster
-_SAME = ("count", "dtype", "nodata", "units", "scales", "offsets")
+_SAME = {"count": "bands", "dtype": "type"} | {name: name for name in ("nodata", "units", "scales", "offsets")}
 
 
 def folder_files(folder: str | Path) -> list[Path]:
@@ -51,11 +51,11 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
                 f"{folder}: {Path(info.path).name} has no CRS or only control points, so that it cannot be joined to "
                 "the others; warp it first (gdalwarp)"
             )
-        for name in _SAME:
+        for name, word in _SAME.items():
             here, there = getattr(info, name), getattr(first, name)
             if repr(here) != repr(there):  # by its name: nan is not nan
                 raise RasterError(
-                    f"{folder}: {Path(info.path).name} has {name} {here}, {Path(first.path).name} {there}; a folder is "
+                    f"{folder}: {Path(info.path).name} has {word} {here}, {Path(first.path).name} {there}; a folder is "
                     "read as one raster: convert it, or take it away"
                 )
     _check_classes(folder, rasters)
