@@ -1,10 +1,12 @@
 """Parts of a mosaic on disk: each is made once, by whichever process gets to it, and is never there by half."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from tqdm import tqdm
 from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import write_json
+from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
@@ -47,15 +49,15 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     manifest = folder / MANIFEST
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
-    if manifest.exists():
-        differences = _differences(_read_json(manifest), claim)
-        if differences and (shared or not overwrite):
+    if manifest.exists() or any(folder.glob("part_*")):  # parts without a manifest are of an unknown making
+        apart = differences(_read_json(manifest), claim)
+        if apart and (shared or not overwrite):
             hint = "delete the folder" if shared else "delete the folder or give --overwrite"
             raise ConfigError(
-                f"{folder}: left by a run with another {', '.join(differences)}; repeat that run to finish it, or "
+                f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
                 f"{hint} to begin again"
             )
-        if not differences:
+        if not apart:
             return
         remove_parts(folder)
     write_json(manifest, claim)
@@ -63,9 +65,20 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
 
 def remove_parts(folder: Path) -> None:
     """Remove the folder of the parts; killed meanwhile, it leaves nothing under the folder's name."""
-    away = folder.with_name(f".{folder.name}.{os.getpid()}")
-    folder.rename(away)
-    shutil.rmtree(away)
+    with writing(folder):
+        folder.rename(folder.with_name(f"{_removed(folder)}{uuid.uuid4().hex}"))
+    discard_removed(folder)
+
+
+def discard_removed(folder: Path) -> None:
+    """Remove what is left of a folder of parts that was being removed, by this process or one that was killed."""
+    for away in folder.parent.glob(f"{glob.escape(_removed(folder))}*"):
+        shutil.rmtree(away, ignore_errors=True)  # another process may be at it
+
+
+def _removed(folder: Path) -> str:
+    """How the names begin that a folder takes while it is removed."""
+    return f".{folder.name}.removed-"
 
 
 def _foreign(folder: Path) -> bool:
@@ -75,15 +88,15 @@ def _foreign(folder: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a file says; nothing if the power went while it was written."""
+    """What a file says; nothing if it is not there, or if the power went while it was written."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two claims, in words."""
     found = [name for name in ("model", "input", "grid") if there.get(name) != here[name]]
     settings = there.get("settings", {})
@@ -95,12 +108,14 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], progress: bool) -> None:
-    """Write every part that is not there yet; a JSON file beside a part says that it is finished."""
-    todo = [window for window in windows if not _entry(folder, window)]
-    if todo and len(todo) < len(windows):
-        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    """Write every part that is not there yet; a JSON file beside a part says that it is finished.
+
+    Raises:
+        ConfigError: The folder was removed meanwhile, or begun again in another way.
+    """
+    claim, todo = _read_json(folder / MANIFEST), unfinished_parts(folder, windows)
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
-    with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
+    with tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar:
         for window in todo:
             before = mosaic.network_pixels
             path, some_valid = folder / f"{_name(window)}.tif", False
@@ -110,10 +125,35 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
             ):
                 for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
                     some_valid |= is_valid
+                _check_claim(folder, claim)
             if not some_valid:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have made the same
             entry = {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
-            write_json(_finished(folder, window), entry)
+            write_json(_finished(folder, window), entry | {"bytes": _on_disk(path) if some_valid else 0})
+
+
+def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
+    """The parts that are not there yet."""
+    todo = [window for window in windows if not _entry(folder, window)]
+    if todo and len(todo) < len(windows):
+        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    return todo
+
+
+def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
+    """Refuse to add a part to those of another run."""
+    if _read_json(folder / MANIFEST) != claim:
+        raise ConfigError(
+            f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
+            "command if there is no mosaic yet"
+        )
+
+
+def _on_disk(path: Path) -> int:
+    """Size of a file in bytes, all of which have reached the disk."""
+    with writing(path), path.open("r+b") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
@@ -173,6 +213,10 @@ def _finished(folder: Path, window: Window) -> Path:
 
 
 def _entry(folder: Path, window: Window) -> dict[str, Any]:
-    """What stands beside a finished part; nothing if it is not finished."""
-    path = _finished(folder, window)
-    return _read_json(path) if path.exists() else {}
+    """What stands beside a finished part; nothing if it is not finished, or has another size than when it was."""
+    entry = _read_json(_finished(folder, window))
+    if entry and not entry["empty"]:
+        path = folder / f"{_name(window)}.tif"
+        if not path.exists() or path.stat().st_size != entry.get("bytes"):
+            return {}
+    return entry

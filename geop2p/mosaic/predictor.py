@@ -10,12 +10,9 @@ from typing import Any
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.checks import check_output, check_space
-from geop2p.mosaic.inputs import open_input
-from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts, remove_parts
+from geop2p.mosaic.cluster import Job, connected, make_parts_on
+from geop2p.mosaic.parts import claim_folder, discard_removed, finished_parts, make_parts, remove_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.reading import fingerprint
-from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +92,18 @@ def predict(
     check_output(input, output, overwrite)
     if config.seam_map is not None:
         check_output(input, config.seam_map, overwrite)
-    translator = Translator.load(model, config.device)
-    given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
-    mosaic = Mosaic(translator, given.grid, config, folder)
-    log.info("%s", mosaic.tiles.describe())
-    windows = parts(mosaic.frame, mosaic.part_side)
-    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
-    claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+    discard_removed(folder)
+    with connected(config.dask) as client:
+        job = Job(str(model), str(input), folder, config)
+        elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
+        mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
+        log.info("%s", mosaic.tiles.describe())
+        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
+        check_space(folder, given.valid_share * pixels, mosaic.translator.card.target)
+        claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+        if client is not None:
+            make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
