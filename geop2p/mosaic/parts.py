@@ -117,6 +117,7 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar:
         for window in todo:
+            _check_claim(folder, claim)
             before = mosaic.network_pixels
             path, some_valid = folder / f"{_name(window)}.tif", False
             with (
