@@ -38,6 +38,9 @@ class PredictConfig:
     keep_parts: bool = option(
         False, "Leave a VRT (OUTPUT.vrt) over the parts, each a COG, and a STAC item, instead of one GeoTIFF."
     )
+    dask: str | None = option(
+        None, "Address of a Dask scheduler, such as tcp://HOST:8786: its workers make the parts, on their --device."
+    )
     seam_map: Path | None = option(
         None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
     )
@@ -69,6 +72,10 @@ class PredictConfig:
             raise ConfigError(f"line_width is {self.line_width}, expected metres above 0")
         if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
             raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
+        if self.dask is not None and self.shard is not None:
+            raise ConfigError("--dask and --shard are two ways to share the parts out; give one of them")
+        if self.dask is not None and not re.fullmatch(r"\w+://\S+:\d+", self.dask):
+            raise ConfigError(f"dask is '{self.dask}', expected the address of a scheduler, such as tcp://HOST:8786")
         _ = self.memory_bytes, self.share_of_parts
 
     @property

@@ -146,10 +146,11 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
 def check_space(folder: Path, pixels: float, target: Encoding) -> None:
     """Refuse to begin what the disk cannot hold.
 
-    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
+    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
+    that are there need no more room.
 
     Args:
-        folder: Where the mosaic goes.
+        folder: Where the parts go, beside the mosaic.
         pixels: Valid pixels of the mosaic, about.
         target: What they hold.
 
@@ -157,9 +158,10 @@ def check_space(folder: Path, pixels: float, target: Encoding) -> None:
         RasterError: There is not enough room.
     """
     needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
-    free = shutil.disk_usage(folder).free
+    needed -= sum(part.stat().st_size for part in folder.glob("part_*.tif"))
+    free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(
-            f"{folder}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make room, or "
-            "predict less at a time (--aoi)"
+            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make "
+            "room, or predict less at a time (--aoi)"
         )

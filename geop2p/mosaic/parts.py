@@ -3,6 +3,8 @@
 import contextlib
 import json
 import logging
+import os
+import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import remove_folder, write_json
+from geop2p.raster.atomic import remove_folder, write_json, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
@@ -46,15 +48,15 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     manifest = folder / MANIFEST
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
-    if manifest.exists():
-        differences = _differences(_read_json(manifest), claim)
-        if differences and (shared or not overwrite):
+    if manifest.exists() or any(folder.glob("part_*")):  # parts without a manifest are of an unknown making
+        apart = differences(_read_json(manifest), claim)
+        if apart and (shared or not overwrite):
             hint = "delete the folder" if shared else "delete the folder or give --overwrite"
             raise ConfigError(
-                f"{folder}: left by a run with another {', '.join(differences)}; repeat that run to finish it, or "
+                f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
                 f"{hint} to begin again"
             )
-        if not differences:
+        if not apart:
             return
         remove_folder(folder)
     write_json(manifest, claim)
@@ -67,15 +69,15 @@ def _foreign(folder: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a file says; nothing if the power went while it was written."""
+    """What a file says; nothing if it is not there, or if the power went while it was written."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two claims, in words."""
     found = [name for name in ("model", "input", "grid") if there.get(name) != here[name]]
     settings = there.get("settings", {})
@@ -90,48 +92,79 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     """Write every part that is not there yet; a JSON file beside a part says that it is finished.
 
     Parts that are to stay become COGs in another thread, while the next part is predicted.
+
+    Raises:
+        ConfigError: The folder was removed meanwhile, or begun again in another way.
     """
-    todo = [window for window in windows if not _entry(folder, window)]
-    if todo and len(todo) < len(windows):
-        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    todo = unfinished_parts(folder, windows)
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with (
-        tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar,
+        tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar,
         contextlib.closing(_predicted(mosaic, reader, folder, todo, bar)) as made,
     ):
         for _ in in_order(made, partial(_finishing, mosaic, folder), 1):
             pass
 
 
+def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
+    """The parts that are not there yet."""
+    todo = [window for window in windows if not _entry(folder, window)]
+    if todo and len(todo) < len(windows):
+        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    return todo
+
+
 def _predicted(
     mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
-) -> Generator[tuple[Window, dict[str, Any]], None, None]:
-    """Write parts; the place of each and what is to be said of it."""
+) -> Generator[tuple[Window, Path | None, int], None, None]:
+    """Write parts: the place of each, its file unless no pixel of it is valid, and its network pixels."""
+    claim = _read_json(folder / MANIFEST)
     for window in windows:
+        _check_claim(folder, claim)
         before = mosaic.network_pixels
         path, some_valid = _part(folder, window), False
+        if mosaic.config.keep_parts:  # removed in the end, while another process may make the same part
+            path = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tif")
         with (
             part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
             contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
         ):
             for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
                 some_valid |= is_valid
+            _check_claim(folder, claim)
         if not some_valid:
-            path.unlink()
-        yield window, {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
+            path.unlink(missing_ok=True)  # another process may have made the same
+        yield window, path if some_valid else None, mosaic.network_pixels - before
 
 
 @contextlib.contextmanager
-def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, dict[str, Any]]], None]]:
+def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, Path | None, int]], None]]:
     """A function that finishes a part and says so."""
 
-    def job(part: tuple[Window, dict[str, Any]]) -> None:
-        window, entry = part
-        if mosaic.config.keep_parts and not entry["empty"]:
-            keep_part(mosaic, window, _part(folder, window))
-        write_json(_finished(folder, window), entry)
+    def job(part: tuple[Window, Path | None, int]) -> None:
+        window, path, network_pixels = part
+        if path is not None and mosaic.config.keep_parts:
+            path = keep_part(mosaic, window, path, _stays(folder, window))
+        entry = {"empty": path is None, "network_pixels": network_pixels}
+        write_json(_finished(folder, window), entry | {"bytes": 0 if path is None else _on_disk(path)})
 
     yield job
+
+
+def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
+    """Refuse to add a part to those of another run."""
+    if _read_json(folder / MANIFEST) != claim:
+        raise ConfigError(
+            f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
+            "command if there is no mosaic yet"
+        )
+
+
+def _on_disk(path: Path) -> int:
+    """Size of a file in bytes, all of which have reached the disk."""
+    with writing(path), path.open("r+b") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
@@ -173,13 +206,14 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
         windows: All parts, finished, in pixels of the grid.
     """
     made, network_pixels, frame = [], 0, mosaic.frame
-    inside = f"{COGS}/" if mosaic.config.keep_parts else ""
+    place = _stays if mosaic.config.keep_parts else _part
     for window in windows:
         entry = _entry(folder, window)
         network_pixels += entry["network_pixels"]
         if not entry["empty"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
-            made.append(Part(f"{inside}{_part(folder, window).name}", Window(col, row, window.width, window.height)))
+            file = place(folder, window).relative_to(folder).as_posix()
+            made.append(Part(file, Window(col, row, window.width, window.height)))
     return made, network_pixels
 
 
@@ -187,11 +221,20 @@ def _part(folder: Path, window: Window) -> Path:
     return folder / f"part_r{window.row_off:07d}_c{window.col_off:07d}.tif"
 
 
+def _stays(folder: Path, window: Window) -> Path:
+    """Where a part lies that is to stay."""
+    return folder / COGS / _part(folder, window).name
+
+
 def _finished(folder: Path, window: Window) -> Path:
     return _part(folder, window).with_suffix(".json")
 
 
 def _entry(folder: Path, window: Window) -> dict[str, Any]:
-    """What stands beside a finished part; nothing if it is not finished."""
-    path = _finished(folder, window)
-    return _read_json(path) if path.exists() else {}
+    """What stands beside a finished part; nothing if it is not finished, or has another size than when it was."""
+    entry = _read_json(_finished(folder, window))
+    if entry and not entry["empty"]:
+        places = (_part(folder, window), _stays(folder, window))
+        if entry.get("bytes") not in [path.stat().st_size for path in places if path.exists()]:
+            return {}
+    return entry

@@ -11,14 +11,11 @@ from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_output, check_space
-from geop2p.mosaic.inputs import open_input
+from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
-from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.atomic import remove_folder
-from geop2p.raster.ends import fingerprint
-from geop2p.translator import Translator
+from geop2p.raster.atomic import discard_removed, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +101,19 @@ def predict(
             require_stac()
     if config.seam_map is not None:
         check_output(input, config.seam_map, overwrite)
-    translator = Translator.load(model, config.device)
-    given = open_input(input, translator.card, config)
-    mosaic = Mosaic(translator, given.grid, config, folder)
-    log.info("%s", mosaic.tiles.describe())
-    windows = parts(mosaic.frame, mosaic.part_side)
-    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input, given.parts), given.codes)
-    claim_folder(folder, claim, overwrite, shared=config.shard is not None)
-    if config.keep_parts:
-        take_back(output, folder)
+    discard_removed(folder)
+    with connected(config.dask) as client:
+        job = Job(str(model), str(input), folder, config)
+        elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
+        mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
+        log.info("%s", mosaic.tiles.describe())
+        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
+        check_space(folder, given.valid_share * pixels, mosaic.translator.card.target)
+        claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+        if config.keep_parts:
+            take_back(output, folder)
+        if client is not None:
+            make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
