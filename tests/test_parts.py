@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,7 +283,7 @@ def test_what_was_being_removed_when_a_process_was_killed_goes(
 ) -> None:
     model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
     with monkeypatch.context() as patch:
-        patch.setattr(parts_module.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         predict(model, scene, output)
     (away,) = tmp_path.glob(".out.tif.parts*")
     assert list(away.glob("part_*"))
