@@ -10,9 +10,12 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
+from geop2p.mosaic.beside import Beside, put_together, remove_companions
+from geop2p.mosaic.checks import WHOLE
+from geop2p.mosaic.extras import Extra
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice, parts
-from geop2p.mosaic.seam_map import write_seam_map
+from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
@@ -34,15 +37,15 @@ def assemble(
     tags: dict[str, str],
     progress: bool,
 ) -> dict[str, Any]:
-    """Make the COG of the parts, its style and its class names, and the map of its seams; the seam figures.
+    """Make the COG of the parts, its style and its class names, and the rasters beside it; the seam figures.
 
-    The output takes its name last, so that a run killed here is continued like any other.
+    They take their names when all are whole, the output last, so that a run killed here is continued like any other.
 
     Raises:
         GeoP2PError: Tiles disagree more than the settings allow.
     """
     target, grid = mosaic.translator.card.target, mosaic.shown
-    vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
+    vrt, cog = folder / "mosaic.vrt", folder / WHOLE
     blank = [BandSummary(None, None, None, None, 0.0)] * len(target.bands)
     write_text(vrt, vrt_xml(grid, target, made, blank, {}))
     with aligned_reader(vrt, grid, target.kind) as finished:
@@ -52,16 +55,26 @@ def assemble(
     told = {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items() if value is not None}
     described = tags | _tags(mosaic) | told
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    beside = [_extra(mosaic, extra, folder, made, tags) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
-        write_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress)
+        beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
     write_cog(vrt, cog, target)
+    for raster in beside:
+        raster.place()
     write_style(output, target, summaries)
-    for suffix in (".aux.xml", ".msk", ".ovr"):
-        Path(f"{output}{suffix}").unlink(missing_ok=True)  # of a raster that is replaced
+    remove_companions(output)
     if target.is_classes:
         write_categories(output, target)
     cog.replace(output)
     return figures
+
+
+def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part], tags: dict[str, str]) -> Beside:
+    """A raster that was made with the parts."""
+    said = tags | _tags(mosaic) | extra.tags
+    del said["GEOP2P_KIND"]  # of the mosaic
+    vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
+    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, mosaic.lattice, said, extra.ramp)
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:

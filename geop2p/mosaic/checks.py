@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+WHOLE = "mosaic.tif"  # the mosaic among its parts: once it is there, the rasters beside it take their names
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
@@ -132,7 +134,30 @@ def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
     make_folder(output.parent)
 
 
-def check_space(folder: Path, pixels: float, target: Encoding) -> None:
+def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:
+    """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
+
+    Args:
+        input: What is translated.
+        output: The mosaic.
+        beside: Those rasters; None are left out.
+        folder: Of the parts.
+        overwrite: Whether to replace what exists.
+
+    Raises:
+        RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
+    """
+    taken = {style_path(output).absolute()}
+    for path in beside:
+        if path is None:
+            continue
+        check_output(input, path, overwrite or (folder / WHOLE).exists())
+        if style_path(path).absolute() in taken:
+            raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
+        taken.add(style_path(path).absolute())
+
+
+def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
@@ -140,12 +165,14 @@ def check_space(folder: Path, pixels: float, target: Encoding) -> None:
     Args:
         folder: Where the mosaic goes.
         pixels: Valid pixels of the mosaic, about.
-        target: What they hold.
+        encodings: What they hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
+    needed = pixels * sum(
+        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RasterError(

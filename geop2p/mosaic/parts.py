@@ -15,10 +15,11 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
 from geop2p.raster.atomic import write_json
-from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
 from geop2p.raster.writing import BLOCK, part_writer
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "parts.json"
 _OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
 
-Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
+Band = tuple[int, list[Array], Mask]  # first row, values (bands, rows, cols) of each raster, valid pixels (rows, cols)
 
 
 def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:
@@ -103,45 +104,58 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
         for window in todo:
             before = mosaic.network_pixels
-            path, some_valid = folder / f"{_name(window)}.tif", False
-            with (
-                part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
-                contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
-            ):
-                for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
+            files, some_valid = _files(mosaic, folder, window), False
+            with contextlib.ExitStack() as stack:
+                grid = mosaic.grid.window(window)
+                writers = [stack.enter_context(part_writer(path, grid, held)) for path, held in files.items()]
+                rows = stack.enter_context(
+                    contextlib.closing(mosaic.rows(reader, window, bar=bar, with_extras=len(writers) > 1))
+                )
+                for is_valid in in_order(_in_bands(rows), partial(_writing, writers), 1):
                     some_valid |= is_valid
             if not some_valid:
-                path.unlink()
+                for path in files:
+                    path.unlink()
             entry = {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
             write_json(_finished(folder, window), entry)
 
 
-def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
+def _files(mosaic: Mosaic, folder: Path, window: Window) -> dict[Path, Encoding]:
+    """The files of a part and what they hold: the mosaic's first, then those of the rasters made with it."""
+    own = folder / f"{_name(window)}.tif"
+    extras = {folder / extra.part(own.name): extra.encoding for extra in mosaic.extras.rasters}
+    return {own: mosaic.translator.card.target} | extras
+
+
+def _in_bands(rows: Iterator[tuple[Array, Mask, list[Floats]]]) -> Iterator[Band]:
     """First row, values and valid pixels of bands of `BLOCK` rows, which files store together."""
-    start, held, pieces = 0, 0, []
-    for piece in rows:
-        pieces.append(piece)
-        held += len(piece[1])
+    start, held, pieces = 0, 0, list[tuple[list[Array], Mask]]()
+    for values, valid, extras in rows:
+        pieces.append(([values, *extras], valid))
+        held += len(valid)
         while held >= BLOCK:
-            values, valid = _joined(pieces)
-            yield start, values[:, :BLOCK], valid[:BLOCK]
-            start, held, pieces = start + BLOCK, held - BLOCK, [(values[:, BLOCK:], valid[BLOCK:])]
+            found, there = _joined(pieces)
+            yield start, [one[:, :BLOCK] for one in found], there[:BLOCK]
+            start, held = start + BLOCK, held - BLOCK
+            pieces = [([one[:, BLOCK:] for one in found], there[BLOCK:])]
     if held:
         yield start, *_joined(pieces)
 
 
-def _joined(pieces: list[tuple[Array, Mask]]) -> tuple[Array, Mask]:
+def _joined(pieces: list[tuple[list[Array], Mask]]) -> tuple[list[Array], Mask]:
     values, valid = zip(*pieces, strict=True)
-    return np.concatenate(values, axis=1), np.concatenate(valid)
+    return [np.concatenate(one, axis=1) for one in zip(*values, strict=True)], np.concatenate(valid)
 
 
 @contextlib.contextmanager
-def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Band], bool]]:
+def _writing(writers: Sequence[Callable[[int, Array, Mask], None]]) -> Iterator[Callable[[Band], bool]]:
     """A function that writes a band and says whether it has valid pixels."""
 
     def job(band: Band) -> bool:
-        write(*band)
-        return bool(band[2].any())
+        row, values, valid = band
+        for write, one in zip(writers, values, strict=True):
+            write(row, one, valid)
+        return bool(valid.any())
 
     yield job
 

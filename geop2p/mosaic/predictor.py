@@ -9,7 +9,8 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
-from geop2p.mosaic.checks import check_output, check_space
+from geop2p.mosaic.checks import check_beside, check_output, check_space
+from geop2p.mosaic.extras import check_extras
 from geop2p.mosaic.inputs import open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts, remove_parts
@@ -41,6 +42,8 @@ class PredictResult:
         norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        confidence: The raster of the probability of the class, if one was made.
+        uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
 
@@ -57,6 +60,8 @@ class PredictResult:
     norm_stats: str
     tile_size: int
     network_px_per_px: float
+    confidence: str | None
+    uncertainty: str | None
     peak_rss_mb: int | None
 
 
@@ -93,15 +98,16 @@ def predict(
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     check_output(input, output, overwrite)
-    if config.seam_map is not None:
-        check_output(input, config.seam_map, overwrite)
-    translator = Translator.load(model, config.device)
-    given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
+    check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
+    translator = Translator.load(model, config.device)
+    check_extras(translator.card, config)
+    given = open_input(input, translator.card, config)
     mosaic = Mosaic(translator, given.grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
-    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
+    encodings = [translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
+    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, encodings)
     claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
     claim_folder(folder, claim, overwrite, shared=config.shard is not None)
     mine = windows[config.share_of_parts]
@@ -114,6 +120,7 @@ def predict(
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         remove_parts(folder)
+    beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),
@@ -127,6 +134,8 @@ def predict(
         norm_stats=mosaic.norm_stats,
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
+        confidence=beside.get("confidence"),
+        uncertainty=beside.get("uncertainty"),
         peak_rss_mb=_peak_rss_mb(),
     )
 
