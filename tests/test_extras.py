@@ -159,6 +159,8 @@ def test_the_spread_over_turned_tiles_is_that_of_their_values(
     model = make_model(Ramps, image_encoding(bands=1), target, field=halo, stride=8)
     config = PredictConfig(tile_size=32 + 2 * halo, uncertainty=tmp_path / "apart.tif", uncertainty_by="d4")
     assert predict(model, path, tmp_path / "out.tif", config).mode == "exact"
+    predict(model, path, tmp_path / "alone.tif", PredictConfig(tile_size=32 + 2 * halo))
+    assert (tmp_path / "alone.tif").read_bytes() == (tmp_path / "out.tif").read_bytes()
     ramp = np.linspace(-0.5, 0.5, 32 + 2 * halo)[halo : halo + 32] * 50  # half of 1000 x 0.1 m
     tile = np.sqrt((ramp[:, None] ** 2 + ramp**2) / 2)
     assert np.allclose(pixels(tmp_path / "apart.tif")[0], np.tile(tile, (3, 4)), atol=1e-3)
