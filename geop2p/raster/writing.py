@@ -93,6 +93,7 @@ def _tiff(
     profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": dtype}
     if bands not in (1, 3):
         profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
+        profile["num_threads"] = 1  # GDAL's threads give the mask the main image's count of extra bands, and complain
     if grid.crs is not None:
         profile |= {"crs": grid.crs, "transform": grid.transform}
     with (
