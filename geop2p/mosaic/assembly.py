@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
 from geop2p.mosaic.beside import Beside, put_together, remove_companions
-from geop2p.mosaic.checks import WHOLE
+from geop2p.mosaic.checks import PLACING
 from geop2p.mosaic.extras import Extra
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice, parts
@@ -45,7 +45,7 @@ def assemble(
         GeoP2PError: Tiles disagree more than the settings allow.
     """
     target, grid = mosaic.translator.card.target, mosaic.shown
-    vrt, cog = folder / "mosaic.vrt", folder / WHOLE
+    vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
     blank = [BandSummary(None, None, None, None, 0.0)] * len(target.bands)
     write_text(vrt, vrt_xml(grid, target, made, blank, {}))
     with aligned_reader(vrt, grid, target.kind) as finished:
@@ -59,6 +59,7 @@ def assemble(
     if mosaic.config.seam_map is not None:
         beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
     write_cog(vrt, cog, target)
+    write_text(folder / PLACING, "")
     for raster in beside:
         raster.place()
     write_style(output, target, summaries)

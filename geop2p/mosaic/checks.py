@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
-WHOLE = "mosaic.tif"  # the mosaic among its parts: once it is there, the rasters beside it take their names
+PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
@@ -151,7 +151,7 @@ def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None],
     for path in beside:
         if path is None:
             continue
-        check_output(input, path, overwrite or (folder / WHOLE).exists())
+        check_output(input, path, overwrite or (folder / PLACING).exists())
         if style_path(path).absolute() in taken:
             raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
         taken.add(style_path(path).absolute())
