@@ -280,13 +280,13 @@ def test_parts_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     folder, pixels = tmp_path / "out.tif.parts", 80 * 80
     with pytest.raises(RasterError, match=r"parts and mosaic take about 1\.92e-05 GB"):
-        check_space(folder, pixels, image_encoding())
+        check_space(folder, pixels, [image_encoding()])
     folder.mkdir()
     (folder / "part_r0000000_c0000000.tif").write_bytes(bytes(9_000))
     with pytest.raises(RasterError, match=r"take about 1\.02e-05 GB"):
-        check_space(folder, pixels, image_encoding())
+        check_space(folder, pixels, [image_encoding()])
     (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(300))
-    check_space(folder, pixels, image_encoding())
+    check_space(folder, pixels, [image_encoding()])
 
 
 def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:

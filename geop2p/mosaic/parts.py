@@ -15,11 +15,12 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
 from geop2p.raster.atomic import remove_folder, write_json, writing
-from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
 from geop2p.raster.writing import BLOCK, part_writer
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "parts.json"
 _OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
 
-Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
+Band = tuple[int, list[Array], Mask]  # first row, values (bands, rows, cols) of each raster, valid pixels (rows, cols)
 
 
 def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:
@@ -116,37 +117,38 @@ def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
 
 def _predicted(
     mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
-) -> Generator[tuple[Window, Path | None, int], None, None]:
-    """Write parts: the place of each, its file unless no pixel of it is valid, and its network pixels."""
+) -> Generator[tuple[Window, list[Path], int], None, None]:
+    """Write parts: the place of each, its files unless no pixel of it is valid, and its network pixels."""
     claim = _read_json(folder / MANIFEST)
     for window in windows:
         _check_claim(folder, claim)
         before = mosaic.network_pixels
-        path, some_valid = _part(folder, window), False
-        if mosaic.config.keep_parts:  # removed in the end, while another process may make the same part
-            path = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tif")
-        with (
-            part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
-            contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
-        ):
-            for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
+        files, some_valid = _files(mosaic, folder, window), False
+        with contextlib.ExitStack() as stack:
+            grid = mosaic.grid.window(window)
+            writers = [stack.enter_context(part_writer(path, grid, held)) for path, held in files.items()]
+            rows = stack.enter_context(
+                contextlib.closing(mosaic.rows(reader, window, bar=bar, with_extras=len(writers) > 1))
+            )
+            for is_valid in in_order(_in_bands(rows), partial(_writing, writers), 1):
                 some_valid |= is_valid
             _check_claim(folder, claim)
         if not some_valid:
-            path.unlink(missing_ok=True)  # another process may have made the same
-        yield window, path if some_valid else None, mosaic.network_pixels - before
+            for path in files:
+                path.unlink(missing_ok=True)  # another process may have made the same
+        yield window, list(files) if some_valid else [], mosaic.network_pixels - before
 
 
 @contextlib.contextmanager
-def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, Path | None, int]], None]]:
+def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, list[Path], int]], None]]:
     """A function that finishes a part and says so."""
 
-    def job(part: tuple[Window, Path | None, int]) -> None:
-        window, path, network_pixels = part
-        if path is not None and mosaic.config.keep_parts:
-            path = keep_part(mosaic, window, path, _stays(folder, window))
-        entry = {"empty": path is None, "network_pixels": network_pixels}
-        write_json(_finished(folder, window), entry | {"bytes": 0 if path is None else _on_disk(path)})
+    def job(part: tuple[Window, list[Path], int]) -> None:
+        window, files, network_pixels = part
+        if files and mosaic.config.keep_parts:
+            files = [keep_part(mosaic, window, files[0], folder / COGS / f"{_name(window)}.tif"), *files[1:]]
+        sizes = {path.relative_to(folder).as_posix(): _on_disk(path) for path in files}
+        write_json(_finished(folder, window), {"files": sizes, "network_pixels": network_pixels})
 
     yield job
 
@@ -167,32 +169,44 @@ def _on_disk(path: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
+def _files(mosaic: Mosaic, folder: Path, window: Window) -> dict[Path, Encoding]:
+    """The files of a part and what they hold: the mosaic's first, then those of the rasters made with it."""
+    own = folder / f"{_name(window)}.tif"
+    extras = {folder / extra.part(own.name): extra.encoding for extra in mosaic.extras.rasters}
+    if mosaic.config.keep_parts:  # made into another and removed, while another process may make the same part
+        own = own.with_name(f".{own.stem}.{uuid.uuid4().hex}.tif")
+    return {own: mosaic.translator.card.target} | extras
+
+
+def _in_bands(rows: Iterator[tuple[Array, Mask, list[Floats]]]) -> Iterator[Band]:
     """First row, values and valid pixels of bands of `BLOCK` rows, which files store together."""
-    start, held, pieces = 0, 0, []
-    for piece in rows:
-        pieces.append(piece)
-        held += len(piece[1])
+    start, held, pieces = 0, 0, list[tuple[list[Array], Mask]]()
+    for values, valid, extras in rows:
+        pieces.append(([values, *extras], valid))
+        held += len(valid)
         while held >= BLOCK:
-            values, valid = _joined(pieces)
-            yield start, values[:, :BLOCK], valid[:BLOCK]
-            start, held, pieces = start + BLOCK, held - BLOCK, [(values[:, BLOCK:], valid[BLOCK:])]
+            found, there = _joined(pieces)
+            yield start, [one[:, :BLOCK] for one in found], there[:BLOCK]
+            start, held = start + BLOCK, held - BLOCK
+            pieces = [([one[:, BLOCK:] for one in found], there[BLOCK:])]
     if held:
         yield start, *_joined(pieces)
 
 
-def _joined(pieces: list[tuple[Array, Mask]]) -> tuple[Array, Mask]:
+def _joined(pieces: list[tuple[list[Array], Mask]]) -> tuple[list[Array], Mask]:
     values, valid = zip(*pieces, strict=True)
-    return np.concatenate(values, axis=1), np.concatenate(valid)
+    return [np.concatenate(one, axis=1) for one in zip(*values, strict=True)], np.concatenate(valid)
 
 
 @contextlib.contextmanager
-def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Band], bool]]:
+def _writing(writers: Sequence[Callable[[int, Array, Mask], None]]) -> Iterator[Callable[[Band], bool]]:
     """A function that writes a band and says whether it has valid pixels."""
 
     def job(band: Band) -> bool:
-        write(*band)
-        return bool(band[2].any())
+        row, values, valid = band
+        for write, one in zip(writers, values, strict=True):
+            write(row, one, valid)
+        return bool(valid.any())
 
     yield job
 
@@ -206,35 +220,28 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
         windows: All parts, finished, in pixels of the grid.
     """
     made, network_pixels, frame = [], 0, mosaic.frame
-    place = _stays if mosaic.config.keep_parts else _part
     for window in windows:
         entry = _entry(folder, window)
         network_pixels += entry["network_pixels"]
-        if not entry["empty"]:
+        if entry["files"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
-            file = place(folder, window).relative_to(folder).as_posix()
-            made.append(Part(file, Window(col, row, window.width, window.height)))
+            made.append(Part(next(iter(entry["files"])), Window(col, row, window.width, window.height)))
     return made, network_pixels
 
 
-def _part(folder: Path, window: Window) -> Path:
-    return folder / f"part_r{window.row_off:07d}_c{window.col_off:07d}.tif"
-
-
-def _stays(folder: Path, window: Window) -> Path:
-    """Where a part lies that is to stay."""
-    return folder / COGS / _part(folder, window).name
+def _name(window: Window) -> str:
+    return f"part_r{window.row_off:07d}_c{window.col_off:07d}"
 
 
 def _finished(folder: Path, window: Window) -> Path:
-    return _part(folder, window).with_suffix(".json")
+    return folder / f"{_name(window)}.json"
 
 
 def _entry(folder: Path, window: Window) -> dict[str, Any]:
-    """What stands beside a finished part; nothing if it is not finished, or has another size than when it was."""
+    """What stands beside a finished part; nothing if it is not finished, or has other sizes than when it was."""
     entry = _read_json(_finished(folder, window))
-    if entry and not entry["empty"]:
-        places = (_part(folder, window), _stays(folder, window))
-        if entry.get("bytes") not in [path.stat().st_size for path in places if path.exists()]:
+    for name, size in entry.get("files", {}).items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != size:
             return {}
     return entry

@@ -10,7 +10,7 @@ from typing import Any
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
-from geop2p.mosaic.checks import check_output, check_space
+from geop2p.mosaic.checks import check_beside, check_output, check_space
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
@@ -41,6 +41,8 @@ class PredictResult:
         norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        confidence: The raster of the probability of the class, if one was made.
+        uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
 
@@ -57,6 +59,8 @@ class PredictResult:
     norm_stats: str
     tile_size: int
     network_px_per_px: float
+    confidence: str | None
+    uncertainty: str | None
     peak_rss_mb: int | None
 
 
@@ -99,8 +103,7 @@ def predict(
         check_kept(output, folder, overwrite)
         if config.shard is None:
             require_stac()
-    if config.seam_map is not None:
-        check_output(input, config.seam_map, overwrite)
+    check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
     discard_removed(folder)
     with connected(config.dask) as client:
         job = Job(str(model), str(input), folder, config)
@@ -108,7 +111,8 @@ def predict(
         mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
         log.info("%s", mosaic.tiles.describe())
         windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
-        check_space(folder, given.valid_share * pixels, mosaic.translator.card.target)
+        encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
+        check_space(folder, given.valid_share * pixels, encodings)
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts:
             take_back(output, folder)
@@ -124,6 +128,7 @@ def predict(
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     if config.shard is None:
         remove_folder(folder)
+    beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),
@@ -137,6 +142,8 @@ def predict(
         norm_stats=mosaic.norm_stats,
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
+        confidence=beside.get("confidence"),
+        uncertainty=beside.get("uncertainty"),
         peak_rss_mb=_peak_rss_mb(),
     )
 
