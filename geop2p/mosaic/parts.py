@@ -70,7 +70,7 @@ def remove_parts(folder: Path) -> None:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that is not of a mosaic's making."""
-    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", ".")
+    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", ".")
     return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
 
 
