@@ -69,7 +69,8 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     predicted = invoke("predict", run, pair[0], mosaic, "--json")
     assert set(json.loads(predicted.stdout)) == {
         "path", "width", "height", "parts", "seconds", "mpx_per_s", "seam_index", "tile_mismatch",
-        "tile_mismatch_percent", "mode", "norm_stats", "tile_size", "network_px_per_px", "peak_rss_mb",
+        "tile_mismatch_percent", "mode", "norm_stats", "engine", "int8_psnr", "tile_size", "network_px_per_px",
+        "peak_rss_mb",
     }  # fmt: skip
     scored = invoke("evaluate", run, chips, report, "--json")
     assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(json.loads(scored.stdout))
