@@ -13,7 +13,7 @@ from shapely.geometry import Polygon, box
 import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
-from geop2p.mosaic.assembly import mosaic_lattice
+from geop2p.mosaic.tags import mosaic_lattice
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 

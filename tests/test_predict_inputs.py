@@ -187,14 +187,12 @@ def test_no_room_is_said_before_the_start(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_grid_elsewhere_and_a_folder_are_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     model = make_model(Identity, image_encoding())
     path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
     far = write_raster(tmp_path / "far.tif", np.zeros((1, 9, 9), np.uint8), grid(9, 9, left=900_000.0))
     with pytest.raises(GridMismatchError, match="lies elsewhere than the grid that --like gives"):
         predict(model, path, tmp_path / "out.tif", PredictConfig(like=far))
-    with pytest.raises(RasterError, match="is a folder, expected a raster or a vector layer"):
-        predict(model, tmp_path, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
 
 

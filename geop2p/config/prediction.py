@@ -35,6 +35,9 @@ class PredictConfig:
     shard: str | None = option(
         None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."
     )
+    keep_parts: bool = option(
+        False, "Leave a VRT (OUTPUT.vrt) over the parts, each a COG, and a STAC item, instead of one GeoTIFF."
+    )
     seam_map: Path | None = option(
         None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
     )

@@ -23,8 +23,8 @@ from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, writ
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, notes_on
 from geop2p.evaluation.whereabouts import ErrorByGround
 from geop2p.metrics import BlockScores, scores_for
-from geop2p.mosaic.assembly import mosaic_lattice
 from geop2p.mosaic.seams import survey
+from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.agreement import difference
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask

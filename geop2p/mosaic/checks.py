@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from geop2p.errors import RasterError
+from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_as, order_difference
 from geop2p.raster.atomic import make_folder
@@ -117,21 +118,31 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
         )  # fmt: skip
 
 
-def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
+def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: bool = False) -> None:
     """Refuse an output that would destroy something or could not be read as what it is called.
 
     Raises:
-        RasterError: It exists, is the input, or is not called a GeoTIFF.
+        RasterError: It exists, is the input or lies in its folder, or is not called a GeoTIFF, or a VRT where the
+            parts are kept.
     """
-    if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
+    if keep_parts and output.suffix.lower() != ".vrt":
+        raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
+    if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
+        hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
+    if Path(input).is_dir() and output.resolve().parent == Path(input).resolve():
+        raise RasterError(f"{output}: lies in the folder that is the input; give a name elsewhere")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
-    if (style := style_path(output)).exists() and not (output.exists() or begun or overwrite):
-        raise RasterError(f"{style}: exists and would be replaced by the mosaic's style; move it or give --overwrite")
+    beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
+    for name, path in beside.items():
+        if path.exists() and not (output.exists() or begun or overwrite):
+            raise RasterError(
+                f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
+            )
     make_folder(output.parent)
 
 

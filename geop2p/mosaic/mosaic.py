@@ -23,8 +23,8 @@ from geop2p.mosaic.strips import Ground, grown
 from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import fingerprint
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
 

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import write_json
+from geop2p.raster.atomic import remove_folder, write_json
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
@@ -57,20 +56,13 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
             )
         if not differences:
             return
-        remove_parts(folder)
+        remove_folder(folder)
     write_json(manifest, claim)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove the folder of the parts; killed meanwhile, it leaves nothing under the folder's name."""
-    away = folder.with_name(f".{folder.name}.{os.getpid()}")
-    folder.rename(away)
-    shutil.rmtree(away)
 
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that is not of a mosaic's making."""
-    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", ".")
+    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", COGS, ".")
     return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
 
 
@@ -95,25 +87,51 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], progress: bool) -> None:
-    """Write every part that is not there yet; a JSON file beside a part says that it is finished."""
+    """Write every part that is not there yet; a JSON file beside a part says that it is finished.
+
+    Parts that are to stay become COGs in another thread, while the next part is predicted.
+    """
     todo = [window for window in windows if not _entry(folder, window)]
     if todo and len(todo) < len(windows):
         log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
-    with tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar:
-        for window in todo:
-            before = mosaic.network_pixels
-            path, some_valid = folder / f"{_name(window)}.tif", False
-            with (
-                part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
-                contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
-            ):
-                for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
-                    some_valid |= is_valid
-            if not some_valid:
-                path.unlink()
-            entry = {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
-            write_json(_finished(folder, window), entry)
+    with (
+        tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar,
+        contextlib.closing(_predicted(mosaic, reader, folder, todo, bar)) as made,
+    ):
+        for _ in in_order(made, partial(_finishing, mosaic, folder), 1):
+            pass
+
+
+def _predicted(
+    mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
+) -> Generator[tuple[Window, dict[str, Any]], None, None]:
+    """Write parts; the place of each and what is to be said of it."""
+    for window in windows:
+        before = mosaic.network_pixels
+        path, some_valid = _part(folder, window), False
+        with (
+            part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
+            contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
+        ):
+            for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
+                some_valid |= is_valid
+        if not some_valid:
+            path.unlink()
+        yield window, {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
+
+
+@contextlib.contextmanager
+def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, dict[str, Any]]], None]]:
+    """A function that finishes a part and says so."""
+
+    def job(part: tuple[Window, dict[str, Any]]) -> None:
+        window, entry = part
+        if mosaic.config.keep_parts and not entry["empty"]:
+            keep_part(mosaic, window, _part(folder, window))
+        write_json(_finished(folder, window), entry)
+
+    yield job
 
 
 def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
@@ -146,30 +164,31 @@ def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Ba
     yield job
 
 
-def finished_parts(folder: Path, windows: Sequence[Window], frame: Window) -> tuple[list[Part], int]:
+def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> tuple[list[Part], int]:
     """The parts with valid ground, and the pixels that went through the network for all of them.
 
     Args:
+        mosaic: What they are of.
         folder: Where they lie.
         windows: All parts, finished, in pixels of the grid.
-        frame: What the mosaic shows of the grid.
     """
-    made, network_pixels = [], 0
+    made, network_pixels, frame = [], 0, mosaic.frame
+    inside = f"{COGS}/" if mosaic.config.keep_parts else ""
     for window in windows:
         entry = _entry(folder, window)
         network_pixels += entry["network_pixels"]
         if not entry["empty"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
-            made.append(Part(f"{_name(window)}.tif", Window(col, row, window.width, window.height)))
+            made.append(Part(f"{inside}{_part(folder, window).name}", Window(col, row, window.width, window.height)))
     return made, network_pixels
 
 
-def _name(window: Window) -> str:
-    return f"part_r{window.row_off:07d}_c{window.col_off:07d}"
+def _part(folder: Path, window: Window) -> Path:
+    return folder / f"part_r{window.row_off:07d}_c{window.col_off:07d}.tif"
 
 
 def _finished(folder: Path, window: Window) -> Path:
-    return folder / f"{_name(window)}.json"
+    return _part(folder, window).with_suffix(".json")
 
 
 def _entry(folder: Path, window: Window) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
+from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_output, check_space
 from geop2p.mosaic.inputs import open_input
+from geop2p.mosaic.kept import check_kept, take_back
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts, remove_parts
+from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.reading import fingerprint
+from geop2p.raster.atomic import remove_folder
+from geop2p.raster.ends import fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ class PredictResult:
     """A mosaic and how it was made.
 
     Attributes:
-        path: The mosaic, a cloud-optimised GeoTIFF; of a shard the folder of the parts.
+        path: The mosaic, a cloud-optimised GeoTIFF or a VRT over parts; of a shard the folder of the parts.
         width: Columns of the mosaic.
         height: Rows of the mosaic.
         parts: Parts that the mosaic, or the shard, has.
@@ -81,9 +84,10 @@ def predict(
 
     Args:
         model: Run folder or `model.safetensors`.
-        input: Any raster that GDAL opens, with the bands that the model was trained on, or a vector layer for a model
-            that reads maps.
-        output: GeoTIFF to write, with `<stem>.qml` beside it.
+        input: Any raster that GDAL opens, with the bands that the model was trained on, a folder of such rasters, which
+            are read as one, or a vector layer for a model that reads maps.
+        output: GeoTIFF to write, with `<stem>.qml` beside it; with `keep_parts` a VRT, with `<stem>_parts` and the STAC
+            item `<stem>.json` beside it too.
         config: Settings.
         overwrite: Replace an existing output.
         progress: Show a progress bar.
@@ -97,29 +101,35 @@ def predict(
     """
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
-    check_output(input, output, overwrite)
+    folder = output.with_name(f"{output.name}.parts")
+    check_output(input, output, overwrite, config.keep_parts)
+    if config.keep_parts:
+        check_kept(output, folder, overwrite)
+        if config.shard is None:
+            require_stac()
     if config.seam_map is not None:
         check_output(input, config.seam_map, overwrite)
     translator = Translator.load(model, config.device)
     given = open_input(input, translator.card, config)
-    folder = output.with_name(f"{output.name}.parts")
     mosaic = Mosaic(translator, given.grid, config, folder)
     log.info("%s", mosaic.tiles.describe())
     windows = parts(mosaic.frame, mosaic.part_side)
     check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
+    claim = mosaic.claim(translator.digest, fingerprint(input, given.parts), given.codes)
     claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+    if config.keep_parts:
+        take_back(output, folder)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
-        made, network_pixels = finished_parts(folder, mine, mosaic.frame)
+        made, network_pixels = finished_parts(mosaic, folder, mine)
         figures = NO_FIGURES
         if config.shard is None:
-            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            tags = {"GEOP2P_INPUT": Path(input).name or Path(input).resolve().name}
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
     int8_psnr = mosaic.int8_psnr
     if config.shard is None:
-        remove_parts(folder)
+        remove_folder(folder)
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),

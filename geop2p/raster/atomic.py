@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,13 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made a folder ({error.strerror}); give another place") from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; killed meanwhile, it leaves nothing under the folder's name."""
+    away = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.rename(away)
+    shutil.rmtree(away)
 
 
 def _discard(temporary: Path) -> None:

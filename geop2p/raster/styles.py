@@ -34,14 +34,14 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
             pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand=alpha,
             redBand="1", greenBand="2", blueBand="3",
         )  # fmt: skip
-        for name, summary in zip(("red", "green", "blue"), summaries, strict=False):
-            _stretch(renderer, f"{name}ContrastEnhancement", encoding, summary)
+        for number, name in enumerate(("red", "green", "blue")):
+            _stretch(renderer, f"{name}ContrastEnhancement", encoding, number, summaries[number])
     else:
         renderer = ElementTree.SubElement(
             pipe, "rasterrenderer", type="singlebandgray", opacity="1", alphaBand=alpha,
             grayBand="1", gradient="BlackToWhite",
         )  # fmt: skip
-        _stretch(renderer, "contrastEnhancement", encoding, summaries[0])
+        _stretch(renderer, "contrastEnhancement", encoding, 0, summaries[0])
     ElementTree.indent(root)
     write_text(style_path(raster), ElementTree.tostring(root, encoding="unicode") + "\n")
 
@@ -56,13 +56,18 @@ def _paletted(pipe: ElementTree.Element, encoding: Encoding, alpha: str) -> None
         )
 
 
-def _stretch(renderer: ElementTree.Element, tag: str, encoding: Encoding, summary: BandSummary) -> None:
-    """Linear stretch: the full range of 8-bit values, else two standard deviations around the mean."""
+def _stretch(renderer: ElementTree.Element, tag: str, encoding: Encoding, number: int, summary: BandSummary) -> None:
+    """Linear stretch: the full range of 8-bit values, else two standard deviations around the mean.
+
+    QGIS shows physical values: stored ones times the scale of the band, plus its offset.
+    """
     low, high = 0.0, 255.0
     if encoding.dtype != "uint8" and summary.mean is not None and summary.std is not None:
         assert summary.minimum is not None and summary.maximum is not None
         low = max(summary.minimum, summary.mean - 2 * summary.std)
         high = min(summary.maximum, summary.mean + 2 * summary.std)
+    band = encoding.bands[number]
+    low, high = sorted(value * band.scale + band.offset for value in (low, high))
     element = ElementTree.SubElement(renderer, tag)
     ElementTree.SubElement(element, "minValue").text = repr(low)
     ElementTree.SubElement(element, "maxValue").text = repr(high)
