@@ -19,6 +19,7 @@ from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.extras import Extras
 from geop2p.mosaic.masks import Masks
 from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
+from geop2p.mosaic.quantised import QuantisedNetwork
 from geop2p.mosaic.spread import Spread
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
@@ -59,7 +60,7 @@ class Mosaic:
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
         self.shown = grid.window(self.frame)
         self.norm_stats = norm_statistics(translator.card, config)
-        self._ground = None
+        self._ground: GroundStatistics | QuantisedNetwork | None = None
         if self.norm_stats in ("global", "field"):
             self._ground = GroundStatistics(translator, grid, self.norm_stats == "field", folder)
         self.tiles = choose_tiles(translator, config, self.norm_stats, max(grid.height, grid.width))
@@ -72,9 +73,16 @@ class Mosaic:
         a_column = column_bytes(self.lattice, source, target, encodings, spread.pixel_bytes if spread else 0)
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
-        self._batch: torch.Tensor | None = None
+        self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)
         self.translator = with_engine(translator, self.engine)
+        if self.engine == "openvino-int8":
+            self._ground = QuantisedNetwork(translator, grid, folder)
+
+    @property
+    def int8_psnr(self) -> float | None:
+        """PSNR in dB of 8-bit integers against float32; None without them, or where they change nothing."""
+        return self._ground.psnr if isinstance(self._ground, QuantisedNetwork) else None
 
     @property
     def is_exact(self) -> bool:
@@ -162,7 +170,10 @@ class Mosaic:
     def _inputs(
         self, ground: Ground, tiles: list[Window], masks: Masks, bar: Any
     ) -> Generator[tuple[Window, torch.Tensor], None, None]:
-        """Tiles and their network inputs; those without valid ground are left out. `masks` gets the valid pixels."""
+        """Tiles and their network inputs, each good until the next; those without valid ground are left out.
+
+        `masks` gets the valid pixels.
+        """
         halo, by_row = self.lattice.halo, [list(row) for _, row in itertools.groupby(tiles, lambda tile: tile.row_off)]
         windows = [grown(_hull(row), halo) for row in by_row]
         with contextlib.closing(ground.strips(windows)) as strips:
@@ -186,12 +197,16 @@ class Mosaic:
         A batch holds tiles of one shape and is filled up with copies, so that a tile always meets the network in the
         same shape.
         """
-        batch: list[tuple[Window, torch.Tensor]] = []
+        batch: list[Window] = []
         for tile, encoded in inputs:
-            if batch and (encoded.shape != batch[-1][1].shape or len(batch) == self.batch_size):
+            if batch and (encoded.shape != self._batch.shape[1:] or len(batch) == self.batch_size):
                 yield from self._run(batch, look, spread)
                 batch = []
-            batch.append((tile, encoded))
+            if self._batch.shape[1:] != encoded.shape:  # new memory for each batch costs more than blending it
+                pinned = self.translator.device.type == "cuda"
+                self._batch = torch.empty((self.batch_size, *encoded.shape), pin_memory=pinned)
+            self._batch[len(batch)] = encoded
+            batch.append(tile)
         if batch:
             yield from self._run(batch, look, spread)
 
@@ -206,14 +221,12 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look, spread: Spread | None) -> Iterator[Translated]:
+    def _run(self, batch: list[Window], look: Look, spread: Spread | None) -> Iterator[Translated]:
         """Translate tiles of one shape, and throw their halos away. What is given is good until the next batch."""
-        full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
-        shape = torch.Size((len(full), *full[0][1].shape))
-        if self._batch is None or self._batch.shape != shape:  # new memory for each batch costs more than blending it
-            self._batch = torch.empty(shape, pin_memory=self.translator.device.type == "cuda")
-        sources = torch.stack([encoded for _, encoded in full], out=self._batch)
-        places, inner = [grown(tile, halo) for tile, _ in full], slice(halo, -halo or None)
+        halo, sources, count = self.lattice.halo, self._batch, len(batch)
+        sources[count:] = sources[count - 1]
+        places = [grown(tile, halo) for tile in batch + batch[-1:] * (len(sources) - count)]
+        inner = slice(halo, -halo or None)
 
         def translate(sources: torch.Tensor) -> torch.Tensor:
             self.network_pixels += len(sources) * sources.shape[2] * sources.shape[3]
@@ -226,8 +239,7 @@ class Mosaic:
 
         made = translate(sources)
         apart = spread.measure(made, sources, places, translate) if spread else itertools.repeat(None)
-        for (tile, _), one, measured in zip(batch, made, apart, strict=False):
-            yield tile, one, measured
+        yield from zip(batch, made, apart, strict=False)
 
     def claim(self, model: str, input: dict[str, Any], codes: Mapping[int, int]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest; `codes` are those that the input is recoded by."""

@@ -65,7 +65,7 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that is not of a mosaic's making."""
-    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", COGS, ".")
+    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", COGS, ".")
     return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
 
 
