@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pystac
 import pytest
 import rasterio
-from conftest import CLASSES, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
+from conftest import CLASSES, UTM, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
 from pystac.validation import JsonSchemaSTACValidator
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
@@ -47,6 +48,14 @@ def scene(tmp_path: Path) -> Path:
     valid[:SIDE, 3 * SIDE :] = False
     valid[200:230, 100:190] = False
     return write_raster(tmp_path / "in.tif", values, grid(ROWS, COLS), mask=valid)
+
+
+class Killed(BaseException):
+    """Ends a run at once."""
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -106,6 +115,22 @@ def test_every_part_is_a_cog_that_tells_of_itself(
         assert {line + row for line in lattice.handovers(0, rows)} <= set(whole.handovers(0, ROWS))
 
 
+def test_an_area_of_interest_is_a_cut(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    where = tmp_path / "area.gpkg"
+    left, top = 500_000, 5_300_000
+    geopandas.GeoDataFrame(geometry=[box(left + 150, top - 520, left + 601, top - 99)], crs=UTM).to_file(where)
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    for output, keep_parts in (("whole.tif", False), ("land.vrt", True)):
+        predict(model, scene, tmp_path / output, PredictConfig(**BLENDED, keep_parts=keep_parts, aoi=where))
+    assert np.array_equal(pixels(tmp_path / "land.vrt"), pixels(tmp_path / "whole.tif"), equal_nan=True)
+    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "land.vrt") as land:
+        assert whole.transform == land.transform
+    item = json.loads((tmp_path / "land.json").read_text())
+    for asset in item["assets"].values():
+        with rasterio.open(tmp_path / asset["href"]) as dataset:
+            assert asset["proj:transform"] == list(dataset.transform)[:6] and len(item["assets"]) > 5
+
+
 def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
     path = write_raster(tmp_path / "in.tif", class_map(ROWS, COLS), grid(ROWS, COLS))
@@ -142,22 +167,16 @@ def test_a_killed_run_goes_on(
     model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
     predict(model, scene, tmp_path / "one.vrt", KEPT)
 
-    class Killed(BaseException):
-        pass
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr("geop2p.mosaic.parts.keep_part", dies)
+        patch.setattr("geop2p.mosaic.parts.keep_part", killed)
         with pytest.raises(Killed):
             predict(model, scene, output, KEPT)
     write = assembly.write_text
     steps: list[tuple[Any, str, Any]] = [
-        (assembly, "leave_parts", dies),
-        (Path, "rename", dies),  # to the name that stays
-        (assembly, "write_item", dies),
-        (assembly, "write_text", lambda path, text: dies() if path == output else write(path, text)),
+        (assembly, "leave_parts", killed),
+        (Path, "rename", killed),  # to the name that stays
+        (assembly, "write_item", killed),
+        (assembly, "write_text", lambda path, text: killed() if path == output else write(path, text)),
     ]
     for step in steps:
         with monkeypatch.context() as patch:
@@ -188,7 +207,13 @@ def test_what_is_there_is_replaced_only_when_asked(
     assert listing(tmp_path / "out_parts") == before
     (tmp_path / "kept.vrt").rename(output)
     monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
-    predict(make_model(Constant, image_encoding()), scene, output, KEPT, overwrite=True)
+    other = make_model(Constant, image_encoding())
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_item", killed)
+        with pytest.raises(Killed):
+            predict(other, scene, output, KEPT, overwrite=True)
+    assert not output.exists()  # the earlier VRT must not show the new parts
+    predict(other, scene, output, KEPT, overwrite=True)
     names = {f"part_r{row:07d}_c{col:07d}.tif" for row in (0, 256) for col in (0, 256)}
     assert listing(tmp_path / "out_parts") == names | {"overview.tif", "overview_mask.tif"}
     assert np.nanmax(pixels(output)) == np.nanmin(pixels(output))
