@@ -27,7 +27,8 @@ from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
-from geop2p.raster.vrt import Part
+from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.writing import part_writer, write_cog
 
 BLENDED: dict[str, Any] = {"tile_size": 64, "overlap": 0.5}
 KEPT = PredictConfig(**BLENDED, keep_parts=True)
@@ -328,6 +329,23 @@ def test_drawing_all_of_it_opens_no_part(
                 ]
                 hole = np.outer(*inside)
                 assert mask[~hole].all() if expected else not mask[hole].any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_overviews_do_not_darken_the_rims_of_holes(tmp_path: Path, dtype: str) -> None:
+    encoding, where = image_encoding(dtype, 1), grid(100, 100)
+    valid = np.ones((100, 100), bool)
+    valid[:40, 50:] = False
+    with part_writer(tmp_path / "part.tif", where, encoding) as write:
+        write(0, np.full((1, 100, 100), 200, dtype), valid)
+    whole = Part("part.tif", Window(0, 0, 100, 100))
+    text = vrt_xml(where, encoding, [whole], [BandSummary(None, None, None, None, 0)], {})
+    (tmp_path / "part.vrt").write_text(text)
+    write_cog(tmp_path / "part.vrt", tmp_path / "cog.tif", encoding, overviews=3)
+    for level in range(3):
+        with rasterio.open(tmp_path / "cog.tif", overview_level=level) as dataset:
+            seen = dataset.read(1, masked=True)
+            assert set(seen.compressed()) == {200} and 0 < seen.mask.mean() < 0.25
 
 
 def test_parts_meet_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
