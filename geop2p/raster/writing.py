@@ -186,14 +186,14 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
     try:
         with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
-            _check_levels(temporary)
+            _check_levels(temporary, output)
     except (RasterioError, CPLE_BaseError) as error:  # an OSError is told of by `replacing`
         raise RasterError(
             f"{output}: cannot be written ({error}); is the disk full or the folder read-only?"
         ) from error
 
 
-def _check_levels(cog: Path) -> None:
+def _check_levels(cog: Path, name: Path) -> None:
     """Look at the first and the last block of a raster and of each of its overviews.
 
     GDAL tells of a disk that gets full while it writes a raster, but not if that happens when it closes it.
@@ -210,4 +210,4 @@ def _check_levels(cog: Path) -> None:
                     dataset.read(window=Window(col, row, 1, 1))
                     dataset.dataset_mask(window=Window(col, row, 1, 1))
     except RasterError as error:
-        raise OutputError(f"{cog}: is not whole as it was written; is the disk full?") from error
+        raise OutputError(f"{name}: is not whole as it was written; is the disk full?") from error
