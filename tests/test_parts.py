@@ -276,6 +276,9 @@ def test_parts_of_an_unknown_making_are_not_mixed(
         predict(other, scene, output)
     predict(other, scene, output, overwrite=True)
     assert len(np.unique(pixels(output))) > 100
+    (tmp_path / "out.tif.parts" / "norm_cells").mkdir(parents=True)  # of a network that was measured too late
+    with pytest.raises(ConfigError, match="left by a run with another model, input, grid"):
+        predict(other, scene, output, PredictConfig(shard="1/2"), overwrite=True)
 
 
 def test_what_was_being_removed_when_a_process_was_killed_goes(
