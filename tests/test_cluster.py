@@ -137,7 +137,7 @@ def test_what_a_worker_finds_is_told_in_one_line(client: Any, tmp_path: Path, mo
     ("change", "match"),
     [
         ("importlib.metadata.version = lambda name: '9.9'", r"has geop2p 9\.9; scheduler and workers need geop2p"),
-        ("cluster.fingerprint = lambda path: {'size': 1}", "a worker has another input; all need the same files"),
+        ("cluster.fingerprint = lambda *_: {'size': 1}", "a worker has another input; all need the same files"),
         ("cluster.MANIFEST = 'elsewhere'", r"out\.tif\.parts: a worker does not see it"),
     ],
 )

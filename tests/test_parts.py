@@ -3,6 +3,7 @@
 import contextlib
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.parts as parts_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
-from geop2p.mosaic.assembly import mosaic_lattice
-from geop2p.mosaic.parts import remove_parts
+from geop2p.mosaic.tags import mosaic_lattice
+from geop2p.raster.atomic import remove_folder
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 
@@ -253,7 +254,7 @@ def test_a_process_that_comes_too_late_adds_nothing(
     @contextlib.contextmanager
     def overtaken(path: Path, *rest: object) -> Iterator[Any]:
         with write(path, *rest) as function:
-            remove_parts(folder)
+            remove_folder(folder)
             if left:
                 folder.mkdir()
                 (folder / "parts.json").write_text(json.dumps(left))
@@ -286,7 +287,7 @@ def test_what_was_being_removed_when_a_process_was_killed_goes(
 ) -> None:
     model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
     with monkeypatch.context() as patch:
-        patch.setattr(parts_module.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         predict(model, scene, output)
     (away,) = tmp_path.glob(".out.tif.parts*")
     assert list(away.glob("part_*"))

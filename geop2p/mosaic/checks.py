@@ -3,11 +3,13 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from geop2p.errors import RasterError
+from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference
 from geop2p.raster.atomic import make_folder
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
@@ -114,25 +117,58 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
         )  # fmt: skip
 
 
-def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
+def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: bool = False) -> None:
     """Refuse an output that would destroy something or could not be read as what it is called.
 
     Raises:
-        RasterError: It exists, is the input, or is not called a GeoTIFF.
+        RasterError: It exists, is the input or lies in its folder, or is not called a GeoTIFF, or a VRT where the
+            parts are kept.
     """
-    if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
+    if keep_parts and output.suffix.lower() != ".vrt":
+        raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
+    if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
+        hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
+    if Path(input).is_dir() and output.resolve().parent == Path(input).resolve():
+        raise RasterError(f"{output}: lies in the folder that is the input; give a name elsewhere")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
-    if (style := style_path(output)).exists() and not (output.exists() or begun or overwrite):
-        raise RasterError(f"{style}: exists and would be replaced by the mosaic's style; move it or give --overwrite")
+    beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
+    for name, path in beside.items():
+        if path.exists() and not (output.exists() or begun or overwrite):
+            raise RasterError(
+                f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
+            )
     make_folder(output.parent)
 
 
-def check_space(folder: Path, pixels: float, target: Encoding) -> None:
+def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:
+    """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
+
+    Args:
+        input: What is translated.
+        output: The mosaic.
+        beside: Those rasters; None are left out.
+        folder: Of the parts.
+        overwrite: Whether to replace what exists.
+
+    Raises:
+        RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
+    """
+    taken = {style_path(output).absolute()}
+    for path in beside:
+        if path is None:
+            continue
+        check_output(input, path, overwrite or (folder / PLACING).exists())
+        if style_path(path).absolute() in taken:
+            raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
+        taken.add(style_path(path).absolute())
+
+
+def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
@@ -141,13 +177,15 @@ def check_space(folder: Path, pixels: float, target: Encoding) -> None:
     Args:
         folder: Where the parts go, beside the mosaic.
         pixels: Valid pixels of the mosaic, about.
-        target: What they hold.
+        encodings: What they hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
-    needed -= sum(part.stat().st_size for part in folder.glob("part_*.tif"))
+    needed = pixels * sum(
+        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    )
+    needed -= sum(part.stat().st_size for part in folder.rglob("part_*.tif"))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(

@@ -22,10 +22,11 @@ from tqdm import tqdm
 from geop2p.config import PredictConfig
 from geop2p.config.fields import Device
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
+from geop2p.mosaic.extras import check_extras
 from geop2p.mosaic.inputs import ModelInput, open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import MANIFEST, differences, make_parts, unfinished_parts
-from geop2p.raster.reading import fingerprint
+from geop2p.raster.ends import fingerprint
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ class Job:
             GeoP2PError: As `predict` does.
         """
         translator = Translator.load(self.model, device)
+        check_extras(translator.card, self.config)
         given = open_input(self.input, translator.card, self.config)
         mosaic = Mosaic(translator, given.grid, self.config, self.folder)
-        return mosaic, given, mosaic.claim(translator.digest, fingerprint(self.input), given.codes)
+        return mosaic, given, mosaic.claim(translator.digest, fingerprint(self.input, given.parts), given.codes)
 
 
 @contextlib.contextmanager
