@@ -16,6 +16,7 @@ from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import load_ground
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
+from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.report import Page, check_report, curve_data, write_page
@@ -77,7 +78,7 @@ def evaluate(
     ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
     judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
-    arrays, bench = ground.arrays, Bench(ground, judge, progress)
+    arrays, bench = ground.arrays, Bench(ground, judge, PhotographScores(target, config), progress)
     predict = partial(predict_chips, translator, arrays)
     model_scores = bench.score("model", predict, config.batch_size)
     straight = partial(baseline.predict_rows, arrays)

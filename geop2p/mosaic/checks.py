@@ -11,7 +11,7 @@ import numpy as np
 from geop2p.errors import RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
-from geop2p.raster.agreement import band_difference
+from geop2p.raster.agreement import band_difference, known_as, order_difference
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -32,8 +32,8 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     """Refuse a raster that the model cannot read.
 
     Raises:
-        RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
-            no CRS where the model has a pixel size.
+        RasterError: It has other bands than the training's source, or bands in another order, in other units or of
+            another scale, or no CRS where the model has a pixel size.
     """
     if info.by_points:
         log.info("%s: placed by ground control points, warped onto %s", info.path, info.grid.describe())
@@ -46,6 +46,9 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
     if not card.source.is_classes:
         bands = file_bands(info)
+        called = known_as(bands, info.color_interp), known_as(card.source.bands, card.source.color_interp)
+        if (apart := order_difference(*called)) is not None:
+            raise RasterError(f"{info.path}: {apart} as in the training; reorder (gdal_translate -b) or rename them")
         if card.source.relief is not None:  # has no offset
             bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
         if (apart := band_difference(bands, card.source.bands)) is not None:

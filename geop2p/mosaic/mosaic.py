@@ -19,6 +19,7 @@ from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.extras import Extras
 from geop2p.mosaic.masks import Masks
 from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
+from geop2p.mosaic.quantised import QuantisedNetwork
 from geop2p.mosaic.spread import Spread
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
@@ -59,7 +60,7 @@ class Mosaic:
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
         self.shown = grid.window(self.frame)
         self.norm_stats = norm_statistics(translator.card, config)
-        self._ground = None
+        self._ground: GroundStatistics | QuantisedNetwork | None = None
         if self.norm_stats in ("global", "field"):
             self._ground = GroundStatistics(translator, grid, self.norm_stats == "field", folder)
         self.tiles = choose_tiles(translator, config, self.norm_stats, max(grid.height, grid.width))
@@ -75,6 +76,13 @@ class Mosaic:
         self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)
         self.translator = with_engine(translator, self.engine)
+        if self.engine == "openvino-int8":
+            self._ground = QuantisedNetwork(translator, grid, folder)
+
+    @property
+    def int8_psnr(self) -> float | None:
+        """PSNR in dB of 8-bit integers against float32; None without them, or where they change nothing."""
+        return self._ground.psnr if isinstance(self._ground, QuantisedNetwork) else None
 
     @property
     def is_exact(self) -> bool:

@@ -65,13 +65,13 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that is not of a mosaic's making."""
-    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", COGS, ".")
+    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", COGS, ".")
     return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
 
 
 def _has_work(folder: Path) -> bool:
-    """Whether a folder holds parts or statistics, which a process that came too late may have left."""
-    return any(entry.name.startswith(("part_", "norm_")) for entry in folder.glob("*"))
+    """Whether a folder holds parts, statistics or a network, which a process that came too late may have left."""
+    return any(entry.name.startswith(("part_", "norm_", "int8")) for entry in folder.glob("*"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class PredictResult:
         tile_mismatch_percent: The same in percent of the encoded range.
         mode: How tiles meet: `exact` if each pixel is what the network makes of the whole raster, else `blend`.
         norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
+        engine: What ran the network.
+        int8_psnr: PSNR in dB of engine `openvino-int8` against float32, on windows of the input that it was not
+            calibrated on; None with other engines, or where nothing differs.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
         confidence: The raster of the probability of the class, if one was made.
@@ -57,6 +60,8 @@ class PredictResult:
     tile_mismatch_percent: float | None
     mode: str
     norm_stats: str
+    engine: str
+    int8_psnr: float | None
     tile_size: int
     network_px_per_px: float
     confidence: str | None
@@ -126,6 +131,7 @@ def predict(
         if config.shard is None:
             tags = {"GEOP2P_INPUT": Path(input).name or Path(input).resolve().name}
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
+    int8_psnr = mosaic.int8_psnr
     if config.shard is None:
         remove_folder(folder)
     beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
@@ -140,6 +146,8 @@ def predict(
         **figures,
         mode=mosaic.tiles.mode,
         norm_stats=mosaic.norm_stats,
+        engine=mosaic.engine,
+        int8_psnr=None if int8_psnr is None else round(int8_psnr, 2),
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
         confidence=beside.get("confidence"),
