@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import math
 from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -16,19 +15,15 @@ from rasterio.windows import Window
 from geop2p.config import PredictConfig
 from geop2p.mosaic.blend import Blend
 from geop2p.mosaic.engine import choose_engine, with_engine
-from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
-from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
+from geop2p.mosaic.tiles import choose_part_side, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import fingerprint
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
-
-BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
-PARTS_SHARE = 0.25  # of the memory
 
 
 class Mosaic:
@@ -47,7 +42,6 @@ class Mosaic:
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
-        source, target = translator.card.source, translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
         self.area = None if config.aoi is None else Area(config.aoi, grid)
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
@@ -58,11 +52,8 @@ class Mosaic:
             self._ground = GroundStatistics(translator, grid, self.norm_stats == "field", folder)
         self.tiles = choose_tiles(translator, config, self.norm_stats, max(grid.height, grid.width))
         self.lattice = self.tiles.lattice
-        self.batch_size = config.batch_size or BATCH[self.tiles.mode]
-        unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
-        unit *= math.ceil(PART_MULTIPLE / unit)
-        a_column = column_bytes(self.lattice, source, target)
-        self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
+        self.batch_size = self.tiles.batch_size
+        self.part_side = choose_part_side(self.tiles, config, translator.card)
         self.network_pixels = 0
         self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)

@@ -90,7 +90,7 @@ def column_bytes(lattice: Lattice, source: Encoding, target: Encoding) -> int:
     """What a part holds in memory for each of its columns while it is made; its height costs nothing."""
     step, rows = lattice.step, lattice.network_size
     file_rows = 3 * READ_ROWS * (len(source.bands) * np.dtype(source.dtype).itemsize + 1)
-    strips = 4 * source.channels * (2 * rows + 3 * step)  # the last and the next one, and those that are read ahead
+    strips = 4 * source.channels * (2 * rows + step)  # this one, and the first, or two, that are read ahead
     sums = 4 * target.channels * lattice.size
     written = 6 * PART_MULTIPLE * (len(target.bands) * np.dtype(target.dtype).itemsize + 1)
     return file_rows + strips + sums + written
