@@ -1,6 +1,8 @@
 """Engines compute what torch computes, and say what they need."""
 
+import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import grid, image_encoding, stir_norms, write_raster
+from conftest import CLASSES, grid, image_encoding, stir_norms, write_raster
 
 from geop2p import PredictConfig, export, predict
-from geop2p.errors import CheckpointError, ConfigError, OutputError
-from geop2p.models import GENERATORS, engines
+from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
+from geop2p.models import GENERATORS, engines, int8
+from geop2p.mosaic import quantised
 from geop2p.mosaic.engine import choose_engine
+from geop2p.raster.encoding import Band, Encoding
 from geop2p.translator import Card, Translator
 
 BYTES = image_encoding()
@@ -24,8 +28,8 @@ def has(runtime: engines.Runtime) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(names), reason=f"not installed: {', '.join(names)}")
 
 
-def translator_of(generator: str = "unet", **arguments: Any) -> Translator:
-    torch.manual_seed(0)
+def translator_of(generator: str = "unet", seed: int = 0, **arguments: Any) -> Translator:
+    torch.manual_seed(seed)
     arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "width": 4} | arguments
     network = GENERATORS[generator](**arguments)
     stir_norms(network)
@@ -52,7 +56,7 @@ def pixels(path: Path) -> np.ndarray:
         return dataset.read().astype(int)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.RUNTIMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.FLOAT_RUNTIMES])
 def test_engines_give_the_pixels_of_torch(tmp_path: Path, model: Path, scene: Path, name: engines.Runtime) -> None:
     made = {}
     for engine in ("torch", name):
@@ -101,8 +105,112 @@ def test_what_an_engine_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(engines, "missing", lambda _: ["openvino"])
     with pytest.raises(ConfigError, match=r"engine openvino: openvino not installed; pip install 'geop2p\[openvino\]'"):
         choose_engine(translator, "openvino", False)
+    monkeypatch.setattr(engines, "missing", lambda _: ["nncf"])
+    with pytest.raises(
+        ConfigError, match=r"engine openvino-int8: nncf not installed; pip install 'geop2p\[openvino\]'"
+    ):
+        choose_engine(translator, "openvino-int8", False)
 
 
 def test_auto_is_torch() -> None:
     """It was not measured that another engine is faster by the clock."""
     assert choose_engine(translator_of(norm="batch", downs=3), "auto", False) == "torch"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.RUNTIMES])
+def test_engines_find_the_spread_of_torch(tmp_path: Path, model: Path, scene: Path, name: engines.Runtime) -> None:
+    found = []
+    for engine in ("torch", name):
+        config = PredictConfig(engine=engine, tile_size=64, device="cpu", uncertainty=tmp_path / f"{engine}_apart.tif")
+        predict(model, scene, tmp_path / f"{engine}.tif", config)
+        with rasterio.open(tmp_path / f"{engine}_apart.tif") as dataset:
+            found.append(dataset.read())
+    assert found[0].mean() > 0.1 and np.abs(found[0] - found[1]).max() < 0.01
+
+
+INT8 = PredictConfig(engine="openvino-int8", tile_size=64, overlap=0.25, device="cpu", memory="20MB")
+
+
+@has("openvino-int8")
+def test_int8_is_near_to_float32_and_says_how_near(
+    tmp_path: Path, model: Path, scene: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exact = predict(model, scene, tmp_path / "exact.tif", PredictConfig(tile_size=64, overlap=0.25, device="cpu"))
+    with caplog.at_level("INFO", "geop2p"):
+        made = predict(model, scene, tmp_path / "int8.tif", INT8)
+    assert (exact.engine, exact.int8_psnr, made.engine) == ("torch", None, "openvino-int8")
+    assert made.int8_psnr is not None and 25 < made.int8_psnr < 100
+    assert f"on 7 windows of the input; against float32 on 2 others: PSNR {made.int8_psnr:.1f} dB" in caplog.text
+    assert capfd.readouterr().out == ""
+    with rasterio.open(tmp_path / "int8.tif") as dataset:
+        assert dataset.tags()["GEOP2P_ENGINE"] == "openvino-int8"
+        assert float(dataset.tags()["GEOP2P_INT8_PSNR"]) == made.int8_psnr
+    difference = pixels(tmp_path / "exact.tif") - pixels(tmp_path / "int8.tif")
+    psnr = 10 * np.log10(255**2 / np.square(difference).mean())
+    assert difference.any() and abs(psnr - made.int8_psnr) < 6  # the mosaic is as near as the windows promised
+
+
+@has("openvino-int8")
+def test_shards_share_one_network_that_is_calibrated_on_the_input_alone(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 64, 600), dtype=np.uint8)
+    scene = write_raster(tmp_path / "wide.tif", values, grid(64, 600))
+    seen: list[list[torch.Tensor]] = []
+
+    def watched(onnx: bytes, samples: list[torch.Tensor], folder: Path) -> None:
+        seen.append(samples)
+        int8.save_int8(onnx, samples, folder)
+
+    monkeypatch.setattr(quantised, "save_int8", watched)
+    predict(model, scene, tmp_path / "one.tif", INT8)
+    output = tmp_path / "many.tif"
+    parts = [predict(model, scene, output, dataclasses.replace(INT8, shard=f"{number}/2")) for number in (2, 1)]
+    assert len(seen) == 2 and all(torch.equal(*pair) for pair in zip(*seen, strict=True))
+    whole = predict(model, scene, output, INT8)
+    assert len(seen) == 2 and {part.int8_psnr for part in parts} == {whole.int8_psnr}
+    assert [part.parts for part in parts] == [1, 1]
+    assert np.array_equal(pixels(output), pixels(tmp_path / "one.tif"))
+    with pytest.raises(ConfigError, match=r"another engine \(openvino-int8, now torch\)"):
+        predict(model, scene, tmp_path / "left.tif", dataclasses.replace(INT8, shard="1/2"))
+        predict(model, scene, tmp_path / "left.tif", dataclasses.replace(INT8, engine="torch"))
+
+
+@has("openvino-int8")
+def test_the_network_that_is_there_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes that make one at the same time, the later takes that of the earlier."""
+    encoding = Encoding("classes", "uint8", (Band(),), classes=CLASSES[:2])
+
+    def network(seed: int) -> quantised.QuantisedNetwork:
+        made = translator_of(seed=seed, norm="batch", downs=3, out_channels=2, head="logits")
+        made.card = dataclasses.replace(made.card, target=encoding)
+        return quantised.QuantisedNetwork(made, grid(150, 130), tmp_path)
+
+    def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
+        values = np.random.default_rng(int(window.row_off * 150 + window.col_off)).random((3, 64, 64), np.float32)
+        return values, np.ones((64, 64), bool)
+
+    early, late, source = network(1), network(2), torch.rand(1, 3, 64, 64)
+    made: list[torch.Tensor] = []
+
+    def overtaken(onnx: bytes, samples: list[torch.Tensor], folder: Path) -> None:
+        monkeypatch.setattr(quantised, "save_int8", int8.save_int8)
+        made.append(early.translate(source, [], look))
+        int8.save_int8(onnx, samples, folder)
+
+    monkeypatch.setattr(quantised, "save_int8", overtaken)
+    assert torch.equal(late.translate(source, [], look), made[0])
+    assert early.psnr == late.psnr and [path.name for path in tmp_path.iterdir()] == ["int8"]
+    found = json.loads((tmp_path / "int8" / "network.json").read_text())
+    assert found["calibrated"] == 7 and found["checked"] == 2 and 0 <= found["changed"] < 0.5 and found["psnr"] > 15
+
+
+def test_int8_needs_two_windows_with_ground(tmp_path: Path) -> None:
+    network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(150, 130), tmp_path)
+
+    def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((3, 64, 64), np.float32), np.full((64, 64), window.row_off == window.col_off == 0)
+
+    with pytest.raises(RasterError, match="has 1 windows of 64 pixels with 25 % valid ground, expected two") as told:
+        network.translate(torch.zeros(1, 3, 64, 64), [], look)
+    assert "\n" not in str(told.value) and not list(tmp_path.iterdir())

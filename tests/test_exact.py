@@ -181,11 +181,11 @@ def test_tiles_and_parts_fit_the_memory_or_a_line_says_what_they_take(
 ) -> None:
     translator, settings = translator_of("unet-resize"), PredictConfig(memory=memory, **config)
     tiles = choose_tiles(translator, settings, "none", 30_000)
-    side = choose_part_side(tiles, settings, translator.card)
+    a_column = column_bytes(tiles.lattice, translator.card.source, translator.card.target)
+    side = choose_part_side(tiles, settings, a_column)
     a_pixel = activation_bytes(translator.generator, translator.card.source.channels, 128)
     network = tiles.batch_size * a_pixel * tiles.lattice.network_size**2
-    columns = side * column_bytes(tiles.lattice, translator.card.source, translator.card.target)
-    fits = BASE + WORKSPACE * network + columns <= settings.memory_bytes
+    fits = BASE + WORKSPACE * network + side * a_column <= settings.memory_bytes
     assert fits == ("is not kept" not in caplog.text)
     assert fits or memory == "100MB" or "batch_size" in config  # what was asked for is not made smaller
 

@@ -84,7 +84,8 @@ def test_batches_are_encoded_as_the_reference_says(name: str) -> None:
     encoder, mask = BatchEncoder(encoding, CPU), torch.from_numpy(valid)[:, None]
     stored = as_tensor(values)
     before = stored.clone()
-    made = blank(encoder.one_hot(stored) if encoding.is_classes else encoder.scaled(stored), mask)
+    made = encoder.one_hot(stored) if encoding.is_classes else encoder.scaled(stored)
+    blank([made], mask)
     assert made.dtype == torch.float32
     assert np.allclose(made.numpy(), expected, rtol=0, atol=1.2e-7)
     assert torch.equal(stored.view(torch.uint8), before.view(torch.uint8))  # what is stored stays
@@ -113,6 +114,7 @@ def test_chips_are_the_same_on_the_device_in_memory_and_from_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeding, "PIECE", 2)
+    monkeypatch.setattr(feeding, "TOGETHER", 3)
     chips = arrays(MAP, ENCODINGS["int16"])
     for rows in (np.array([2, 6, 2]), np.array([1, 3])):  # with and without holes
         one, two = HostChips(chips).fetch(rows), DeviceChips(chips, CPU).fetch(rows)
@@ -128,12 +130,14 @@ def test_chips_are_the_same_on_the_device_in_memory_and_from_disk(
     feeds = [Feed(some, MAP, ENCODINGS["int16"], CPU, JITTER) for some in (chips, lazy)]
     assert [feed.place for feed in feeds] == ["memory", "disk"]
     for one, two in zip(*(feed.stream(pieces, 1) for feed in feeds), strict=True):
-        assert torch.equal(one.source, two.source) and torch.equal(one.target, two.target)
+        for left, right in zip(vars(one).values(), vars(two).values(), strict=True):
+            assert torch.equal(left, right)
 
 
-def test_what_goes_wrong_while_fetching_is_raised_and_ends_the_thread() -> None:
+def test_what_goes_wrong_while_fetching_is_raised_and_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
+    monkeypatch.setattr(feeding, "TOGETHER", 2)
     chips = arrays(MAP, MAP)
     feed = Feed(chips, MAP, MAP, CPU)
     feed.place = "disk"

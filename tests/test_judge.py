@@ -16,6 +16,7 @@ from geop2p.errors import ConfigError
 from geop2p.evaluation.features import frechet
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
+from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.scoring import Bench
 from geop2p.evaluation.whereabouts import EDGES, ErrorByGround, boundary_bins, by_training_distance
 from geop2p.metrics import BlockScores, ClassScores
@@ -53,7 +54,7 @@ def ground_of(chips: ChipSet) -> Ground:
 def test_the_judge_reads_the_truth_like_itself_and_a_flat_colour_like_chance(chips: ChipSet, folder: Path) -> None:
     judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
     ground = ground_of(chips)
-    bench = Bench(ground, judge)
+    bench = Bench(ground, judge, PhotographScores(chips.target, EvaluateConfig()))
     truth = bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
     flat = bench.score("flat", lambda rows: [np.full((3, 32, 32), 90, np.uint8) for _ in rows], 4)
     exact, poor = bench.figures("truth", truth), bench.figures("flat", flat)

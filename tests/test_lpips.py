@@ -1,23 +1,39 @@
-"""LPIPS against its reference, with random weights of VGG-16 and the linear layers that the reference brings."""
+"""LPIPS, FID and KID against their references, with random weights and the linear layers that LPIPS' brings."""
 
+import dataclasses
+import hashlib
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
+from conftest import image_encoding
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models import vgg16
 
-from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.errors import CheckpointError, ConfigError
+from geop2p.evaluation.photographs import PACKAGES, PhotographScores, bands_of
 from geop2p.models.lpips import load_lpips
+from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.objectives import lpips
 
 HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+
+
+RGB = Encoding("image", "uint8", tuple(Band(name) for name in ("nir", "red", "green", "blue")))
+
+
+def has_packages() -> pytest.MarkDecorator:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +100,120 @@ def test_it_trains_and_refuses_what_it_cannot_compare(pair: tuple[Path, Path], t
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="LPIPS compares pictures of red, green and blue, the target is a map"):
         build_networks(ChipSet.open(tmp_path / "maps"), config())
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    class Unlearned(module.FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: Any) -> None:  # type: ignore[override]
+            pass
+
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        weights = Unlearned("inception-v3-compat", ["2048"]).state_dict()
+    for name, one in weights.items():
+        if name.endswith("conv.weight"):  # as large as keeps what passes through all the layers
+            one.normal_(0, (2 / one[0].numel()) ** 0.5)
+    torch.save(weights, file)
+    return file
+
+
+def chips_of(seed: int, count: int = 4) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 60 + 40 * seed, (4, 48, 48), dtype=np.uint8) for _ in range(count)]
+
+
+@has_packages()
+def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(inception: Path) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    scores = PhotographScores(RGB, EvaluateConfig(inception_file=inception, device="cpu"))
+    real, made, whole = chips_of(1), chips_of(2), np.ones((48, 48), bool)
+    for row, (truth, fake) in enumerate(zip(real, made, strict=True)):
+        scores.add("model", row, fake, truth, whole)
+        scores.add("truth", row, truth, truth, whole)
+    holed = whole.copy()
+    holed[3, 4] = False
+    scores.add("model", 9, made[0], real[0], holed)
+    found, same = scores.result("model"), scores.result("truth")
+    assert found["pictures"] == 4 and same["fid"] < 1e-3 * found["fid"] and same["kid"] < found["kid"]
+    fid = FrechetInceptionDistance(feature_extractor_weights_path=str(inception))
+    with pytest.warns(UserWarning, match="will save all extracted features"):
+        kid = KernelInceptionDistance(fid.inception, subsets=1, subset_size=4)
+    for metric in (fid, kid):
+        for chips, is_real in ((real, True), (made, False)):
+            metric.update(torch.from_numpy(np.stack(chips)[:, 1:]), real=is_real)
+    assert found["fid"] == pytest.approx(float(fid.compute()), rel=1e-3) and found["fid"] > 1e-3
+    assert found["kid"] == pytest.approx(float(kid.compute()[0]), rel=1e-3)
+    digest = hashlib.sha256(inception.read_bytes()).hexdigest()
+    resize = "bilinear to 299 with antialiasing, from 8 bits"
+    expected = {"network": "Inception v3", "sha256": digest, "bands": [2, 3, 4], "resize": resize}
+    assert found["extractors"] == {"inception": expected}
+    assert set(found["reasons"]) == {"lpips"} and found["lpips"] is None
+    scores.add("few", 0, made[0], real[0], whole)
+    assert scores.result("few")["reasons"]["fid"] == "1 chips have no hole, two are needed"
+
+
+@has_packages()
+def test_files_that_are_no_inception_are_refused(tmp_path: Path, network: Path) -> None:
+    config = EvaluateConfig(inception_file=network, device="cpu")
+    with pytest.raises(CheckpointError, match=r"vgg16\.pth: not the weights of the Inception of FID") as told:
+        PhotographScores(RGB, config)
+    assert "\n" not in str(told.value)
+    with pytest.raises(CheckpointError, match=r"none\.pth: no such file; give the weights of the Inception"):
+        PhotographScores(RGB, dataclasses.replace(config, inception_file=tmp_path / "none.pth"))
+
+
+def test_the_packages_of_fid_are_asked_for(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geop2p.evaluation.photographs.PACKAGES", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"FID and KID: no_such_package not installed; pip install 'geop2p\[fid\]'"):
+        PhotographScores(RGB, EvaluateConfig(inception_file=network, device="cpu"))
+
+
+def test_lpips_as_a_score_is_the_mean_over_chips_of_valid_ground(network: Path) -> None:
+    config = EvaluateConfig(lpips_file=network, lpips_heads=HEADS, rgb="4,3,1", device="cpu")
+    scores, (real, made) = PhotographScores(RGB, config), (chips_of(1, 2), chips_of(2, 2))
+    whole, half = np.ones((2, 48, 48), bool)
+    half[:, 32:] = False
+    scores.add("model", 0, made[0], real[0], whole)
+    scores.add("model", 1, made[1], real[1], half)
+    reference = load_lpips(network, HEADS)
+    expected = []
+    for fake, truth, valid in zip(made, real, (whole, half), strict=True):
+        pair = (np.where(valid, chip[[3, 2, 0]] / 127.5 - 1, 0) for chip in (fake, truth))
+        with torch.no_grad():
+            maps = reference(*(torch.from_numpy(one).float()[None] for one in pair))
+            expected.append(float(lpips(maps, torch.from_numpy(valid).float()[None, None])))
+    found = scores.result("model")
+    assert found["lpips"] == pytest.approx(np.mean(expected), rel=1e-4) and expected[0] != expected[1]
+    assert found["extractors"]["lpips"]["bands"] == [4, 3, 1] and found["fid"] is None and "pictures" not in found
+
+
+def test_which_bands_are_red_green_and_blue() -> None:
+    assert bands_of(RGB, None) == [1, 2, 3] and bands_of(RGB, (1, 1, 2)) == [0, 0, 1]
+    colours = dataclasses.replace(image_encoding(), color_interp=("blue", "green", "red"))
+    assert bands_of(colours, None) == [2, 1, 0]
+    with pytest.raises(ConfigError, match=r"the target has band 1, band 2, band 3; say which with --rgb"):
+        bands_of(image_encoding(), None)
+    with pytest.raises(ConfigError, match="rgb names band 5, the target has 4"):
+        bands_of(RGB, (1, 2, 5))
+    for text in ("1,2", "0,1,2", "a,b,c"):
+        with pytest.raises(ConfigError, match=f"rgb is '{text}', expected three numbers of bands"):
+            EvaluateConfig(rgb=text)
+    with pytest.raises(ConfigError, match="lpips_file and lpips_heads go together"):
+        EvaluateConfig(lpips_heads=HEADS)
+
+
+def test_evaluate_gives_them_or_says_why_not(pair: tuple[Path, Path], tmp_path: Path, network: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=1, width=2, downs=3, device="cpu"))
+    config = EvaluateConfig(lpips_file=network, lpips_heads=HEADS, device="cpu")
+    found = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "report.html", config)
+    assert found["lpips"] > 0 and found["baseline"]["lpips"] > 0 and found["fid"] is found["kid"] is None
+    assert found["reasons"]["fid"] == "needs weights that geop2p does not bring (--inception-file)"
+    assert "LPIPS" in (tmp_path / "report.html").read_text() and json.dumps(found["extractors"])

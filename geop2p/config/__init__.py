@@ -30,6 +30,7 @@ from geop2p.config.fields import (
     ScalingChoice,
     Split,
     SplitRule,
+    UncertaintyBy,
     names,
     option,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "SplitRule",
     "TileConfig",
     "TrainConfig",
+    "UncertaintyBy",
     "names",
 ]
 
@@ -222,7 +224,9 @@ class TrainConfig:
     )
     patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
     skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
-    precision: Precision = option("auto", "Number format of the networks; auto: bf16 on GPUs that have it, else fp32.")
+    precision: Precision = option(
+        "auto", "Number format of the networks; auto: bf16 where the hardware has it, else fp32."
+    )
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
     tensorboard: bool = option(False, "Also write losses, scores and samples for TensorBoard, into RUN/tensorboard.")
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, check_seed, option
+from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, check_seed, names, option
+from geop2p.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class ScoringConfig:
     judge_folder: Path | None = option(
         None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
     )
+    lpips_file: Path | None = option(None, "torchvision's weights of VGG-16, for LPIPS; none: no LPIPS.")
+    lpips_heads: Path | None = option(None, "Linear layers of LPIPS 0.1 for VGG, with lpips_file.")
+    inception_file: Path | None = option(
+        None, "torch-fidelity's weights of Inception v3, for FID and KID (extra fid); none: neither."
+    )
+    rgb: str | None = option(
+        None, "Numbers of the bands that LPIPS, FID and KID take for red, green and blue, such as 3,2,1; none: by name."
+    )
     batch_size: int = option(4, "Chips per pass through the network.")
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
 
@@ -31,6 +40,23 @@ class ScoringConfig:
             at_least(name, getattr(self, name), 1)
         if self.sample is not None:
             at_least("sample", self.sample, 1)
+        if (self.lpips_file is None) != (self.lpips_heads is None):
+            raise ConfigError("lpips_file and lpips_heads go together: give both or neither")
+        _ = self.rgb_bands
+
+    @property
+    def rgb_bands(self) -> tuple[int, ...] | None:
+        """Numbers, from 1, of the bands that stand for red, green and blue; None: go by their names.
+
+        Raises:
+            ConfigError: `rgb` is not three such numbers.
+        """
+        if self.rgb is None:
+            return None
+        numbers = names(self.rgb)
+        if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+            raise ConfigError(f"rgb is '{self.rgb}', expected three numbers of bands such as 3,2,1")
+        return tuple(int(number) for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,9 @@ class EvaluateConfig(ScoringConfig):
     mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
     error_raster: Path | None = option(
         None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
+    )
+    uncertainty: Path | None = option(
+        None, "Raster of the uncertainty or the confidence of PREDICTION, made with it: are its errors where it says?"
     )
     strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
 

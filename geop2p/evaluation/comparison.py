@@ -17,6 +17,8 @@ from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
+from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
+from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.report import Strip, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
@@ -95,7 +97,8 @@ def compare(
     for folder in folders.values():
         check_same_sides(read_card(folder), chipset)
     ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, progress)
-    bench = Bench(ground, judge_of(chipset, config, report, progress), progress)
+    photographs = PhotographScores(ground.target, config)
+    bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
     for name, folder in folders.items():
         translator = Translator.load(folder, config.device)
@@ -200,6 +203,9 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
             measures[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
     if figures["frechet"] is not None and figures["frechet"]["generated"] is not None:
         measures["frechet"] = {"value": figures["frechet"]["generated"], "interval": None}
+    for name in PHOTOGRAPH_SCORES:
+        if figures.get(name) is not None:
+            measures[name] = {"value": figures[name], "interval": None}
     if figures["corner_ratio"] is not None:
         low, high = figures["corner_ratio_interval"]
         measures["corner_ratio"] = {"value": figures["corner_ratio"], "interval": None if low is None else [low, high]}

@@ -16,6 +16,7 @@ from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import load_ground
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_index
+from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.report import Page, check_report, curve_data, write_page
@@ -66,8 +67,10 @@ def evaluate(
     start = time.monotonic()
     config, report = config or EvaluateConfig(), Path(report)
     check_report(report, overwrite)
-    if config.error_raster is not None or config.strict:
-        raise ConfigError("error_raster and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out")
+    if config.error_raster is not None or config.uncertainty is not None or config.strict:
+        raise ConfigError(
+            "error_raster, uncertainty and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out"
+        )
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
@@ -75,7 +78,7 @@ def evaluate(
     ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
     judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
-    arrays, bench = ground.arrays, Bench(ground, judge, progress)
+    arrays, bench = ground.arrays, Bench(ground, judge, PhotographScores(target, config), progress)
     predict = partial(predict_chips, translator, arrays)
     model_scores = bench.score("model", predict, config.batch_size)
     straight = partial(baseline.predict_rows, arrays)

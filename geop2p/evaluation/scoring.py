@@ -10,6 +10,7 @@ from tqdm import tqdm
 from geop2p.evaluation.features import FeatureDistance
 from geop2p.evaluation.ground import Ground
 from geop2p.evaluation.judge import verdict
+from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.position import PositionError, pixel_error
 from geop2p.evaluation.whereabouts import ErrorByGround, by_training_distance
 from geop2p.metrics import BlockScores, ClassScores, scores_for
@@ -19,7 +20,6 @@ from geop2p.translator import Translator
 
 IMAGE_SCORES = ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", "sam", "ergas")
 CLASS_SCORES = ("accuracy", "class_accuracy", "miou", "f1")
-WEIGHTS = "needs weights that geop2p does not bring; the judge's Frechet distance needs none"
 
 Predict = Callable[[Indices], Sequence[Array]]
 
@@ -45,11 +45,14 @@ class Bench:
     Args:
         ground: The chips.
         judge: Reads classes in imagery; None without.
+        photographs: Scores by networks of photographs.
         progress: Show progress bars.
     """
 
-    def __init__(self, ground: Ground, judge: Translator | None, progress: bool = False) -> None:
-        self.ground, self.judge, self._progress = ground, judge, progress
+    def __init__(
+        self, ground: Ground, judge: Translator | None, photographs: PhotographScores, progress: bool = False
+    ) -> None:
+        self.ground, self.judge, self._photographs, self._progress = ground, judge, photographs, progress
         self._real = BlockScores(partial(ClassScores, ground.source, True))
         self._features = None if judge is None else FeatureDistance(judge, [ground.blocks[row] for row in ground.rows])
         if judge is not None:
@@ -76,6 +79,7 @@ class Bench:
         if ground.source.is_classes or ground.target.is_classes:
             codes = ground.arrays.source[row] if ground.source.is_classes else real
             found.by_ground.add(error, codes[0], valid)
+        self._photographs.add(name, row, predicted, real, valid)
         if self.judge is not None:
             self._read(found.judged, name, row, predicted)
 
@@ -97,9 +101,9 @@ class Bench:
         names = CLASS_SCORES if ground.target.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
         reasons: dict[str, str] = result.setdefault("reasons", {})
-        if not ground.target.is_classes:
-            result |= dict.fromkeys(("lpips", "fid", "kid"))
-            reasons |= dict.fromkeys(("lpips", "fid", "kid"), WEIGHTS)
+        seen = self._photographs.result(name)
+        reasons |= seen.pop("reasons")
+        result |= seen
         result |= {"judge": None, "frechet": None}
         if self.judge is not None and self._features is not None:
             result["judge"] = verdict(self.judge, self._real, found.judged)

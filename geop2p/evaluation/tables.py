@@ -27,6 +27,9 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "correlation": ("correlation", 1),
     "sam": ("SAM, degrees", -1),
     "ergas": ("ERGAS", -1),
+    "lpips": ("LPIPS", -1),
+    "fid": ("FID", -1),
+    "kid": ("KID", -1),
     "corner_ratio": ("corners over centre", 0),
 }
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from geop2p.errors import ConfigError
 from geop2p.models.layers import Generator
 
-Runtime = Literal["onnx", "openvino"]
+Runtime = Literal["onnx", "openvino", "openvino-int8"]
 
 NEEDS: dict[Runtime, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
+    "openvino-int8": ("onnx", "onnxscript", "openvino", "nncf"),
 }
 SIDE = 128  # pixels of the example that a network is traced with, at least
 
@@ -37,7 +38,8 @@ def require(runtime: Runtime) -> None:
         ConfigError: Packages are missing.
     """
     if names := missing(runtime):
-        raise ConfigError(f"engine {runtime}: {', '.join(names)} not installed; pip install 'geop2p[{runtime}]'")
+        extra = runtime.partition("-")[0]
+        raise ConfigError(f"engine {runtime}: {', '.join(names)} not installed; pip install 'geop2p[{extra}]'")
 
 
 def onnx_bytes(network: Generator, channels: int) -> bytes:
@@ -54,7 +56,7 @@ def onnx_bytes(network: Generator, channels: int) -> bytes:
     side = stride * max(2, -(-SIDE // stride))
     example = torch.zeros(2, channels, side, side)
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with warnings.catch_warnings(), _quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own, of what it uses
         program = torch.onnx.export(
             copy.deepcopy(network).cpu().eval(), (example,), dynamo=True, verbose=False, external_data=False,
@@ -85,16 +87,19 @@ class OnnxNetwork(nn.Module):
 
 
 class OpenVinoNetwork(nn.Module):
-    """A network that OpenVINO runs on the processor in float32, compiled for each shape that it meets.
+    """A network that OpenVINO runs on the processor, compiled for each shape that it meets.
+
+    What is not quantised is computed in float32.
 
     Args:
-        model: ONNX.
+        model: ONNX, or OpenVINO's own form.
+        weights: Of OpenVINO's own form.
     """
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, weights: bytes | None = None) -> None:
         super().__init__()
         self._core = importlib.import_module("openvino").Core()
-        self._model = self._core.read_model(io.BytesIO(model))
+        self._model = self._core.read_model(io.BytesIO(model), None if weights is None else io.BytesIO(weights))
         self._compiled: dict[torch.Size, Any] = {}
 
     def forward(self, source: Tensor) -> Tensor:
@@ -106,11 +111,11 @@ class OpenVinoNetwork(nn.Module):
         return torch.from_numpy(self._compiled[source.shape](source.numpy())[0].copy())  # its buffer is used again
 
 
-RUNTIMES: dict[Runtime, type[nn.Module]] = {"onnx": OnnxNetwork, "openvino": OpenVinoNetwork}
+FLOAT_RUNTIMES: dict[Literal["onnx", "openvino"], type[nn.Module]] = {"onnx": OnnxNetwork, "openvino": OpenVinoNetwork}
 
 
 @contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def quiet(*names: str) -> Iterator[None]:
     """Loggers that say nothing but errors."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]

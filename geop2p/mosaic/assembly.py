@@ -1,6 +1,6 @@
 """The one raster that is made of the parts, and what it says of itself."""
 
-import importlib.metadata
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,13 +10,19 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
+from geop2p.mosaic.beside import Beside, put_together, remove_companions
+from geop2p.mosaic.catalogue import write_item
+from geop2p.mosaic.checks import PLACING
+from geop2p.mosaic.extras import Extra
+from geop2p.mosaic.kept import COGS, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.plan import Lattice, parts
-from geop2p.mosaic.seam_map import write_seam_map
+from geop2p.mosaic.overview import write_overview
+from geop2p.mosaic.plan import parts
+from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
+from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
-from geop2p.raster.reading import opened
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import write_categories, write_cog
@@ -34,9 +40,9 @@ def assemble(
     tags: dict[str, str],
     progress: bool,
 ) -> dict[str, Any]:
-    """Make the COG of the parts, its style and its class names, and the map of its seams; the seam figures.
+    """Make the COG or the VRT of the parts, its style and its class names, and the rasters beside it; the seam figures.
 
-    The output takes its name last, so that a run killed here is continued like any other.
+    They take their names when all are whole, the output last, so that a run killed here is continued like any other.
 
     Raises:
         GeoP2PError: Tiles disagree more than the settings allow.
@@ -49,19 +55,60 @@ def assemble(
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
         figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
-    told = {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items() if value is not None}
-    described = tags | _tags(mosaic) | told
+    described = tags | making(mosaic, mosaic.frame) | told(figures)
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    beside = [_extra(mosaic, extra, folder, made, tags) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
-        write_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress)
-    write_cog(vrt, cog, target)
+        beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
+    if not mosaic.config.keep_parts:
+        write_cog(vrt, cog, target)
+    write_text(folder / PLACING, "")
+    for raster in beside:
+        raster.place()
     write_style(output, target, summaries)
-    for suffix in (".aux.xml", ".msk", ".ovr"):
-        Path(f"{output}{suffix}").unlink(missing_ok=True)  # of a raster that is replaced
+    remove_companions(output)
     if target.is_classes:
         write_categories(output, target)
-    cog.replace(output)
+    if mosaic.config.keep_parts:
+        _leave(mosaic, folder, output, made, summaries, figures, described)
+    else:
+        cog.replace(output)
     return figures
+
+
+def _leave(
+    mosaic: Mosaic,
+    folder: Path,
+    output: Path,
+    made: Sequence[Part],
+    summaries: list[BandSummary],
+    figures: dict[str, Any],
+    tags: dict[str, str],
+) -> None:
+    """Leave the parts with a small copy of them, the STAC item and, last, the VRT."""
+    target, grid, overview = mosaic.translator.card.target, mosaic.shown, None
+    if len(made) > 1:
+        inside = [_moved(part, "") for part in made]
+        overview = write_overview(folder / COGS, grid, target, inside, mosaic.part_side, summaries, tags)
+    place = f"{leave_parts(output, folder).name}/"
+    beside = [_moved(part, place) for part in made]
+    if overview is not None:
+        mask = None if overview.mask is None else f"{place}{overview.mask}"
+        overview = dataclasses.replace(overview, file=f"{place}{overview.file}", mask=mask)
+    write_item(output, grid, target, beside, overview, summaries, figures, tags)
+    write_text(output, vrt_xml(grid, target, beside, summaries, tags, overview))
+
+
+def _moved(part: Part, folder: str) -> Part:
+    return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
+
+
+def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part], tags: dict[str, str]) -> Beside:
+    """A raster that was made with the parts."""
+    said = tags | making(mosaic, mosaic.frame) | extra.tags
+    del said["GEOP2P_KIND"]  # of the mosaic
+    vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
+    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, mosaic.lattice, said, extra.ramp)
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:
@@ -109,33 +156,3 @@ def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None) -> None
             f"--max-mismatch allows {allowed:g} %; train with a recipe whose tiles are exact (pix2pix-geo), use a "
             "larger --overlap, or allow more"
         )
-
-
-def _tags(mosaic: Mosaic) -> dict[str, str]:
-    """What the output says of its making."""
-    card, lattice = mosaic.translator.card, mosaic.lattice.moved(mosaic.frame)
-    return {
-        "GEOP2P_SYNTHETIC": "YES",
-        "TIFFTAG_IMAGEDESCRIPTION": "Generated by a model (geop2p), not observed",
-        "TIFFTAG_SOFTWARE": f"geop2p {importlib.metadata.version('geop2p')}",
-        "GEOP2P_MODEL_SHA256": mosaic.translator.digest,
-        "GEOP2P_RECIPE": card.recipe,
-        "GEOP2P_KIND": card.target.kind,
-        "GEOP2P_MODE": mosaic.tiles.mode,
-        "GEOP2P_NORM_STATS": mosaic.norm_stats,
-        "GEOP2P_TILE_SIZE": str(lattice.network_size),
-        "GEOP2P_OVERLAP": str(lattice.overlap),
-        "GEOP2P_HALO": str(lattice.halo),
-        "GEOP2P_TILE_SHIFT": f"{lattice.shift[0]} {lattice.shift[1]}",
-    }
-
-
-def mosaic_lattice(path: str | Path) -> Lattice | None:
-    """The tiles that a mosaic of geop2p was made of, from its tags; None for any other raster."""
-    with opened(path) as dataset:
-        tags = dataset.tags()
-    if "GEOP2P_TILE_SIZE" not in tags:
-        return None
-    halo = int(tags.get("GEOP2P_HALO", "0"))  # mosaics made before there were halos have neither of the two
-    down, right = (int(number) for number in tags.get("GEOP2P_TILE_SHIFT", "0 0").split())
-    return Lattice(int(tags["GEOP2P_TILE_SIZE"]) - 2 * halo, int(tags["GEOP2P_OVERLAP"]), halo, (down, right))

@@ -53,13 +53,21 @@ class Blend:
         size: Side of a tile.
         overlap: Width of its ramps.
         device: Where tiles come from and are summed.
+        dtype: Of tiles and sums.
     """
 
     def __init__(
-        self, window: Window, channels: int, size: int, overlap: int, device: torch.device | str = "cpu"
+        self,
+        window: Window,
+        channels: int,
+        size: int,
+        overlap: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.window, self._top = window, int(window.row_off)
-        self._sum = torch.zeros(channels, min(size, int(window.height)), int(window.width), device=device)
+        shape = (channels, min(size, int(window.height)), int(window.width))
+        self._sum = torch.zeros(shape, dtype=dtype, device=device)
         weights = torch.from_numpy(ramp(size, overlap)).to(device)
         self._weights = weights[:, None] * weights if overlap else None
 

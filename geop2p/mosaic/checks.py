@@ -3,13 +3,15 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from geop2p.errors import RasterError
+from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
-from geop2p.raster.agreement import band_difference
+from geop2p.raster.agreement import band_difference, known_as, order_difference
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -23,14 +25,15 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     """Refuse a raster that the model cannot read.
 
     Raises:
-        RasterError: It has other bands than the training's source, or bands in other units or of another scale, or
-            no CRS where the model has a pixel size.
+        RasterError: It has other bands than the training's source, or bands in another order, in other units or of
+            another scale, or no CRS where the model has a pixel size.
     """
     if info.by_points:
         log.info("%s: placed by ground control points, warped onto %s", info.path, info.grid.describe())
@@ -43,6 +46,9 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
     if not card.source.is_classes:
         bands = file_bands(info)
+        called = known_as(bands, info.color_interp), known_as(card.source.bands, card.source.color_interp)
+        if (apart := order_difference(*called)) is not None:
+            raise RasterError(f"{info.path}: {apart} as in the training; reorder (gdal_translate -b) or rename them")
         if card.source.relief is not None:  # has no offset
             bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
         if (apart := band_difference(bands, card.source.bands)) is not None:
@@ -114,41 +120,78 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
         )  # fmt: skip
 
 
-def check_output(input: str | Path, output: Path, overwrite: bool) -> None:
+def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: bool = False) -> None:
     """Refuse an output that would destroy something or could not be read as what it is called.
 
     Raises:
-        RasterError: It exists, is the input, or is not called a GeoTIFF.
+        RasterError: It exists, is the input or lies in its folder, or is not called a GeoTIFF, or a VRT where the
+            parts are kept.
     """
-    if output.suffix.lower() not in (".tif", ".tiff"):
-        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif")
+    if keep_parts and output.suffix.lower() != ".vrt":
+        raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
+    if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
+        hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     if output.exists() and Path(input).exists() and output.samefile(input):
         raise RasterError(f"{output}: is the input; give another name")
+    if Path(input).is_dir() and output.resolve().parent == Path(input).resolve():
+        raise RasterError(f"{output}: lies in the folder that is the input; give a name elsewhere")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
-    if (style := style_path(output)).exists() and not (output.exists() or begun or overwrite):
-        raise RasterError(f"{style}: exists and would be replaced by the mosaic's style; move it or give --overwrite")
+    beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
+    for name, path in beside.items():
+        if path.exists() and not (output.exists() or begun or overwrite):
+            raise RasterError(
+                f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
+            )
     make_folder(output.parent)
 
 
-def check_space(folder: Path, pixels: float, target: Encoding) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
+def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:
+    """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
 
     Args:
-        folder: Where the mosaic goes.
+        input: What is translated.
+        output: The mosaic.
+        beside: Those rasters; None are left out.
+        folder: Of the parts.
+        overwrite: Whether to replace what exists.
+
+    Raises:
+        RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
+    """
+    taken = {style_path(output).absolute()}
+    for path in beside:
+        if path is None:
+            continue
+        check_output(input, path, overwrite or (folder / PLACING).exists())
+        if style_path(path).absolute() in taken:
+            raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
+        taken.add(style_path(path).absolute())
+
+
+def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
+    that are there need no more room.
+
+    Args:
+        folder: Where the parts go, beside the mosaic.
         pixels: Valid pixels of the mosaic, about.
-        target: What they hold.
+        encodings: What they hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
-    free = shutil.disk_usage(folder).free
+    needed = pixels * sum(
+        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    )
+    needed -= sum(part.stat().st_size for part in folder.glob("part_*.tif"))
+    free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(
-            f"{folder}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make room, or "
-            "predict less at a time (--aoi)"
+            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make "
+            "room, or predict less at a time (--aoi)"
         )

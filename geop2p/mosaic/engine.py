@@ -4,14 +4,14 @@ import logging
 
 from geop2p.config import Engine
 from geop2p.errors import ConfigError
-from geop2p.models.engines import RUNTIMES, onnx_bytes, require
+from geop2p.models.engines import FLOAT_RUNTIMES, onnx_bytes, require
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
 
 def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool) -> Engine:
-    """The engine that a setting means here: `torch`, `onnx` or `openvino`.
+    """The engine that a setting means here: `torch`, `onnx`, `openvino` or `openvino-int8`.
 
     auto is torch: the others were not measured to be faster by the clock (docs/predict.md).
 
@@ -35,9 +35,9 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
 
 
 def with_engine(translator: Translator, engine: Engine) -> Translator:
-    """The translator, run by an engine."""
-    if engine == "auto" or engine == "torch":
+    """The translator, run by an engine; as it is for `openvino-int8`, which has to see the input first."""
+    if engine not in FLOAT_RUNTIMES:
         return translator
     model = onnx_bytes(translator.generator, translator.card.source.channels)  # type: ignore[arg-type]
     log.info("the network runs in %s", {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[engine])
-    return Translator(RUNTIMES[engine](model), translator.card, translator.digest)
+    return Translator(FLOAT_RUNTIMES[engine](model), translator.card, translator.digest)

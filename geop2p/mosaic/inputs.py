@@ -1,9 +1,9 @@
-"""`ModelInput`: the raster or vector layer that is translated, and the grid that it is read on."""
+"""`ModelInput`: the raster, folder of rasters or vector layer that is translated, and the grid that it is read on."""
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.layers import HidingReader
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
-from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector
+from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector, vector_parts
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ModelInput:
     """What is translated.
 
     Attributes:
-        path: File or GDAL name.
+        path: File or GDAL name, or a folder of rasters.
         grid: Where it is read.
         source: What the model takes it for.
         valid_share: Share of its ground that holds data, about.
@@ -46,6 +46,7 @@ class ModelInput:
         background: Code of the ground that no feature covers.
         colors: What its colours stand for, if it is a map drawn in colours.
         codes: The model's codes of its classes, where they differ.
+        parts: Further files that its pixels come from.
     """
 
     path: str
@@ -57,6 +58,7 @@ class ModelInput:
     background: int | None = None
     colors: ClassTable | None = None
     codes: Codes = field(default_factory=dict)
+    parts: Sequence[str] = ()
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -91,8 +93,6 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         ConfigError: The settings do not fit it.
         GridMismatchError: The grid to be used has other pixels than the training.
     """
-    if Path(path).is_dir():
-        raise RasterError(f"{path}: is a folder, expected a raster or a vector layer; gdalbuildvrt makes one of many")
     like = None if config.like is None else _grid_like(config.like, card, config.no_resample)
     if is_vector(path):
         return _open_vector(str(path), card, config, like)
@@ -116,7 +116,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     if like is not None:
         _check_overlap(str(path), like, info.grid.bounds_in(like.crs))
     block = info.block if config.skip_bad else None
-    return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes)
+    return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes, parts=info.parts)
 
 
 def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None) -> ModelInput:
@@ -142,7 +142,8 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
         log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
     if like is not None:
         _check_overlap(path, like, layer.bounds_in(like.crs))
-    return ModelInput(path, like or _vector_grid(layer, card), card.source, vector=layer, background=background)
+    grid, parts = like or _vector_grid(layer, card), vector_parts(path)
+    return ModelInput(path, grid, card.source, vector=layer, background=background, parts=parts)
 
 
 def _check_overlap(path: str, grid: Grid, bounds: tuple[float, float, float, float]) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
-from geop2p.mosaic.checks import check_output, check_space
-from geop2p.mosaic.inputs import open_input
-from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts, remove_parts
+from geop2p.mosaic.catalogue import require_stac
+from geop2p.mosaic.checks import check_beside, check_output, check_space
+from geop2p.mosaic.cluster import Job, connected, make_parts_on
+from geop2p.mosaic.kept import check_kept, take_back
+from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.reading import fingerprint
-from geop2p.translator import Translator
+from geop2p.raster.atomic import discard_removed, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class PredictResult:
     """A mosaic and how it was made.
 
     Attributes:
-        path: The mosaic, a cloud-optimised GeoTIFF; of a shard the folder of the parts.
+        path: The mosaic, a cloud-optimised GeoTIFF or a VRT over parts; of a shard the folder of the parts.
         width: Columns of the mosaic.
         height: Rows of the mosaic.
         parts: Parts that the mosaic, or the shard, has.
@@ -39,8 +39,13 @@ class PredictResult:
         tile_mismatch_percent: The same in percent of the encoded range.
         mode: How tiles meet: `exact` if each pixel is what the network makes of the whole raster, else `blend`.
         norm_stats: Where the network's norm statistics come from: `tile`, `global`, `field`, or `none` if it uses none.
+        engine: What ran the network.
+        int8_psnr: PSNR in dB of engine `openvino-int8` against float32, on windows of the input that it was not
+            calibrated on; None with other engines, or where nothing differs.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        confidence: The raster of the probability of the class, if one was made.
+        uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
 
@@ -55,8 +60,12 @@ class PredictResult:
     tile_mismatch_percent: float | None
     mode: str
     norm_stats: str
+    engine: str
+    int8_psnr: float | None
     tile_size: int
     network_px_per_px: float
+    confidence: str | None
+    uncertainty: str | None
     peak_rss_mb: int | None
 
 
@@ -76,9 +85,10 @@ def predict(
 
     Args:
         model: Run folder or `model.safetensors`.
-        input: Any raster that GDAL opens, with the bands that the model was trained on, or a vector layer for a model
-            that reads maps.
-        output: GeoTIFF to write, with `<stem>.qml` beside it.
+        input: Any raster that GDAL opens, with the bands that the model was trained on, a folder of such rasters, which
+            are read as one, or a vector layer for a model that reads maps.
+        output: GeoTIFF to write, with `<stem>.qml` beside it; with `keep_parts` a VRT, with `<stem>_parts` and the STAC
+            item `<stem>.json` beside it too.
         config: Settings.
         overwrite: Replace an existing output.
         progress: Show a progress bar.
@@ -92,28 +102,39 @@ def predict(
     """
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
-    check_output(input, output, overwrite)
-    if config.seam_map is not None:
-        check_output(input, config.seam_map, overwrite)
-    translator = Translator.load(model, config.device)
-    given = open_input(input, translator.card, config)
     folder = output.with_name(f"{output.name}.parts")
-    mosaic = Mosaic(translator, given.grid, config, folder)
-    log.info("%s", mosaic.tiles.describe())
-    windows = parts(mosaic.frame, mosaic.part_side)
-    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input), given.codes)
-    claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+    check_output(input, output, overwrite, config.keep_parts)
+    if config.keep_parts:
+        check_kept(output, folder, overwrite)
+        if config.shard is None:
+            require_stac()
+    check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
+    discard_removed(folder)
+    with connected(config.dask) as client:
+        job = Job(str(model), str(input), folder, config)
+        elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
+        mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
+        log.info("%s", mosaic.tiles.describe())
+        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
+        encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
+        check_space(folder, given.valid_share * pixels, encodings)
+        claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+        if config.keep_parts:
+            take_back(output, folder)
+        if client is not None:
+            make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
-        made, network_pixels = finished_parts(folder, mine, mosaic.frame)
+        made, network_pixels = finished_parts(mosaic, folder, mine)
         figures = NO_FIGURES
         if config.shard is None:
-            tags = {"GEOP2P_INPUT": Path(str(input)).name}
+            tags = {"GEOP2P_INPUT": Path(input).name or Path(input).resolve().name}
             figures = assemble(mosaic, reader, folder, made, output, tags, progress)
+    int8_psnr = mosaic.int8_psnr
     if config.shard is None:
-        remove_parts(folder)
+        remove_folder(folder)
+    beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),
@@ -125,8 +146,12 @@ def predict(
         **figures,
         mode=mosaic.tiles.mode,
         norm_stats=mosaic.norm_stats,
+        engine=mosaic.engine,
+        int8_psnr=None if int8_psnr is None else round(int8_psnr, 2),
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
+        confidence=beside.get("confidence"),
+        uncertainty=beside.get("uncertainty"),
         peak_rss_mb=_peak_rss_mb(),
     )
 

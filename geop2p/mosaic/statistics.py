@@ -106,11 +106,10 @@ class GroundStatistics:
     def _of_all(self, look: Look) -> Moments:
         """Moments (2, channels) of the raster, pooled over cells drawn at random, by their valid ground."""
         if self._everywhere is None:
-            rows, cols = self._shape
-            drawn = np.random.default_rng(0).permutation(rows * cols)[:MOST_LOOKS]
+            drawn = drawn_cells(self._shape)
             pooled, weight, count = np.zeros((2, self._norms.channels)), 0.0, 0
-            for number in drawn.tolist():
-                measured = self._measured(number // cols, number % cols, look)
+            for row, col in drawn:
+                measured = self._measured(row, col, look)
                 if measured is None:
                     continue
                 moments, share = measured
@@ -118,7 +117,7 @@ class GroundStatistics:
                 if count == SAMPLES:
                     break
             if not count:
-                looked = f" out of {len(drawn)}" if len(drawn) < rows * cols else ""
+                looked = f" out of {len(drawn)}" if len(drawn) < math.prod(self._shape) else ""
                 raise RasterError(
                     f"no window of {self._side} pixels{looked} has {100 * ENOUGH:.0f} % valid ground: nothing to take "
                     "norm statistics from; use --norm-stats tile"
@@ -135,6 +134,12 @@ class GroundStatistics:
         source = torch.from_numpy(encoded)[None].to(self._device)
         moments = self._norms.measure(source, torch.from_numpy(valid).float()[None, None].to(self._device))
         return moments.cpu().numpy(), share
+
+
+def drawn_cells(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """(row, column) of the cells of a raster that are looked at for ground, in an order that is drawn at random."""
+    drawn = np.random.default_rng(0).permutation(math.prod(shape))[:MOST_LOOKS]
+    return [divmod(number, shape[1]) for number in drawn.tolist()]
 
 
 def _load(path: Path, channels: int) -> Moments | None:

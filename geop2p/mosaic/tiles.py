@@ -139,13 +139,12 @@ def _host_bytes(translator: Translator, statistics: NormStatistics, lattice: Lat
     return int(_pixel_bytes(translator, statistics) * lattice.network_size**2)
 
 
-def choose_part_side(tiles: Tiles, config: PredictConfig, card: Card) -> int:
+def choose_part_side(tiles: Tiles, config: PredictConfig, a_column: int) -> int:
     """The side of a part beside whose tiles its buffers fit the memory; a warning where even the least does not fit.
 
     A warning, since the figures are estimates from above: what is refused on them might fit.
     """
     unit = _part_unit(tiles.lattice, tiles.mode)
-    a_column = column_bytes(tiles.lattice, card.source, card.target)
     taken = BASE + tiles.network_bytes
     if taken + unit * a_column > config.memory_bytes:
         least = math.ceil((taken + unit * a_column) / 1e6)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from geop2p.raster.encoding import Band, Encoding
 
+NO_COLORS = ("undefined", "gray", "palette")  # roles that many bands may have
+
 
 def difference(found: Encoding, expected: Encoding) -> str | None:
     """What two encodings of one kind and as many bands take stored values for differently, for a message.
 
-    Names, types and encoded intervals may differ; a unit that a file does not name is taken for the other's.
+    Types and encoded intervals may differ; a unit that a file does not name is taken for the other's.
 
     Returns:
         Such as "band 1 has scale 0.01, expected 1.0"; None where they agree.
@@ -19,7 +21,38 @@ def difference(found: Encoding, expected: Encoding) -> str | None:
         here, there = getattr(found, name), getattr(expected, name)
         if here != there:
             return f"{name} is {here}, expected {there}"
-    return band_difference(found.bands, expected.bands)
+    here, there = (known_as(side.bands, side.color_interp) for side in (found, expected))
+    return order_difference(here, there) or band_difference(found.bands, expected.bands)
+
+
+def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:
+    """What each band is called: its name, else its colour, else nothing.
+
+    Args:
+        bands: Of a file or an encoding.
+        roles: GDAL's names of their roles; none where they are not known.
+    """
+    colors = ["" if role in NO_COLORS else role for role in roles] or [""] * len(bands)
+    return [band.name.strip() or color for band, color in zip(bands, colors, strict=True)]
+
+
+def order_difference(found: Sequence[str], expected: Sequence[str]) -> str | None:
+    """Bands of the same names in other places, or of which only some have the same names, for a message.
+
+    Names that have nothing in common are two ways to call the same bands, and say nothing.
+
+    Args:
+        found: What the bands are called, in any case; nothing where they are not.
+        expected: The same, for as many bands.
+    """
+    here, there = ([name.casefold() for name in names] for names in (found, expected))
+    agree = all(one == other or not (one and other) for one, other in zip(here, there, strict=True))
+    if agree or not {*here} & {*there} - {""}:
+        return None
+    told, wanted = (", ".join(name or "?" for name in names) for names in (found, expected))
+    moved = sorted(here) == sorted(there)
+    places = f" (its bands {', '.join(str(here.index(name) + 1) for name in there)})" if moved else ""
+    return f"has the bands {told}, expected {wanted}{places}"
 
 
 def band_difference(found: Sequence[Band], expected: Sequence[Band]) -> str | None:

@@ -17,6 +17,7 @@ from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.blockwise import Blockwise
 from geop2p.raster.class_table import ClassTable
+from geop2p.raster.culprit import unreadable_file
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.overviews import overview_for
@@ -210,7 +211,8 @@ def _read_masked(dataset: Any, bands: list[int], path: str | Path, window: Windo
         return values, read_masks(dataset, bands, window)
     except RasterioIOError as error:
         bottom, right = window.row_off + window.height - 1, window.col_off + window.width - 1
+        file = unreadable_file(dataset, window)
         raise RasterError(
             f"{path}: pixels cannot be read in rows {window.row_off} to {bottom}, columns {window.col_off} to {right} "
-            f"({one_line(error.__cause__ or error)}); the file is damaged: fetch or make it again"
+            f"({one_line(error.__cause__ or error)}); {file or 'the file'} is damaged: fetch or make it again"
         ) from error

@@ -17,9 +17,10 @@ from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
 from geop2p.raster.class_table import ClassTable, class_name
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
+from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import conclude_kind
-from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, fingerprint, has_colors, read_sample
+from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
@@ -66,7 +67,7 @@ class Layer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """To know its files again; see `reading.fingerprint`."""
+        """To know its files again; see `ends.fingerprint`."""
         return fingerprint(self.path, vector_parts(self.path) if self.raster is None else self.raster.parts)
 
     @property

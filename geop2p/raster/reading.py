@@ -4,9 +4,9 @@ This is the only module that opens rasters for reading.
 """
 
 import contextlib
-import hashlib
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,12 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Band, Mask
-from geop2p.raster.ends import file_ends
+from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
-ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at to know it again
 OPEN_FILES = 16  # of a virtual raster at once: each holds some MB
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
@@ -56,6 +55,7 @@ class RasterInfo:
         by_points: Whether only ground control points place it; `grid` is then the one that it is warped to.
         by_polynomials: Whether only rational polynomials (RPC) place it; `grid` is then that of its pixels.
         parts: Further files that its pixels or their validity come from: those that a VRT names, masks beside it.
+        is_whole: Whether every pixel is valid whatever it holds: integers without nodata, mask or alpha.
     """
 
     path: str
@@ -75,6 +75,7 @@ class RasterInfo:
     by_points: bool = False
     by_polynomials: bool = False
     parts: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
@@ -95,7 +96,7 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     """Open a raster for reading.
 
     Args:
-        path: File or GDAL name.
+        path: File or GDAL name, or a folder whose rasters are read as one.
         overview: Number of the overview to read instead of the raster itself, from 0; None: the raster.
 
     Raises:
@@ -104,15 +105,36 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     name = str(path)
     if "://" not in name and not name.startswith("/vsi") and ":" not in Path(name).name and not Path(name).exists():
         raise RasterError(f"{name}: no such file")
+    source = _folder_source(name, _stamps(name)) if Path(name).is_dir() else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
-            dataset = rasterio.open(name) if overview is None else rasterio.open(name, overview_level=overview)
+            dataset = rasterio.open(source) if overview is None else rasterio.open(source, overview_level=overview)
         with dataset:
             yield dataset
     except RasterioError as error:
         cause = error.__cause__ or error
         raise RasterError(f"{name}: cannot be read as a raster: {one_line(cause)}") from error
+
+
+def _stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a folder is the one that was looked at before."""
+    return tuple((file.name, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in folder_files(folder))
+
+
+@functools.lru_cache(maxsize=4)
+def _folder_source(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """The virtual raster over the rasters of a folder, kept: every file is opened for it."""
+    files = [Path(folder) / name for name, _, _ in stamps]
+    rasters = [file for file in files if file.suffix.lower() in RASTER_SUFFIXES or _is_raster(file)]
+    return folder_vrt(folder, [describe_raster(file) for file in rasters])
+
+
+def _is_raster(file: Path) -> bool:
+    """Whether GDAL takes a file of any name for a raster."""
+    with contextlib.suppress(RasterError), opened(file) as dataset:
+        return bool(dataset.count)
+    return False
 
 
 def describe_raster(path: str | Path) -> RasterInfo:
@@ -130,7 +152,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
             raise RasterError(f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type")
         interp = [dataset.colorinterp[band - 1] for band in data]
         has_palette = interp[0] == ColorInterp.palette
-        flags = dataset.mask_flag_enums[data[0] - 1]
+        flags = [dataset.mask_flag_enums[band - 1] for band in data]
         return RasterInfo(
             path=str(path),
             grid=grid_of(dataset),
@@ -144,16 +166,19 @@ def describe_raster(path: str | Path) -> RasterInfo:
             color_interp=tuple(entry.name for entry in interp),
             palette={value: color[:3] for value, color in dataset.colormap(1).items()} if has_palette else {},
             categories=read_categories(path),
-            has_mask=MaskFlags.per_dataset in flags,
+            has_mask=MaskFlags.per_dataset in flags[0],
             block=tuple(dataset.block_shapes[data[0] - 1]),
             by_points=control_points(dataset) is not None,
             by_polynomials=dataset.crs is None and dataset.rpcs is not None,
             parts=tuple(name for name in dataset.files if name != str(path) and not name.endswith(NOT_PIXELS)),
+            is_whole="int" in dataset.dtypes[data[0] - 1] and all(MaskFlags.all_valid in flag for flag in flags),
         )
 
 
 def read_categories(path: str | Path) -> dict[int, str]:
-    """Class names by value from the category names of the file's `.aux.xml` (GDAL PAM); empty without one."""
+    """Class names by value from a file's `.aux.xml` (GDAL PAM), of a folder its first; empty without one."""
+    if Path(path).is_dir():
+        return next((found for file in folder_files(path) if (found := read_categories(file))), {})
     sidecar = Path(f"{path}.aux.xml")
     if not sidecar.is_file():
         return {}
@@ -162,26 +187,6 @@ def read_categories(path: str | Path) -> dict[int, str]:
     except ElementTree.ParseError as error:
         raise RasterError(f"{sidecar}: not valid XML ({error}); delete or repair it") from error
     return {value: name.text.strip() for value, name in enumerate(names) if name.text and name.text.strip()}
-
-
-def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
-    """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
-
-    A change in the middle of a larger file that moves nothing is not noticed. Names that are no local file (URLs,
-    `/vsi…`) have only their name.
-
-    Args:
-        path: File or GDAL name.
-        parts: Further files that belong to it; of each the size and 4 KiB at either end count.
-    """
-    if not Path(path).is_file():
-        return {"name": str(path)}
-    size, digest = file_ends(Path(path), ENDS)
-    found: dict[str, Any] = {"size": size, "sha256_ends": digest}
-    if parts:
-        ends = [file_ends(Path(part), PART_ENDS) if Path(part).is_file() else part for part in parts]
-        found["parts"] = hashlib.sha256(repr(ends).encode()).hexdigest()
-    return found
 
 
 def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:

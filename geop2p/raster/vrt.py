@@ -5,24 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.writing import add_categories, fill_value
-
-_VRT_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 
 
 @dataclass(frozen=True)
@@ -36,6 +24,21 @@ class Part:
 
     file: str
     window: Window
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A small copy of a raster.
+
+    Attributes:
+        file: Name of the file, relative to the VRT.
+        mask: Name of a file of one band, 0 where the raster is not valid; None where values say it.
+        grid: Its grid.
+    """
+
+    file: str
+    mask: str | None
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def vrt_xml(
     parts: Sequence[Part],
     summaries: Sequence[BandSummary],
     tags: dict[str, str],
+    overview: Overview | None = None,
+    seen_on: Grid | None = None,
 ) -> str:
     """A GDAL virtual raster over the parts of a mosaic, with everything a reader should know about it.
 
@@ -64,16 +69,15 @@ def vrt_xml(
         parts: Files that together cover its valid ground.
         summaries: Statistics of each band.
         tags: Metadata of the whole.
+        overview: A small copy of it.
+        seen_on: The grid whose pixels the places of the parts count, if it is another one of the same ground.
     """
-    nodata = fill_value(encoding)
-    root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
-    if grid.crs is not None:
-        ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
-        coefficients = ", ".join(repr(value) for value in grid.transform.to_gdal())
-        ElementTree.SubElement(root, "GeoTransform").text = coefficients
+    nodata, dtype = fill_value(encoding), typename_fwd[dtype_rev[encoding.dtype]]
+    scale = _scale(grid, seen_on or grid)
+    root = _root(grid)
     _add_metadata(root, tags | {"AREA_OR_POINT": "Area"})
     for number, (band, summary) in enumerate(zip(encoding.bands, summaries, strict=True), start=1):
-        element = ElementTree.SubElement(root, "VRTRasterBand", dataType=_VRT_TYPES[encoding.dtype], band=str(number))
+        element = ElementTree.SubElement(root, "VRTRasterBand", dataType=dtype, band=str(number))
         _add_statistics(element, summary)
         _describe_band(element, encoding, number, nodata)
         if band.name:
@@ -83,12 +87,48 @@ def vrt_xml(
         if (band.scale, band.offset) != (1, 0):
             ElementTree.SubElement(element, "Offset").text = repr(band.offset)
             ElementTree.SubElement(element, "Scale").text = repr(band.scale)
-        _add_sources(element, parts, str(number), nodata)
+        if overview is not None:
+            _add_overview(element, overview.file, number)
+        _add_sources(element, parts, str(number), nodata, scale)
     if nodata is None:
         mask = ElementTree.SubElement(ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        _add_sources(mask, parts, "mask,1", None)
+        if overview is not None and overview.mask is not None:
+            _add_overview(mask, overview.mask, 1)
+        _add_sources(mask, parts, "mask,1", None, scale)
+    return _text(root)
+
+
+def mask_xml(grid: Grid, parts: Sequence[Part], seen_on: Grid) -> str:
+    """A GDAL virtual raster of one band, 255 where the parts are valid, else 0; see `vrt_xml`."""
+    root = _root(grid)
+    band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
+    _add_sources(band, parts, "mask,1", None, _scale(grid, seen_on))
+    return _text(root)
+
+
+def _root(grid: Grid) -> ElementTree.Element:
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    if grid.crs is not None:
+        ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
+        coefficients = ", ".join(repr(value) for value in grid.transform.to_gdal())
+        ElementTree.SubElement(root, "GeoTransform").text = coefficients
+    return root
+
+
+def _text(root: ElementTree.Element) -> str:
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _scale(grid: Grid, seen_on: Grid) -> tuple[float, float]:
+    """Rows and columns of a grid for each of another one of the same ground."""
+    return grid.height / seen_on.height, grid.width / seen_on.width
+
+
+def _add_overview(element: ElementTree.Element, file: str, band: int) -> None:
+    overview = ElementTree.SubElement(element, "Overview")
+    ElementTree.SubElement(overview, "SourceFilename", relativeToVRT="1").text = file
+    ElementTree.SubElement(overview, "SourceBand").text = str(band)
 
 
 def _add_metadata(element: ElementTree.Element, tags: dict[str, str]) -> None:
@@ -123,16 +163,20 @@ def _describe_band(element: ElementTree.Element, encoding: Encoding, number: int
         add_categories(element, encoding)
 
 
-def _add_sources(element: ElementTree.Element, parts: Sequence[Part], band: str, nodata: float | None) -> None:
+def _add_sources(
+    element: ElementTree.Element, parts: Sequence[Part], band: str, nodata: float | None, scale: tuple[float, float]
+) -> None:
+    down, along = scale
     for part in parts:
         window = part.window
         name = "SimpleSource" if nodata is None else "ComplexSource"
         source = ElementTree.SubElement(element, name)
         ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1").text = part.file
         ElementTree.SubElement(source, "SourceBand").text = band
-        size = {"xSize": str(int(window.width)), "ySize": str(int(window.height))}
-        place = {"xOff": str(int(window.col_off)), "yOff": str(int(window.row_off))}
+        size = {"xSize": f"{window.width}", "ySize": f"{window.height}"}
+        place = {"xOff": f"{window.col_off * along:.17g}", "yOff": f"{window.row_off * down:.17g}"}
+        seen = {"xSize": f"{window.width * along:.17g}", "ySize": f"{window.height * down:.17g}"}
         ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
-        ElementTree.SubElement(source, "DstRect", place | size)
+        ElementTree.SubElement(source, "DstRect", place | seen)
         if nodata is not None:
             ElementTree.SubElement(source, "NODATA").text = "nan" if math.isnan(nodata) else repr(nodata)

@@ -93,6 +93,7 @@ def _tiff(
     profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": dtype}
     if bands not in (1, 3):
         profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
+        profile["num_threads"] = 1  # GDAL's threads give the mask the main image's count of extra bands, and complain
     if grid.crs is not None:
         profile |= {"crs": grid.crs, "transform": grid.transform}
     with (
@@ -136,8 +137,14 @@ def add_categories(band: ElementTree.Element, encoding: Encoding) -> None:
         ElementTree.SubElement(categories, "Category").text = names.get(value, "")
 
 
-def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
+def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None = None) -> None:
     """Make a cloud-optimised GeoTIFF of a virtual raster, tags, mask and overviews included.
+
+    Args:
+        vrt: The virtual raster.
+        output: File to write or replace.
+        encoding: What it holds.
+        overviews: How many it has, each half the side of the one before; None: down to the side of a block.
 
     Raises:
         RasterError: It cannot be written.
@@ -151,6 +158,8 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding) -> None:
         "bigtiff": "if_safer",
         "num_threads": "all_cpus",
     }
+    if overviews is not None:
+        options["overview_count"] = overviews
     settings: dict[str, Any] = {"GDAL_CACHEMAX": COPY_CACHE}
     if not encoding.is_classes:  # overviews on the way to the file: packing them takes longer than making them
         settings["COG_TMP_COMPRESSION"] = "NONE"

@@ -14,8 +14,9 @@ from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.raster.class_table import ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
+from geop2p.raster.ends import fingerprint
 from geop2p.raster.layers import Layer, open_layer
-from geop2p.raster.reading import fingerprint, read_sample
+from geop2p.raster.reading import read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.folder import RASTER_SUFFIXES
 from geop2p.raster.vectors import VECTOR_SUFFIXES
 
-LAYER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", *VECTOR_SUFFIXES)
+LAYER_SUFFIXES = (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)
 
 
 def find_pairs(source: str | Path, target: str | Path) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The torch twin of `Encoding.encode`: batches of stored values enter the network's range on the device they lie on."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ def as_tensor(values: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.view(_SIGNED.get(values.dtype, values.dtype)))
 
 
-def blank(image: Tensor, valid: Tensor) -> Tensor:
-    """Put 0 where a float32 image is not valid, whatever stands there; several times faster than `torch.where`.
+def blank(images: Iterable[Tensor], valid: Tensor) -> None:
+    """Put 0 where float32 images are not valid, whatever stands there; several times faster than `torch.where`.
 
     Args:
-        image: (batch, channels, rows, cols), changed in place.
+        images: (batch, channels, rows, cols), changed in place.
         valid: Bool (batch, 1, rows, cols).
     """
-    image.view(torch.int32).bitwise_and_(valid.to(torch.int32).neg_())
-    return image
+    kept = valid.to(torch.int32).neg_()
+    for image in images:
+        image.view(torch.int32).bitwise_and_(kept)
 
 
 class BatchEncoder:

@@ -1,0 +1,155 @@
+"""The STAC item of a mosaic that is left in parts: where it lies, what it holds and how it was made."""
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import shapely
+from rasterio.enums import WktVersion
+from rasterio.warp import transform_geom
+from shapely.affinity import affine_transform
+from shapely.geometry.base import BaseGeometry
+
+from geop2p.errors import ConfigError
+from geop2p.raster.atomic import write_json
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.vrt import BandSummary, Overview, Part
+from geop2p.raster.writing import fill_value
+
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+WHOLE, OVERVIEW = "mosaic", "overview"  # names of assets; the latter is a role too
+PIECES = 32  # of the longer side of the mosaic: a straight edge of the grid is curved in degrees
+DECIMALS = 7  # of degrees: a centimetre
+
+
+def require_stac() -> None:
+    """Refuse to make an item where the package for it is missing.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if importlib.util.find_spec("pystac") is None:
+        raise ConfigError("keep_parts: the STAC item needs pystac, which is not installed; pip install 'geop2p[stac]'")
+
+
+def item_path(output: Path) -> Path:
+    """Where the item of a mosaic lies."""
+    return output.with_suffix(".json")
+
+
+def write_item(
+    output: Path,
+    grid: Grid,
+    encoding: Encoding,
+    parts: Sequence[Part],
+    overview: Overview | None,
+    summaries: Sequence[BandSummary],
+    figures: dict[str, Any],
+    tags: dict[str, str],
+) -> None:
+    """Write the STAC item of a VRT and its parts. Its time is that of its making: no input says when it was seen.
+
+    Args:
+        output: The VRT.
+        grid: Where it lies.
+        encoding: What it holds.
+        parts: Its files.
+        overview: A small copy of it.
+        summaries: Statistics of each band.
+        figures: Numbers that it tells.
+        tags: What it says of its making.
+    """
+    import pystac
+    from pystac.extensions.projection import ProjectionExtension
+    from pystac.extensions.raster import RasterExtension
+
+    outline = footprint(grid, parts)
+    now = datetime.now(UTC).replace(microsecond=0)
+    item = pystac.Item(
+        id=output.stem,
+        geometry=None if outline is None else shapely.geometry.mapping(outline),
+        bbox=None if outline is None else bounding_box(outline),
+        datetime=now,
+        properties={"created": pystac.utils.datetime_to_str(now)} | _provenance(figures, tags),
+        stac_extensions=[PROCESSING],
+    )
+    files = [(WHOLE, output.name, pystac.MediaType.XML, grid)] + [
+        (Path(part.file).stem, part.file, pystac.MediaType.COG, grid.window(part.window)) for part in parts
+    ]
+    if overview is not None:
+        files.append((OVERVIEW, overview.file, pystac.MediaType.COG, overview.grid))
+    for key, file, media_type, _ in files:
+        role = OVERVIEW if key == OVERVIEW else "data"
+        item.add_asset(key, pystac.Asset(href=f"./{file}", media_type=media_type, roles=[role]))
+    epsg = None if grid.crs is None else grid.crs.to_epsg()
+    wkt = None if grid.crs is None else grid.crs.to_wkt(version=WktVersion.WKT2_2019)
+    on_ground = ProjectionExtension.ext(item, add_if_missing=True)
+    on_ground.apply(epsg=epsg, wkt2=wkt, shape=[grid.height, grid.width], transform=list(grid.transform)[:6])
+    for key, _, _, place in files:
+        place_of = ProjectionExtension.ext(item.assets[key])
+        place_of.shape, place_of.transform = [place.height, place.width], list(place.transform)[:6]
+        if grid.crs is not None:
+            place_of.bbox = list(place.bounds)
+    bands = [_band(encoding, number, summary) for number, summary in enumerate(summaries)]
+    RasterExtension.ext(item.assets[WHOLE], add_if_missing=True).apply(bands)
+    write_json(item_path(output), item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _provenance(figures: dict[str, Any], tags: dict[str, str]) -> dict[str, Any]:
+    """What the item says of the making: the words of the tags, the numbers of the figures."""
+    ours = {key.removeprefix("GEOP2P_").lower(): value for key, value in tags.items() if key.startswith("GEOP2P_")}
+    name, version = tags["TIFFTAG_SOFTWARE"].split()
+    said = tags["TIFFTAG_IMAGEDESCRIPTION"]
+    properties = {"description": said, "processing:lineage": said, "processing:software": {name: version}}
+    return properties | {f"geop2p:{key}": value for key, value in (ours | figures | {"synthetic": True}).items()}
+
+
+def _band(encoding: Encoding, number: int, summary: BandSummary) -> Any:
+    from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, Statistics
+
+    band, nodata = encoding.bands[number], fill_value(encoding)
+    made = RasterBand.create(
+        data_type=DataType(encoding.dtype),
+        nodata=NoDataStrings.NAN if nodata is not None and math.isnan(nodata) else nodata,
+        unit=band.unit or None,
+        scale=band.scale,
+        offset=band.offset,
+        statistics=Statistics.create(
+            minimum=summary.minimum,
+            maximum=summary.maximum,
+            mean=summary.mean,
+            stddev=summary.std,
+            valid_percent=summary.valid_percent,
+        ),
+    )
+    made.properties["name"] = encoding.band_names[number]
+    return made
+
+
+def footprint(grid: Grid, parts: Sequence[Part]) -> BaseGeometry | None:
+    """Outline of the parts in longitude and latitude, cut at the antimeridian; None without parts or CRS."""
+    if grid.crs is None or not parts:
+        return None
+    windows = [part.window for part in parts]
+    boxes = [
+        shapely.box(here.col_off, here.row_off, here.col_off + here.width, here.row_off + here.height)
+        for here in windows
+    ]
+    pixels = shapely.segmentize(shapely.union_all(boxes), max(grid.height, grid.width) / PIECES)
+    ground = affine_transform(pixels, grid.transform.to_shapely())
+    there = transform_geom(grid.crs, "EPSG:4326", shapely.geometry.mapping(ground), precision=DECIMALS)
+    return shapely.geometry.shape(there)
+
+
+def bounding_box(outline: BaseGeometry) -> list[float]:
+    """[west, south, east, north] of an outline; west is beyond east if it lies on both sides of the antimeridian."""
+    west, south, east, north = outline.bounds
+    if west == -180 and east == 180:
+        pieces = [piece.bounds for piece in shapely.get_parts(outline)]
+        west = min(bounds[0] for bounds in pieces if bounds[0] > 0)
+        east = max(bounds[2] for bounds in pieces if bounds[2] < 0)
+    return [west, south, east, north]

@@ -1,0 +1,98 @@
+"""What `--keep-parts` leaves instead of one file: the parts, each a COG of its own, and a VRT over them."""
+
+from pathlib import Path
+
+from rasterio.windows import Window
+
+from geop2p.errors import RasterError
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.overview import levels
+from geop2p.mosaic.seams import survey
+from geop2p.mosaic.tags import making, told
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.atomic import discard_removed, make_folder, remove_folder, write_text
+from geop2p.raster.vrt import Part, vrt_xml
+from geop2p.raster.writing import write_categories, write_cog
+
+COGS = "cogs"  # folder of the finished parts until all are
+MOVED = "mosaic.moved"  # its name is given, or is about to be, to the parts that stay
+
+
+def kept_folder(output: Path) -> Path:
+    """Where the parts stay, beside their VRT."""
+    return output.with_name(f"{output.stem}_parts")
+
+
+def check_kept(output: Path, folder: Path, overwrite: bool) -> None:
+    """Refuse to replace parts that stayed earlier, or something else.
+
+    Args:
+        output: The VRT.
+        folder: Where the parts are made.
+        overwrite: Whether earlier parts may be replaced.
+
+    Raises:
+        RasterError: Their place is taken.
+    """
+    place = kept_folder(output)
+    if not place.exists() or (folder / MOVED).exists():
+        return
+    if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
+        raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
+    if not overwrite:
+        raise RasterError(f"{place}: exists; give another name or --overwrite")
+
+
+def take_back(output: Path, folder: Path) -> None:
+    """Undo what a run that was killed while it left its parts has done, so that they can be put together again."""
+    if (folder / MOVED).exists():
+        if not (folder / COGS).exists():
+            kept_folder(output).rename(folder / COGS)
+        (folder / MOVED).unlink()
+
+
+def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
+    """Turn a part into a COG with statistics and tags of its own, and give its path.
+
+    Args:
+        mosaic: What it is of.
+        window: Its place on the mosaic's grid.
+        path: Where it lies now.
+        cog: Where it is to lie.
+    """
+    target, grid = mosaic.translator.card.target, mosaic.grid.window(window)
+    with aligned_reader(path, grid, target.kind) as part:
+        summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
+    whole = Part(path.name, Window(0, 0, grid.width, grid.height))
+    tags = making(mosaic, window) | told({"seam_index": seam_index})
+    vrt = path.with_suffix(".vrt")
+    write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
+    write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
+    if target.is_classes:
+        write_categories(cog, target)
+    vrt.unlink()
+    path.unlink()
+    return cog
+
+
+def leave_parts(output: Path, folder: Path) -> Path:
+    """Give the finished parts their lasting place, beside the VRT that is to be written.
+
+    Parts that stayed there earlier are removed, their VRT first.
+
+    Args:
+        output: The VRT.
+        folder: Where the parts were made.
+
+    Returns:
+        Their place.
+    """
+    place = kept_folder(output)
+    output.unlink(missing_ok=True)
+    discard_removed(place)
+    if place.exists():
+        remove_folder(place)
+    make_folder(folder / COGS)  # there is none yet if no part has valid ground
+    write_text(folder / MOVED, "")
+    (folder / COGS).rename(place)
+    return place

@@ -1,0 +1,147 @@
+"""The network of a prediction in 8-bit integers: made once from windows of the input, the same for all processes."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+
+from geop2p.errors import RasterError
+from geop2p.models.engines import onnx_bytes
+from geop2p.models.int8 import load_int8, save_int8
+from geop2p.mosaic.blend import Floats
+from geop2p.mosaic.statistics import ENOUGH, Look, drawn_cells
+from geop2p.raster.atomic import make_folder, writing
+from geop2p.raster.encoding import Mask
+from geop2p.raster.grid import Grid
+from geop2p.translator import Translator
+
+log = logging.getLogger(__name__)
+
+FOLDER = "int8"
+WINDOWS = 40  # of the input that are looked at, at most
+CHECKED = 5  # every so many-th of them is not calibrated on, but compared with float32
+
+
+class QuantisedNetwork:
+    """A network in 8-bit integers, calibrated on the input.
+
+    The first process that needs it makes it and leaves it beside the parts; the others find it there.
+
+    Args:
+        translator: In float32.
+        grid: Grid of the input.
+        folder: Where the parts lie.
+    """
+
+    def __init__(self, translator: Translator, grid: Grid, folder: Path) -> None:
+        self._translator, self._folder = translator, folder / FOLDER
+        card = translator.card
+        self._side = math.ceil(card.chip_size / card.stride) * card.stride
+        self._shape = (math.ceil(grid.height / self._side), math.ceil(grid.width / self._side))
+        self._network: Translator | None = None
+
+    @property
+    def psnr(self) -> float | None:
+        """PSNR in dB of its outputs against those of float32, on windows that it was not calibrated on.
+
+        None where they are the same, or where nothing was predicted yet.
+        """
+        file = self._folder / "network.json"
+        return json.loads(file.read_text(encoding="utf-8"))["psnr"] if file.exists() else None
+
+    def translate(self, sources: torch.Tensor, places: list[Window], look: Look) -> torch.Tensor:
+        """Translate inputs.
+
+        Args:
+            sources: (batch, channels, rows, cols).
+            places: Where on the grid each of them lies; does not matter.
+            look: Network input (channels, rows, cols) of any window and its valid pixels (rows, cols).
+        """
+        if self._network is None:
+            if not self._folder.exists():
+                self._make(look)
+            self._network = self._loaded(self._folder)
+        return self._network.translate(sources)
+
+    def _loaded(self, folder: Path) -> Translator:
+        return Translator(load_int8(folder), self._translator.card, self._translator.digest)
+
+    def _make(self, look: Look) -> None:
+        """Quantise the network, unless another process is done with it first."""
+        windows = self._windows(look)
+        check = windows[::CHECKED]
+        calibration = [encoded for number, (encoded, _) in enumerate(windows) if number % CHECKED]
+        with writing(self._folder):
+            make_folder(self._folder.parent)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=self._folder.parent))
+            try:
+                model = onnx_bytes(self._translator.generator, self._translator.card.source.channels)  # type: ignore[arg-type]
+                save_int8(model, [torch.from_numpy(encoded)[None] for encoded in calibration], temporary)
+                found = self._compared(self._loaded(temporary), check) | {"calibrated": len(calibration)}
+                (temporary / "network.json").write_text(json.dumps(found), encoding="utf-8")
+                _publish(temporary, self._folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        _tell(found)
+
+    def _windows(self, look: Look) -> list[tuple[Floats, Mask]]:
+        """Network inputs and valid pixels of windows drawn at random from those with ground.
+
+        Raises:
+            RasterError: There are not two.
+        """
+        found = []
+        for row, col in drawn_cells(self._shape):
+            encoded, valid = look(Window(col * self._side, row * self._side, self._side, self._side))
+            if valid.mean() >= ENOUGH:
+                found.append((encoded, valid))
+            if len(found) == WINDOWS:
+                break
+        if len(found) < 2:
+            raise RasterError(
+                f"engine openvino-int8: the input has {len(found)} windows of {self._side} pixels with "
+                f"{100 * ENOUGH:.0f} % valid ground, expected two, to calibrate on and to check; use --engine openvino"
+            )
+        return found
+
+    def _compared(self, quantised: Translator, windows: list[tuple[Floats, Mask]]) -> dict[str, Any]:
+        """PSNR over valid pixels, and for classes the share of pixels that changed."""
+        squares, changed, pixels, is_classes = 0.0, 0, 0, self._translator.card.target.is_classes
+        for encoded, valid in windows:
+            source = torch.from_numpy(encoded)[None]
+            exact, made = (maker.translate(source)[0].numpy()[:, valid] for maker in (self._translator, quantised))
+            squares += float(np.square(made - exact, dtype=np.float64).mean(axis=0).sum())
+            changed += int((made.argmax(axis=0) != exact.argmax(axis=0)).sum())
+            pixels += int(valid.sum())
+        span = 1 if is_classes else 2  # of probabilities, and of values in [-1, 1]
+        psnr = 10 * math.log10(span**2 * pixels / squares) if squares else None
+        return {"psnr": psnr, "changed": changed / pixels if is_classes else None, "checked": len(windows)}
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Give a folder its name, unless another has it: then that one stays."""
+    for file in temporary.iterdir():
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+    with contextlib.suppress(OSError):
+        temporary.rename(folder)
+    if not folder.exists():
+        raise OSError(f"{temporary.name} could not be renamed")
+
+
+def _tell(found: dict[str, Any]) -> None:
+    psnr = "no difference" if found["psnr"] is None else f"PSNR {found['psnr']:.1f} dB"
+    changed = "" if found["changed"] is None else f", {100 * found['changed']:.2g} % of the pixels of another class"
+    log.info(
+        "int8: calibrated on %d windows of the input; against float32 on %d others: %s%s",
+        found["calibrated"], found["checked"], psnr, changed,
+    )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Bands are matched by their place; where names say that a place holds something else, nothing is made of it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import Identity, class_map, grid, image_encoding, write_raster
+
+from geop2p import PredictConfig, TileConfig, predict, tile
+from geop2p.errors import ChipSetError, RasterError
+from geop2p.raster.agreement import known_as, order_difference
+from geop2p.raster.encoding import Band, Encoding
+
+SENTINEL = ("B02", "B03", "B04")
+SIDE = 96
+
+
+def image(path: Path, names: Sequence[str], photometric: str = "MINISBLACK") -> Path:
+    values = np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE), dtype=np.uint8)
+    write_raster(path, values, grid(SIDE, SIDE), photometric=photometric)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = tuple(names)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "told"),
+    [
+        (SENTINEL, SENTINEL, None),
+        (("b02", "B03 ", "B04"), SENTINEL, None),
+        (("", "", ""), SENTINEL, None),
+        (SENTINEL, ("", "", ""), None),
+        (("B02", "", "B04"), SENTINEL, None),
+        (("blue", "green", "red"), SENTINEL, None),  # other names for what may be the same
+        (("B04", "B03", "B02"), SENTINEL, "has the bands B04, B03, B02, expected B02, B03, B04 (its bands 3, 2, 1)"),
+        (("B02", "B03", "B08"), SENTINEL, "has the bands B02, B03, B08, expected B02, B03, B04"),
+        (("", "B02", "B03"), SENTINEL, "has the bands ?, B02, B03, expected B02, B03, B04"),
+        (("a", "a", "b"), ("a", "b", "b"), "has the bands a, a, b, expected a, b, b"),
+    ],
+)
+def test_names_in_other_places(found: Sequence[str], expected: Sequence[str], told: str | None) -> None:
+    here, there = (known_as([Band(name) for name in names], ()) for names in (found, expected))
+    assert order_difference(here, there) == told
+
+
+def test_colours_are_names_where_bands_have_none() -> None:
+    bands = [Band(), Band(), Band("nir")]
+    assert known_as(bands, ("red", "undefined", "green")) == ["red", "", "nir"]
+    assert known_as(bands, ("gray", "palette", "undefined")) == ["", "", "nir"]
+
+
+def trained_on(names: Sequence[str], roles: tuple[str, ...] = ()) -> Encoding:
+    return Encoding("image", "uint8", tuple(Band(name) for name in names), color_interp=roles)
+
+
+def test_an_input_with_its_bands_in_another_order_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    config, output = PredictConfig(tile_size=32), tmp_path / "out.tif"
+    model = make_model(Identity, trained_on(SENTINEL))
+    with pytest.raises(
+        RasterError, match=r"in\.tif: has the bands B04, B03, B02, .* as in the training; reorder"
+    ) as told:
+        predict(model, image(tmp_path / "in.tif", SENTINEL[::-1]), output, config)
+    assert "\n" not in str(told.value) and not output.exists()
+    predict(model, image(tmp_path / "in.tif", SENTINEL), output, config)
+    predict(model, image(tmp_path / "in.tif", ("", "", "")), output, config, overwrite=True)
+    predict(
+        make_model(Identity, image_encoding()), image(tmp_path / "in.tif", SENTINEL), output, config, overwrite=True
+    )
+
+
+def test_so_is_one_with_its_colours_in_another_order(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    model = make_model(Identity, trained_on(("", "", ""), ("blue", "green", "red")))
+    rgb = image(tmp_path / "in.tif", ("", "", ""), photometric="RGB")
+    with pytest.raises(RasterError, match=r"has the bands red, green, blue, expected blue, green, red"):
+        predict(model, rgb, tmp_path / "out.tif", PredictConfig(tile_size=32))
+
+
+def test_so_is_a_scene_that_joins_a_chip_set(tmp_path: Path) -> None:
+    codes = write_raster(tmp_path / "map.tif", class_map(SIDE, SIDE), grid(SIDE, SIDE))
+    config = TileConfig(size=32, split_by="random", target_kind="image")
+    tile(codes, image(tmp_path / "first.tif", SENTINEL), tmp_path / "chips", config)
+    with pytest.raises(ChipSetError, match=r"second\.tif: has the bands B04, B03, B02, .* as in the chip set's target"):
+        tile(codes, image(tmp_path / "second.tif", SENTINEL[::-1]), tmp_path / "chips", config)

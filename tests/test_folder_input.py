@@ -1,0 +1,237 @@
+"""A folder of rasters is one input: one ground, with real context across the borders of its files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import CLASSES, Identity, TileMean, class_map, grid, image_encoding, write_raster
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from geop2p import PredictConfig, predict
+from geop2p.errors import ConfigError, GeoP2PError, RasterError
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.reading import (
+    OPEN_FILES,
+    _folder_source,
+    _stamps,
+    describe_raster,
+    gdal_env,
+    opened,
+    read_sample,
+    read_whole,
+)
+
+ROWS, COLS = 190, 230
+CUTS = [(0, 0, 70, 100), (0, 100, 90, 130), (70, 0, 120, 100), (90, 100, 60, 130)]  # the last corner is missing
+BLENDED = PredictConfig(tile_size=64, overlap=0.5)
+
+
+def ground() -> tuple[np.ndarray, np.ndarray]:
+    """Values of three bands and valid pixels, with a hole across the borders of the files; never 0."""
+    values = np.random.default_rng(0).integers(1, 255, (3, ROWS, COLS), dtype=np.uint8)
+    valid = np.zeros((ROWS, COLS), bool)
+    for row, col, rows, cols in CUTS:
+        valid[row : row + rows, col : col + cols] = True
+    valid[60:80, 90:120] = False
+    return values, valid
+
+
+def cut(folder: Path, values: np.ndarray, valid: np.ndarray | None = None, **profile: Any) -> Path:
+    """Write the pieces, in an order of names that is not that of their places."""
+    folder.mkdir()
+    for name, (row, col, rows, cols) in zip("cadb", CUTS, strict=True):
+        here = np.s_[row : row + rows, col : col + cols]
+        mask = None if valid is None else valid[here]
+        where = grid(ROWS, COLS).window(Window(col, row, cols, rows))
+        write_raster(folder / f"{name}.tif", values[:, *here], where, mask=mask, **profile)
+    return folder
+
+
+@pytest.mark.parametrize("by", ["mask", "nodata", "nan", "alpha", "nothing"])
+def test_the_pixels_of_a_folder_are_those_of_one_raster(tmp_path: Path, by: str) -> None:
+    values, valid = ground()
+    stored = np.where(valid, values, 0).astype(np.float32 if by == "nan" else np.uint8)
+    if by == "mask":
+        folder = cut(tmp_path / "tiles", values, valid)  # under the mask lies what looks like data
+    elif by == "nodata":
+        folder = cut(tmp_path / "tiles", stored, nodata=0)
+    elif by == "nan":
+        folder = cut(tmp_path / "tiles", np.where(valid, stored, np.nan).astype(np.float32), nodata=np.nan)
+    elif by == "alpha":
+        alpha = np.concatenate([values, 255 * valid[np.newaxis].astype(np.uint8)])
+        folder = cut(tmp_path / "tiles", alpha, photometric="RGB", alpha="yes")
+        with rasterio.open(folder / "a.tif") as dataset:
+            assert dataset.colorinterp[3] == ColorInterp.alpha
+    else:
+        folder = cut(tmp_path / "tiles", values)
+        valid[60:80, 90:120] = True
+    info = describe_raster(folder)
+    assert info.path == str(folder) and info.grid == grid(ROWS, COLS) and info.count == 3
+    assert [Path(part).name for part in info.parts] == ["a.tif", "b.tif", "c.tif", "d.tif"]
+    for found, there in (read_whole(folder), read_sample(folder)):
+        assert np.array_equal(there, valid) and np.array_equal(found[:, valid], values[:, valid])
+    with aligned_reader(folder, grid(ROWS, COLS), "image") as reader:
+        found, there = reader.read(Window(80, -5, 60, 100))
+    inside = valid[:95, 80:140]
+    assert np.array_equal(there[5:], inside) and not there[:5].any()
+    assert np.array_equal(found[:, 5:][:, inside], values[:, :95, 80:140][:, inside])
+
+
+def test_tiles_see_across_the_borders_of_files(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values, valid = ground()
+    folder = cut(tmp_path / "tiles", values, valid)
+    (folder / "readme.txt").write_text("not a raster")
+    (folder / "a.qml").write_text("<qgis/>")
+    (folder / "a.tif.aux.xml").write_text("<PAMDataset/>")
+    (folder / "older").mkdir()
+    whole = write_raster(tmp_path / "whole.tif", values, grid(ROWS, COLS), mask=valid)
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    predict(model, whole, tmp_path / "one.tif", BLENDED)
+    predict(model, folder, tmp_path / "many.tif", BLENDED)
+    with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(tmp_path / "many.tif") as many:
+        assert one.transform == many.transform and np.array_equal(one.read(), many.read())
+        assert np.array_equal(one.dataset_mask(), many.dataset_mask())
+        assert many.tags()["GEOP2P_INPUT"] == "tiles"
+
+
+@pytest.mark.parametrize("by", ["mask", "nodata"])
+def test_later_names_lie_on_top_where_they_have_data(tmp_path: Path, by: str, caplog: pytest.LogCaptureFixture) -> None:
+    options = [{"nodata": 0}] * 2 if by == "nodata" else [{}, {"mask": np.eye(20) == 0}]
+    first, second = np.full((1, 20, 20), 7, np.uint8), np.full((1, 20, 20), 9, np.uint8)
+    if by == "nodata":
+        second[0][np.eye(20) > 0] = 0
+    write_raster(tmp_path / "a.tif", first, grid(20, 20), **options[0])
+    write_raster(tmp_path / "b.tif", second, grid(20, 20), **options[1])
+    values, valid = read_whole(tmp_path)
+    assert valid.all() and np.array_equal(values[0], np.where(np.eye(20) > 0, 7, 9))
+    assert "several of its rasters cover the same ground; the last by name is on top" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (
+            {"left": 500_041.0},
+            r"the pixels of b\.tif \(EPSG:32632, 2 x -2 from 500041, .* not on the lattice of a\.tif",
+        ),
+        ({"pixel": 2.5}, r"the pixels of b\.tif \(EPSG:32632, 2\.5 x -2\.5 from"),
+        ({"crs": 32633}, r"the pixels of b\.tif \(EPSG:32633, .* \(gdalwarp -t_srs -tr -tap\)"),
+        ({"crs": None}, r"b\.tif has no CRS or only control points"),
+        ({"bands": 2}, r"b\.tif has bands 2, a\.tif 1"),
+        ({"dtype": np.int16}, r"b\.tif has type int16, a\.tif uint8; a folder is read as one raster"),
+        ({"nodata": 0}, r"b\.tif has nodata 0\.0, a\.tif None"),
+        ({"names": True}, r"b\.tif and a\.tif have other names of classes"),
+    ],
+)
+def test_rasters_that_do_not_fit_are_named(tmp_path: Path, other: dict[str, Any], expected: str) -> None:
+    place = {name: other.pop(name) for name in ("left", "pixel") if name in other}
+    bands, dtype, names = other.pop("bands", 1), other.pop("dtype", np.uint8), other.pop("names", False)
+    crs = other.pop("crs", 32632)
+    write_raster(tmp_path / "a.tif", np.ones((1, 20, 20), np.uint8), grid(20, 20))
+    profile: dict[str, Any] = other | {"driver": "GTiff", "width": 20, "height": 20, "count": bands, "dtype": dtype}
+    profile["transform"] = grid(20, 20, **({"left": 500_040.0} | place)).transform
+    with rasterio.open(tmp_path / "b.tif", "w", crs=None if crs is None else f"EPSG:{crs}", **profile) as dataset:
+        dataset.write(np.ones((bands, 20, 20), dtype))
+    for name, category in (("a", "water"), ("b", "road")) if names else ():
+        (tmp_path / f"{name}.tif.aux.xml").write_text(
+            '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category/>'
+            f"<Category>{category}</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+        )
+    with pytest.raises(GeoP2PError, match=expected) as error:
+        describe_raster(tmp_path)
+    assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+def test_what_is_no_folder_of_rasters(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("nothing else")
+    with pytest.raises(RasterError, match=r"empty: has no rasters \(\.tif, "):
+        describe_raster(tmp_path / "empty")
+    folder = cut(tmp_path / "tiles", *ground())
+    model = make_model(Identity, image_encoding())
+    with pytest.raises(RasterError, match=r"lies in the folder that is the input; give a name elsewhere"):
+        predict(model, folder, folder / "out.tif")
+    (folder / "broken.tif").write_bytes(b"II*\0")
+    with pytest.raises(RasterError, match=r"broken\.tif: cannot be read as a raster"):
+        predict(model, folder, tmp_path / "out.tif")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_run_over_a_folder_that_has_changed_is_another(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    folder = cut(tmp_path / "tiles", *ground())
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    half = PredictConfig(tile_size=64, overlap=0.5, shard="1/1")
+    predict(model, folder, tmp_path / "out.tif", half)
+    (folder / "c.tif.aux.xml").write_text("<PAMDataset/>")  # as programs leave by looking at it
+    predict(model, folder, tmp_path / "out.tif", half)
+    row, col, rows, cols = CUTS[0]
+    where = grid(ROWS, COLS).window(Window(col, row, cols, rows))
+    write_raster(folder / "c.tif", np.ones((3, rows, cols), np.uint8), where)
+    with pytest.raises(ConfigError, match=r"left by a run with another input;"):
+        predict(model, folder, tmp_path / "out.tif", half)
+
+
+def test_a_damaged_file_is_named_or_left_out(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values, valid = ground()
+    folder = cut(tmp_path / "tiles", values, valid, compress="deflate")
+    data = bytearray((folder / "d.tif").read_bytes())
+    data[1500:12000] = b"\xff" * 10500
+    (folder / "d.tif").write_bytes(data)
+    for pixel in (3.0, 2.0):  # warped, and as it is
+        model = make_model(Identity, image_encoding(), pixel_size=(pixel, pixel))
+        with pytest.raises(RasterError, match=r"tiles: pixels cannot be read in rows .*tiles/d\.tif is damaged"):
+            predict(model, folder, tmp_path / f"stopped_{pixel}.tif", BLENDED)
+    predict(model, folder, tmp_path / "out.tif", PredictConfig(tile_size=64, skip_bad=True))
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        made, there = dataset.read(), dataset.dataset_mask() > 0
+    with pytest.raises(RasterError, match=r"d\.tif is damaged"):
+        own = tmp_path / "own.vrt"  # made by others
+        own.write_text(_folder_source(str(folder), _stamps(str(folder))))
+        with aligned_reader(own, grid(ROWS, COLS), "image") as reader:
+            reader.read(Window(0, 0, COLS, ROWS))
+    valid[:128, :128] = False
+    assert np.array_equal(there, valid) and np.array_equal(made[:, there], values[:, there])
+
+
+def test_a_map_in_pieces_has_its_names(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    codes, (_, valid) = class_map(ROWS, COLS), ground()
+    own = np.select([codes == 1, codes == 2, codes == 5], [7, 1, 5]).astype(np.uint8)
+    folder = cut(tmp_path / "tiles", own, valid, palette={7: (1, 2, 3)})
+    entries = "".join(f"<Category>{name}</Category>" for name in ("", "meadow", "", "", "", "road", "", "water"))
+    (folder / "b.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{entries}</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+    assert describe_raster(folder).palette[7] == (1, 2, 3)
+    known = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
+    predict(make_model(Identity, known), folder, tmp_path / "out.tif", PredictConfig(tile_size=64))
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(1), np.where(valid, codes[0], 0))
+
+
+def test_few_files_are_open_at_once(tmp_path: Path) -> None:
+    for number in range(60):
+        where = grid(30, 600).window(Window(10 * number, 0, 10, 30))
+        write_raster(tmp_path / f"{number:02d}.tif", np.full((1, 30, 10), number, np.uint8), where)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with gdal_env(), opened(tmp_path) as dataset:
+        values = dataset.read(1)
+        assert len(list(Path("/proc/self/fd").iterdir())) - before <= OPEN_FILES
+    assert np.array_equal(values, np.broadcast_to(np.repeat(np.arange(60), 10), (30, 600)))
+
+
+def test_pixels_of_another_size_are_warped_as_one(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values, valid = ground()
+    folder = cut(tmp_path / "tiles", values, valid)
+    whole = write_raster(tmp_path / "whole.tif", values, grid(ROWS, COLS), mask=valid)
+    model = make_model(Identity, image_encoding(), pixel_size=(3.0, 3.0))
+    for path, output in ((whole, "one.tif"), (folder, "many.tif")):
+        predict(model, path, tmp_path / output, PredictConfig(tile_size=64))
+    with rasterio.open(tmp_path / "one.tif") as one, rasterio.open(tmp_path / "many.tif") as many:
+        assert one.transform == many.transform and one.shape == many.shape
+        assert np.array_equal(one.dataset_mask(), many.dataset_mask())
+        assert np.array_equal(one.read(), many.read())

@@ -1,0 +1,314 @@
+"""`--keep-parts`: a VRT over parts that stay, each a COG of its own, and a STAC item that tells of them."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from conftest import CLASSES, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
+from pystac.validation import JsonSchemaSTACValidator
+from rasterio.windows import Window
+from rio_cogeo import cog_validate
+from shapely.geometry import box, shape
+
+import geop2p.mosaic.assembly as assembly
+import geop2p.mosaic.mosaic as mosaic_module
+import geop2p.mosaic.overview as overview
+from geop2p import PredictConfig, predict
+from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.catalogue import bounding_box, footprint
+from geop2p.mosaic.tags import mosaic_lattice
+from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.reading import describe_raster
+from geop2p.raster.vrt import Part
+
+BLENDED: dict[str, Any] = {"tile_size": 64, "overlap": 0.5}
+KEPT = PredictConfig(**BLENDED, keep_parts=True)
+EXACT = PredictConfig(tile_size=64, keep_parts=True)
+ROWS, COLS, SIDE = 300, 420, 128
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: SIDE)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """An image of 3 x 4 parts, the last of the first row without ground, a hole in another."""
+    values = np.random.default_rng(0).integers(0, 255, (3, ROWS, COLS), dtype=np.uint8)
+    valid = np.ones((ROWS, COLS), bool)
+    valid[:SIDE, 3 * SIDE :] = False
+    valid[200:230, 100:190] = False
+    return write_raster(tmp_path / "in.tif", values, grid(ROWS, COLS), mask=valid)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return np.ma.filled(dataset.read(masked=True).astype(float), np.nan)
+
+
+def listing(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_the_pixels_and_words_are_those_of_one_file(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path
+) -> None:
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    whole = predict(model, scene, tmp_path / "whole.tif", PredictConfig(**BLENDED))
+    kept = predict(model, scene, tmp_path / "out" / "land.vrt", KEPT)
+    assert kept.path == str(tmp_path / "out" / "land.vrt") and kept.parts == whole.parts == 12
+    names = ("width", "height", "seam_index", "tile_mismatch", "tile_mismatch_percent", "network_px_per_px")
+    assert [getattr(kept, name) for name in names] == [getattr(whole, name) for name in names]
+    parts = {f"land_parts/part_r{row:07d}_c{col:07d}.tif" for row in (0, 128, 256) for col in (0, 128, 256, 384)}
+    parts -= {"land_parts/part_r0000000_c0000384.tif"}
+    parts |= {"land_parts/overview.tif", "land_parts/overview_mask.tif"}
+    assert listing(tmp_path / "out") == {"land.vrt", "land.qml", "land.json", "land_parts"} | parts
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere") / "land.vrt"
+    assert np.array_equal(pixels(moved), pixels(tmp_path / "whole.tif"), equal_nan=True)
+    assert moved.with_suffix(".qml").read_text() == (tmp_path / "whole.qml").read_text()
+    with rasterio.open(moved) as here, rasterio.open(tmp_path / "whole.tif") as there:
+        structure = {"OVERVIEW_RESAMPLING_METHOD"}
+        assert here.tags() == {key: value for key, value in there.tags().items() if key not in structure}
+        assert here.tags(1) == there.tags(1) and "STATISTICS_MEAN" in here.tags(1)
+        assert (here.crs, here.transform, here.shape) == (there.crs, there.transform, there.shape)
+    assert mosaic_lattice(moved) == mosaic_lattice(tmp_path / "whole.tif")
+
+
+def test_every_part_is_a_cog_that_tells_of_itself(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "COARSEST", 32)
+    predict(make_model(TileMean, image_encoding(), statistics="tile"), scene, tmp_path / "land.vrt", KEPT)
+    everything = pixels(tmp_path / "land.vrt")
+    for path in sorted((tmp_path / "land_parts").glob("part_*")):
+        sound, errors, _ = cog_validate(path, strict=True, quiet=True)
+        assert sound, errors
+        with rasterio.open(path) as part:
+            rows, cols = part.shape
+            col, row = (round(number) for number in ~grid(ROWS, COLS).transform @ (part.transform.c, part.transform.f))
+            here = everything[:, row : row + rows, col : col + cols]
+            assert np.array_equal(pixels(path), here, equal_nan=True)
+            assert part.overviews(1) == [2, 4]
+            assert part.tags()["GEOP2P_SYNTHETIC"] == "YES" and "GEOP2P_MODEL_SHA256" in part.tags()
+            assert float(part.tags(2)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(here[1]))
+            assert not path.with_name(f"{path.name}.msk").exists()
+        lattice = mosaic_lattice(path)
+        whole = mosaic_lattice(tmp_path / "land.vrt")
+        assert lattice is not None and whole is not None
+        assert {line + row for line in lattice.handovers(0, rows)} <= set(whole.handovers(0, ROWS))
+
+
+def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
+    path = write_raster(tmp_path / "in.tif", class_map(ROWS, COLS), grid(ROWS, COLS))
+    predict(make_model(Identity, encoding), path, tmp_path / "map.vrt", EXACT)
+    first = tmp_path / "map_parts" / "part_r0000000_c0000000.tif"
+    for file in (tmp_path / "map.vrt", first):
+        info = describe_raster(file)
+        assert {value: name for value, name in info.categories.items() if name} == {
+            entry.value: entry.name for entry in CLASSES
+        }
+        assert info.palette[5] == CLASSES[2].color and info.nodata == 0
+    assert cog_validate(first, strict=True, quiet=True)[0]
+    with rasterio.open(tmp_path / "map.vrt") as dataset:
+        assert np.array_equal(dataset.read(), class_map(ROWS, COLS))
+
+
+def test_shards_leave_the_same(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    predict(model, scene, tmp_path / "one.vrt", KEPT)
+    for number in (3, 1, 2):
+        predict(model, scene, tmp_path / "out.vrt", PredictConfig(**BLENDED, keep_parts=True, shard=f"{number}/3"))
+        assert not (tmp_path / "out.vrt").exists() and not (tmp_path / "out_parts").exists()
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.vrt.parts" / "cogs").iterdir()}
+    predict(model, scene, tmp_path / "out.vrt", KEPT)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out_parts").glob("part_*")} == made
+    assert (tmp_path / "out.vrt").read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
+    assert not (tmp_path / "out.vrt.parts").exists()
+
+
+def test_a_killed_run_goes_on(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is killed: between parts, and at every step of leaving them."""
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
+    predict(model, scene, tmp_path / "one.vrt", KEPT)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geop2p.mosaic.parts.keep_part", dies)
+        with pytest.raises(Killed):
+            predict(model, scene, output, KEPT)
+    write = assembly.write_text
+    steps: list[tuple[Any, str, Any]] = [
+        (assembly, "leave_parts", dies),
+        (Path, "rename", dies),  # to the name that stays
+        (assembly, "write_item", dies),
+        (assembly, "write_text", lambda path, text: dies() if path == output else write(path, text)),
+    ]
+    for step in steps:
+        with monkeypatch.context() as patch:
+            patch.setattr(*step)
+            with pytest.raises(Killed):
+                predict(model, scene, output, KEPT)
+        assert not output.exists()
+    predict(model, scene, output, KEPT)
+    assert output.read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
+    assert listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
+    assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {
+        "out.vrt", "out.qml", "out.json", "out_parts"
+    }  # fmt: skip
+
+
+def test_what_is_there_is_replaced_only_when_asked(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
+    predict(model, scene, output, KEPT)
+    before = listing(tmp_path / "out_parts")
+    with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
+        predict(model, scene, output, KEPT)
+    output.rename(tmp_path / "kept.vrt")  # refers to the parts all the same
+    (tmp_path / "out.qml").unlink(), (tmp_path / "out.json").unlink()
+    with pytest.raises(RasterError, match=r"out_parts: exists; give another name or --overwrite"):
+        predict(model, scene, output, KEPT)
+    assert listing(tmp_path / "out_parts") == before
+    (tmp_path / "kept.vrt").rename(output)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 256)
+    predict(make_model(Constant, image_encoding()), scene, output, KEPT, overwrite=True)
+    names = {f"part_r{row:07d}_c{col:07d}.tif" for row in (0, 256) for col in (0, 256)}
+    assert listing(tmp_path / "out_parts") == names | {"overview.tif", "overview_mask.tif"}
+    assert np.nanmax(pixels(output)) == np.nanmin(pixels(output))
+    (tmp_path / "out_parts" / "letter.txt").write_text("mine")
+    with pytest.raises(RasterError, match="holds something else; move it or name another output"):
+        predict(model, scene, output, KEPT, overwrite=True)
+    assert (tmp_path / "out_parts" / "letter.txt").read_text() == "mine"
+
+
+def test_names_and_packages_are_checked_before_any_work(
+    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "no model is looked at"
+    with pytest.raises(RasterError, match=r"land\.tif: is to be a VRT over the parts that are kept; give a name that"):
+        predict(model, scene, tmp_path / "land.tif", KEPT)
+    with pytest.raises(RasterError, match=r"land\.vrt: is to be a GeoTIFF; .* or keep the parts with --keep-parts"):
+        predict(model, scene, tmp_path / "land.vrt")
+    (tmp_path / "land.json").write_text("mine")
+    with pytest.raises(RasterError, match=r"land\.json: exists and would be replaced by the mosaic's STAC item"):
+        predict(model, scene, tmp_path / "land.vrt", KEPT)
+    (tmp_path / "land.json").unlink()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "pystac" else find(name, *rest)
+    )
+    with pytest.raises(ConfigError, match=r"needs pystac, which is not installed; pip install 'geop2p\[stac\]'"):
+        predict(model, scene, tmp_path / "land.vrt", KEPT)
+    assert not list(tmp_path.glob("land*"))
+
+
+def test_no_valid_ground_is_an_empty_vrt(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    nothing = np.zeros((ROWS, COLS), bool)
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, ROWS, COLS), np.uint8), grid(ROWS, COLS), mask=nothing)
+    predict(
+        make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", PredictConfig(tile_size=64, keep_parts=True)
+    )
+    assert np.isnan(pixels(tmp_path / "out.vrt")).all() and not listing(tmp_path / "out_parts")
+    item = json.loads((tmp_path / "out.json").read_text())
+    assert item["geometry"] is None and "bbox" not in item
+
+
+def test_the_item_is_valid_and_true(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    result = predict(make_model(TileMean, image_encoding(), statistics="tile"), scene, tmp_path / "land.vrt", KEPT)
+    data = json.loads((tmp_path / "land.json").read_text())
+    JsonSchemaSTACValidator().validate_core(data, pystac.STACObjectType.ITEM, data["stac_version"])
+    item = pystac.Item.from_file(tmp_path / "land.json")
+    where = grid(ROWS, COLS)
+    for asset in item.assets.values():
+        href = asset.get_absolute_href()
+        assert href is not None and "tmp" not in asset.href
+        with rasterio.open(href) as dataset:
+            told = asset.extra_fields
+            assert told["proj:shape"] == list(dataset.shape)
+            assert told["proj:transform"] == list(dataset.transform)[:6]
+            assert told["proj:bbox"] == list(dataset.bounds)
+    assert len(item.assets) == 13 and item.assets["overview"].roles == ["overview"]
+    assert item.properties["proj:code"] == "EPSG:32632" and item.properties["proj:wkt2"].startswith("PROJCRS[")
+    assert item.properties["proj:shape"] == [ROWS, COLS]
+    assert item.properties["geop2p:synthetic"] is True and item.properties["geop2p:recipe"] == "pix2pix"
+    assert item.properties["geop2p:seam_index"] == result.seam_index
+    with rasterio.open(tmp_path / "land.vrt") as dataset:
+        assert item.properties["geop2p:model_sha256"] == dataset.tags()["GEOP2P_MODEL_SHA256"]
+        mean = float(dataset.tags(1)["STATISTICS_MEAN"])
+    first = item.assets["mosaic"].extra_fields["raster:bands"][0]
+    assert first["data_type"] == "uint8" and first["statistics"]["mean"] == mean
+    outline, whole = shape(item.geometry), where.bounds_in(rasterio.CRS.from_epsg(4326))
+    assert outline.bounds == pytest.approx(whole, abs=1e-5) and item.bbox == list(outline.bounds)
+    assert outline.area / box(*whole).area == pytest.approx(1 - SIDE * (COLS - 3 * SIDE) / (ROWS * COLS), abs=0.01)
+
+
+def test_the_outline_of_ground_beyond_the_antimeridian(tmp_path: Path) -> None:
+    fiji = Grid(rasterio.CRS.from_epsg(32760), rasterio.Affine(1000, 0, 700_000, 0, -1000, 8_100_000), 300, 300)
+    parts = [Part("a", Window(0, 0, 150, 300)), Part("b", Window(150, 0, 150, 300))]
+    outline = footprint(fiji, parts)
+    assert outline is not None and outline.geom_type == "MultiPolygon"
+    west, south, east, north = bounding_box(outline)
+    assert 178 < west < 180 and -180 < east < -178 and south < north < -15
+
+
+@pytest.mark.parametrize("side", [128, 100])
+def test_drawing_all_of_it_opens_no_part(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    """A small copy is drawn from afar: same place, no lines where parts meet, holes left out."""
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: side)
+    monkeypatch.setattr(overview, "COARSEST", 16)
+    rows, cols = 450, 470
+    ramp = np.broadcast_to(np.linspace(0, 255, cols).astype(np.uint8), (3, rows, cols))
+    valid = np.ones((rows, cols), bool)
+    valid[90:240, 150:330] = False
+    path = write_raster(tmp_path / "in.tif", ramp.copy(), grid(rows, cols), mask=valid)
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", EXACT)
+    small = tmp_path / "out_parts" / "overview.tif"
+    assert cog_validate(small, strict=True, quiet=True)[0]
+    with rasterio.open(small) as dataset, rasterio.open(tmp_path / "out.vrt") as whole:
+        assert dataset.shape == (-(-rows // 8), -(-cols // 8)) and whole.overviews(1) == [8]
+        assert dataset.bounds == pytest.approx(whole.bounds) and dataset.tags()["GEOP2P_SYNTHETIC"] == "YES"
+    for part in (tmp_path / "out_parts").glob("part_*"):
+        part.unlink()
+    with rasterio.open(tmp_path / "out.vrt") as dataset:
+        apart = np.ma.abs(dataset.read(1, out_shape=(57, 59), masked=True) - (np.arange(59) + 0.5) / 59 * 255)
+        assert apart.max() < 6  # of 255 over 59 columns: a pixel and a half
+        for rows_there, cols_there in ((57, 59), (20, 25)):
+            mask = dataset.dataset_mask(out_shape=(rows_there, cols_there)) > 0
+            for margin, expected in ((-0.03, False), (0.03, True)):  # a pixel and a half of the copy
+                inside = [
+                    (place > first / side - margin - 0.5 / count) & (place < last / side + margin + 0.5 / count)
+                    if expected
+                    else (place > first / side - margin + 0.5 / count) & (place < last / side + margin - 0.5 / count)
+                    for count, side, first, last in ((rows_there, rows, 90, 240), (cols_there, cols, 150, 330))
+                    for place in [(np.arange(count) + 0.5) / count]
+                ]
+                hole = np.outer(*inside)
+                assert mask[~hole].all() if expected else not mask[hole].any()
+
+
+def test_parts_meet_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((3, 450, 450), 200, np.uint8), grid(450, 450))
+    predict(make_model(Identity, image_encoding()), path, tmp_path / "out.vrt", EXACT)
+    with rasterio.open(tmp_path / "out.vrt") as dataset:
+        for side in (17, 50, 111, 224, 301):
+            assert (dataset.read(out_shape=(3, side, side)) == 200).all()
+            assert (dataset.dataset_mask(out_shape=(side, side)) == 255).all()
