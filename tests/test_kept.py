@@ -38,7 +38,7 @@ ROWS, COLS, SIDE = 300, 420, 128
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: SIDE)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: SIDE)
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_what_is_there_is_replaced_only_when_asked(
         predict(model, scene, output, KEPT)
     assert listing(tmp_path / "out_parts") == before
     (tmp_path / "kept.vrt").rename(output)
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 256)
     other = make_model(Constant, image_encoding())
     with monkeypatch.context() as patch:
         patch.setattr(assembly, "write_item", killed)
@@ -299,7 +299,7 @@ def test_drawing_all_of_it_opens_no_part(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
     """A small copy is drawn from afar: same place, no lines where parts meet, holes left out."""
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: side)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: side)
     monkeypatch.setattr(overview, "COARSEST", 16)
     rows, cols = 450, 470
     ramp = np.broadcast_to(np.linspace(0, 255, cols).astype(np.uint8), (3, rows, cols))

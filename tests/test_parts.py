@@ -32,7 +32,7 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 512)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
 
 
 @pytest.fixture

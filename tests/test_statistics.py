@@ -158,7 +158,7 @@ def test_shards_and_nodata_take_the_same_statistics(
 ) -> None:
     import geop2p.mosaic.mosaic as mosaic_module
 
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 256)
     measured = GroundStatistics._measured
     values, valid = uneven(300, 530), np.ones((300, 530), bool)
     valid[:, 120:330] = False
