@@ -270,8 +270,7 @@ def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tup
     """0 where not valid, (1 or bands, rows, cols); from the alpha band where there is one. None: all is valid."""
     if ColorInterp.alpha in dataset.colorinterp:
         alpha = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
-        masks: Array = dataset.read(alpha, window=window, out_shape=(1, *shape) if shape else None)
-        return masks
+        return np.asarray(dataset.read(alpha, window=window, out_shape=(1, *shape) if shape else None))
     flags = [dataset.mask_flag_enums[band - 1] for band in bands]
     if all(MaskFlags.all_valid in flag for flag in flags):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
-from geop2p.raster.atomic import writing
+from geop2p.raster.atomic import discard_leftovers, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
@@ -102,6 +102,8 @@ def finish(folder: Path, progress: bool) -> None:
     chipset = dataclasses.replace(chipset, source=source, target=target)
     chipset.save_description()
     write_preview(chipset)
+    for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW):
+        discard_leftovers(folder / name)
     _warn_of_missing(chipset, index)
     if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
         with writing(folder):
