@@ -3,9 +3,12 @@
     python benchmarks/tile.py --size 10000 --rounds 5
 
 Every job runs in a process of its own, start-up included; the jobs of a round follow each other, so that ratios are of
-one moment. Prints one JSON object: medians of seconds, peak memory in MB (and what geop2p adds to its imports), and the
-ratios. gdal_retile.py and gdalwarp are left out where they are not installed (Debian: gdal-bin python3-gdal); geoai is
-measured where --geoai names a Python that has it.
+one moment. Prints one JSON object: medians of seconds, of processor seconds and of peak memory in MB (and what geop2p
+adds to its imports), and the ratios, of seconds and of processor seconds. `bound` is the work of `packed` by hand: the
+pixels read once by two threads and written chip by chip, without index, split or statistics. The jobs named by a
+smaller side are those of layers of a quarter and of half the side, for time by area. gdal_retile.py and gdalwarp are
+left out where they are not installed (Debian: gdal-bin python3-gdal); geoai is measured where --geoai names a Python
+that has it.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from rasterio.windows import Window
 PIXEL = 0.5  # metres
 LEFT, TOP = 500_000.0, 5_300_000.0
 CLASSES = 6
+SMALLER = {"quarter": 4, "half": 2}  # names and parts of the side of layers for time by area
 PAUSE = 6  # seconds: ext4 is slow to create files in the 5 seconds after many were deleted
 
 TILE = "import geop2p, sys; geop2p.tile(sys.argv[1], sys.argv[2], sys.argv[3], geop2p.TileConfig(format=sys.argv[4]))"
@@ -54,6 +58,22 @@ def read(part, parts):
             a.read(window=window), b.read(window=window)
 parts = len(os.sched_getaffinity(0))
 threads = [threading.Thread(target=read, args=(part, parts)) for part in range(parts)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+"""
+BOUND = """
+import numpy as np, os, rasterio, sys, threading
+from rasterio.windows import Window
+files = [os.open(f"{sys.argv[3]}/{side}.npy", os.O_RDWR | os.O_CREAT) for side in "ab"]
+def work(part, parts):
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(sys.argv[1]) as a, rasterio.open(sys.argv[2]) as b:
+        down, across = a.height // 256, a.width // 256
+        for row in range(down)[part::parts]:
+            for source, file in zip((a, b), files):
+                values = source.read(window=Window(0, row * 256, across * 256, 256))
+                chips = values.reshape(source.count, 256, across, 256).transpose(2, 0, 1, 3)
+                os.pwrite(file, np.ascontiguousarray(chips).data, row * values.nbytes)
+parts = len(os.sched_getaffinity(0))
+threads = [threading.Thread(target=work, args=(part, parts)) for part in range(parts)]
 [thread.start() for thread in threads], [thread.join() for thread in threads]
 """
 GEOAI = """
@@ -90,8 +110,8 @@ def make_layers(folder: Path, size: int) -> None:
         file.close()
 
 
-def run(command: list[str | Path]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a process; its output goes to stderr."""
+def run(command: list[str | Path]) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak memory in MB of a process; its output goes to stderr."""
     start = time.perf_counter()
     pid = os.posix_spawnp(
         str(command[0]), [str(part) for part in command], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)]
@@ -99,7 +119,7 @@ def run(command: list[str | Path]) -> tuple[float, float]:
     _, status, usage = os.wait4(pid, 0)
     if status:
         raise SystemExit(f"{command[0]} failed with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def jobs(folder: Path, geoai: str | None) -> dict[str, list[list[str | Path]]]:
@@ -108,8 +128,9 @@ def jobs(folder: Path, geoai: str | None) -> dict[str, list[list[str | Path]]]:
     image, codes = folder / "image.tif", folder / "map.tif"
     strips = [folder / "map_strips.tif", folder / "image_strips.tif"]
     result: dict[str, list[list[str | Path]]] = {
-        "imports": [[*python, "import geop2p.tiling.tiler, geopandas"]],
+        "imports": [[*python, "import geop2p.tiling.tiler"]],
         "full read": [[*python, READ, codes, image]],
+        "bound": [[*python, BOUND, codes, image, "{out}"]],
         "packed": [[*python, TILE, codes, image, "{out}/chips", "packed"]],
         "geotiff": [[*python, TILE, codes, image, "{out}/chips", "geotiff"]],
         "virtual": [[*python, TILE, codes, image, "{out}/chips", "virtual"]],
@@ -117,6 +138,9 @@ def jobs(folder: Path, geoai: str | None) -> dict[str, list[list[str | Path]]]:
         "packed, warped": [[*python, TILE, folder / "map_degrees.tif", image, "{out}/chips", "packed"]],
         "rasterio loop": [[*python, LOOP, codes, image, "{out}"]],
     }
+    for side in SMALLER:
+        layers = [folder / side / name for name in ("map.tif", "image.tif")]
+        result |= {f"{form}, {side}": [[*python, TILE, *layers, "{out}/chips", form]] for form in ("packed", "geotiff")}
     if shutil.which("gdal_retile.py"):
         retile = ["gdal_retile.py", "-q", "-ps", "256", "256", "-targetDir"]
         result["gdal_retile"] = [[*retile, "{out}/a", codes], [*retile, "{out}/b", image]]
@@ -160,7 +184,7 @@ def make_degrees(folder: Path) -> None:
 
 def measure(folder: Path, rounds: int, geoai: str | None, only: list[str]) -> dict[str, dict[str, Any]]:
     """Medians of seconds and peak memory of every job."""
-    figures: dict[str, list[tuple[float, float]]] = {}
+    figures: dict[str, list[tuple[float, float, float]]] = {}
     for number in range(rounds + 1):
         outs = folder / "outs"
         outs.mkdir()
@@ -171,25 +195,25 @@ def measure(folder: Path, rounds: int, geoai: str | None, only: list[str]) -> di
             for part in ("a", "b"):
                 (Path(out) / part).mkdir()
             here = [[str(part).replace("{out}", out) for part in process] for process in processes]
-            seconds, memory = zip(*(run(process) for process in here), strict=True)
+            seconds, busy, memory = zip(*(run(process) for process in here), strict=True)
             if number:  # the first round fills the page cache
-                figures.setdefault(name, []).append((sum(seconds), max(memory)))
-                print(f"{number} {name} {sum(seconds):.2f} s {max(memory):.0f} MB", file=sys.stderr)
+                figures.setdefault(name, []).append((sum(seconds), sum(busy), max(memory)))
         shutil.rmtree(outs)
         time.sleep(PAUSE)
     result: dict[str, dict[str, Any]] = {}
     for name, rows in figures.items():
-        seconds, memory = zip(*rows, strict=True)
+        seconds, busy, memory = zip(*rows, strict=True)
         result[name] = {
             "seconds": round(statistics.median(seconds), 2),
+            "cpu": round(statistics.median(busy), 2),
             "range": [round(min(seconds), 2), round(max(seconds), 2)],
             "peak_mb": round(statistics.median(memory)),
         }
     return result
 
 
-def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many times faster (or, for strips and virtual, slower) geop2p is; memory that it adds."""
+def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How many times faster (or, for strips, virtual, the bound and area, slower) geop2p is; memory that it adds."""
     pairs = {
         "packed over gdal_retile": ("gdal_retile", "packed"),
         "geotiff over gdal_retile": ("gdal_retile", "geotiff"),
@@ -199,9 +223,15 @@ def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
         "warped over gdalwarp + gdal_retile": ("gdalwarp + gdal_retile", "packed, warped"),
         "strips against tiled": ("packed, strips", "packed"),
         "virtual against full read": ("virtual", "full read"),
+        "packed against bound": ("packed", "bound"),
     }
-    result = {
-        name: round(figures[first]["seconds"] / figures[second]["seconds"], 2)
+    for form in ("packed", "geotiff"):
+        pairs |= {
+            f"{form}, area x4": (f"{form}, half", f"{form}, quarter"),
+            f"{form}, area x4 again": (form, f"{form}, half"),
+        }
+    result: dict[str, Any] = {
+        name: [round(figures[first][what] / figures[second][what], 2) for what in ("seconds", "cpu")]
         for name, (first, second) in pairs.items()
         if first in figures and second in figures
     }
@@ -225,6 +255,9 @@ def main() -> None:
     if options.make:
         make_layers(options.make, options.size)
         make_degrees(options.make)
+        for name, part in SMALLER.items():
+            (options.make / name).mkdir()
+            make_layers(options.make / name, options.size // part)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)  # made by another process: the peak memory of a job begins at that of its parent

@@ -70,8 +70,11 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert set(json.loads(predicted.stdout)) == {
         "path", "width", "height", "parts", "seconds", "mpx_per_s", "seam_index", "tile_mismatch",
         "tile_mismatch_percent", "mode", "norm_stats", "engine", "int8_psnr", "tile_size", "network_px_per_px",
+        "confidence", "uncertainty",
         "peak_rss_mb",
     }  # fmt: skip
+    refused = invoke("predict", run, pair[0], tmp_path / "other.tif", "--confidence", tmp_path / "sure.tif")
+    assert refused.exit_code == 1 and "confidence is the probability of a class" in refused.stderr
     scored = invoke("evaluate", run, chips, report, "--json")
     assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(json.loads(scored.stdout))
     compared = invoke("evaluate", mosaic, pair[1], tmp_path / "mosaic.html")

@@ -117,6 +117,17 @@ def test_auto_is_torch() -> None:
     assert choose_engine(translator_of(norm="batch", downs=3), "auto", False) == "torch"
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.RUNTIMES])
+def test_engines_find_the_spread_of_torch(tmp_path: Path, model: Path, scene: Path, name: engines.Runtime) -> None:
+    found = []
+    for engine in ("torch", name):
+        config = PredictConfig(engine=engine, tile_size=64, device="cpu", uncertainty=tmp_path / f"{engine}_apart.tif")
+        predict(model, scene, tmp_path / f"{engine}.tif", config)
+        with rasterio.open(tmp_path / f"{engine}_apart.tif") as dataset:
+            found.append(dataset.read())
+    assert found[0].mean() > 0.1 and np.abs(found[0] - found[1]).max() < 0.01
+
+
 INT8 = PredictConfig(engine="openvino-int8", tile_size=64, overlap=0.25, device="cpu", memory="20MB")
 
 

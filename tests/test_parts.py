@@ -1,7 +1,11 @@
 """Rule 3: one process, many shards and a killed and repeated run give the same pixels."""
 
-from collections.abc import Callable
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -11,9 +15,11 @@ from conftest import Constant, Identity, TileMean, grid, image_encoding, write_r
 from shapely.geometry import Polygon, box
 
 import geop2p.mosaic.mosaic as mosaic_module
+import geop2p.mosaic.parts as parts_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
 from geop2p.mosaic.tags import mosaic_lattice
+from geop2p.raster.atomic import remove_folder
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 
@@ -213,6 +219,78 @@ def test_what_a_kill_leaves_is_no_hindrance(
     predict(model, scene, output, PredictConfig(**BLENDED), overwrite=True)
     assert np.array_equal(pixels(output), whole, equal_nan=True)
     assert {entry.name for entry in tmp_path.glob(".*")} == set()
+
+
+def test_an_area_that_is_no_vector_layer_is_refused_in_plain_words(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path
+) -> None:
+    with pytest.raises(RasterError, match=r"in\.tif: is no vector layer; give a GeoPackage, GeoJSON or Shapefile$"):
+        predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif", PredictConfig(aoi=scene))
+
+
+def test_parts_that_lost_pixels_are_made_again(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
+    predict(model, scene, tmp_path / "whole.tif", PredictConfig(**BLENDED))
+    predict(model, scene, output, PredictConfig(**BLENDED, shard="1/1"))
+    cut, gone = (tmp_path / "out.tif.parts" / f"part_r0000512_c000{col}.tif" for col in ("0000", "0512"))
+    cut.write_bytes(cut.read_bytes()[:5000])  # the power went after it had its name
+    gone.unlink()
+    caplog.set_level("INFO")
+    predict(model, scene, output, PredictConfig(**BLENDED))
+    assert "7 of 9 parts are there" in caplog.text
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
+
+
+@pytest.mark.parametrize("left", [{}, {"settings": {}}])
+def test_a_process_that_comes_too_late_adds_nothing(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch, left: dict
+) -> None:
+    """The parts were put together, or begun anew, while it made one of them."""
+    folder, write = tmp_path / "out.tif.parts", parts_module.part_writer
+
+    @contextlib.contextmanager
+    def overtaken(path: Path, *rest: object) -> Iterator[Any]:
+        with write(path, *rest) as function:
+            remove_folder(folder)
+            if left:
+                folder.mkdir()
+                (folder / "parts.json").write_text(json.dumps(left))
+            yield function
+
+    monkeypatch.setattr(parts_module, "part_writer", overtaken)
+    with pytest.raises(GeoP2PError, match=r"out\.tif\.parts: was removed meanwhile"):
+        predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif", PredictConfig(shard="1/1"))
+    assert not list(folder.glob("part_*")) and not list(tmp_path.glob(".*"))
+
+
+def test_parts_of_an_unknown_making_are_not_mixed(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None
+) -> None:
+    model, output = make_model(Constant, image_encoding()), tmp_path / "out.tif"
+    predict(model, scene, output, PredictConfig(shard="1/1"))
+    (tmp_path / "out.tif.parts" / "parts.json").unlink()
+    other = make_model(Identity, image_encoding())
+    with pytest.raises(ConfigError, match="left by a run with another model, input, grid"):
+        predict(other, scene, output)
+    predict(other, scene, output, overwrite=True)
+    assert len(np.unique(pixels(output))) > 100
+
+
+def test_what_was_being_removed_when_a_process_was_killed_goes(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        predict(model, scene, output)
+    (away,) = tmp_path.glob(".out.tif.parts*")
+    assert list(away.glob("part_*"))
+    with pytest.raises(RasterError, match="exists"):
+        predict(model, scene, output)
+    predict(model, scene, output, overwrite=True)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_odd_areas_are_laid_over_the_grid(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:

@@ -1,8 +1,12 @@
 """What `predict` takes: vector layers, maps with codes of their own, and the grid that was asked for."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+import math
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -10,13 +14,19 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, write_raster
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
 
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
+from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
+from geop2p.raster.damaged import SkippingReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
+from geop2p.raster.vectors import VectorReader, read_vector
 
 MAP = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
 TOP = 5_300_000
@@ -64,6 +74,45 @@ def test_ground_without_features_is_left_out_or_background(tmp_path: Path, make_
         assert bare.transform == full.transform == grid(150, 200).transform
         assert (bare.read(1)[:100, 151:] == 0).all() and (bare.read(1)[:100, :150] != 0).all()
         assert (full.read(1)[:100, 151:] == 9).all() and set(np.unique(full.read(1))) <= {1, 2, 5, 9}
+
+
+def test_features_called_background_are_no_class_of_the_model(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The code 1, which background has in chip sets of vector layers, may be that of another class."""
+    shapes = [box(500_000, TOP - 200, 500_300, TOP), box(500_100, TOP - 150, 500_200, TOP - 50)]
+    path = tmp_path / "ground.gpkg"
+    geopandas.GeoDataFrame({"kind": ["meadow", "background"]}, geometry=shapes, crs="EPSG:32632").to_file(path)
+    like = write_raster(tmp_path / "like.tif", np.zeros((1, 150, 200), np.uint8), grid(150, 200))
+    settings = PredictConfig(source_field="kind", like=like, tile_size=64)
+    predict(make_model(Identity, MAP), path, tmp_path / "out.tif", settings)
+    assert "never saw the classes background (1 features)" in caplog.text
+    kinds = read_vector(path, "kind", CLASSES)
+    assert kinds.features["code"].tolist() == [2, 6] and kinds.classes[0].value == 6
+    drawn, _ = VectorReader(kinds, grid(150, 200)).read(Window(0, 0, 200, 150))
+    assert drawn[0, 50, 75] == drawn[0, 50, 180] == 6 and drawn[0, 10, 10] == 2
+
+
+def test_names_that_differ_in_capitals_are_the_same_unless_the_layer_has_both(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    shapes = [box(500_000 + 100 * number, TOP - 200, 500_100 + 100 * number, TOP) for number in range(4)]
+    path = tmp_path / "ground.gpkg"
+
+    def codes(*kinds: str) -> list[int]:
+        geopandas.GeoDataFrame({"kind": kinds}, geometry=shapes, crs="EPSG:32632").to_file(path)
+        return read_vector(path, "kind", CLASSES).features["code"].tolist()
+
+    caplog.set_level(logging.INFO)
+    assert codes("Meadow", "WATER ", "road", "lava") == [2, 1, 5, 7]
+    assert "takes 'Meadow' for 'meadow', 'WATER ' for 'water'" in caplog.text
+    assert len(set(codes("Meadow", "meadow", "Road", "ROAD"))) == 4
+    settings = PredictConfig(source_field="kind", tile_size=64)
+    codes("Meadow", "Water", "Road", "Road")
+    predict(make_model(Identity, MAP), path, tmp_path / "out.tif", settings)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        places = [(500_050 + 100 * number, TOP - 100) for number in range(4)]
+        assert [int(value) for (value,) in dataset.sample(places)] == [2, 1, 5, 5]
 
 
 def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: Callable[..., Path]) -> None:
@@ -172,6 +221,46 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
     assert np.array_equal(valid, expected) and np.array_equal(made[:, valid], values[:, valid])
 
 
+class Damaged:
+    """Rows of one block each, some of which cannot be read; counts how often it is opened."""
+
+    grid = grid(300, 8)
+
+    def __init__(self, bad: set[int]) -> None:
+        self.bad, self.opened = bad, 0
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.arange(int(window.row_off), int(window.row_off + window.height))
+        if self.bad & set(rows.tolist()):
+            raise RasterError("damaged")
+        values = np.broadcast_to(rows[None, :, None], (1, len(rows), int(window.width)))
+        return values, np.ones(values.shape[1:], bool)
+
+    @contextlib.contextmanager
+    def anew(self) -> Iterator["Damaged"]:
+        self.opened += 1
+        yield self
+
+
+@given(st.sets(st.integers(0, 299), max_size=4), st.integers(0, 250), st.integers(1, 50))
+def test_few_files_are_opened_to_find_what_cannot_be_read(bad: set[int], first: int, height: int) -> None:
+    raster = Damaged(bad)
+    reader = SkippingReader(raster, (1, 8), raster.anew)
+    window = Window(1, first, 6, height)
+    here = [row - first for row in bad if first <= row < first + height]
+    expected = np.ones((height, 6), bool)
+    expected[here] = False
+    for _ in range(2):
+        values, valid = reader.read(window)
+        assert np.array_equal(valid, expected)
+        rows = np.broadcast_to(np.arange(first, first + height)[:, None], (height, 6))
+        assert np.array_equal(values[0], np.where(expected, rows, 0))
+        assert (
+            raster.opened <= (1 + 2 * math.ceil(math.log2(height))) * max(1, len(here)) if here else not raster.opened
+        )
+        raster.opened = 0
+
+
 def test_no_room_is_said_before_the_start(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +274,19 @@ def test_no_room_is_said_before_the_start(
     with pytest.raises(RasterError, match=r"GB are free, parts and mosaic take about .* GB; make room"):
         predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_parts_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    folder, pixels = tmp_path / "out.tif.parts", 80 * 80
+    with pytest.raises(RasterError, match=r"parts and mosaic take about 1\.92e-05 GB"):
+        check_space(folder, pixels, [image_encoding()])
+    folder.mkdir()
+    (folder / "part_r0000000_c0000000.tif").write_bytes(bytes(9_000))
+    with pytest.raises(RasterError, match=r"take about 1\.02e-05 GB"):
+        check_space(folder, pixels, [image_encoding()])
+    (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(300))
+    check_space(folder, pixels, [image_encoding()])
 
 
 def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from conftest import CLASSES, Identity, class_map, grid, write_raster
 from PIL import Image
 
@@ -111,3 +112,28 @@ def test_qgis_opens_every_output(
             grey = pictures[name].astype(int)
             assert grey[row, col].max() < 90 and grey[-row, -col].min() > 160, name
     assert len(np.unique(pictures["index.gpkg"].reshape(-1, 3), axis=0)) >= 3
+
+
+def test_qgis_draws_confidence_in_colours(tmp_path: Path, make_model: Callable[..., Path], qgis: None) -> None:
+    class Graded(Identity):
+        """Surer to the east."""
+
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            return source * torch.linspace(0, 8, source.shape[-1])
+
+    codes = class_map(300, 420)
+    codes[0, 100:150, 200:300] = 0
+    path = write_raster(tmp_path / "in.tif", codes, grid(300, 420), nodata=0)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    names = {"confidence": tmp_path / "sure.tif", "uncertainty": tmp_path / "apart.tif"}
+    config = PredictConfig(tile_size=512, **names, uncertainty_by="d4")
+    predict(make_model(Graded, encoding), path, tmp_path / "out.tif", config)
+    found = seen_by_qgis(tmp_path, *names.values())
+    for name in ("sure.tif", "apart.tif"):
+        assert found[name]["valid"] and found[name]["styled"] and found[name]["renderer"] == "singlebandpseudocolor"
+        drawn = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
+        inside = drawn[8:-8, 8:-8].reshape(-1, 3)
+        assert (inside == (255, 0, 255)).all(axis=1).mean() == pytest.approx(0.04, abs=0.01)  # the hole
+        assert len(np.unique(inside, axis=0)) > 50
+    sure = np.asarray(Image.open(tmp_path / "sure.tif.png").convert("RGB")).astype(int)
+    assert (sure[150, 340] > sure[150, 40])[:2].all()  # yellow is sure, violet is not

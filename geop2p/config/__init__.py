@@ -30,6 +30,7 @@ from geop2p.config.fields import (
     ScalingChoice,
     Split,
     SplitRule,
+    UncertaintyBy,
     names,
     option,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "SplitRule",
     "TileConfig",
     "TrainConfig",
+    "UncertaintyBy",
     "names",
 ]
 

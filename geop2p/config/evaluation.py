@@ -71,6 +71,9 @@ class EvaluateConfig(ScoringConfig):
     error_raster: Path | None = option(
         None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
     )
+    uncertainty: Path | None = option(
+        None, "Raster of the uncertainty or the confidence of PREDICTION, made with it: are its errors where it says?"
+    )
     strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.fields import Device, Engine, NormStats, at_least, option
+from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, option
 from geop2p.errors import ConfigError
 
 
@@ -38,9 +38,26 @@ class PredictConfig:
     keep_parts: bool = option(
         False, "Leave a VRT (OUTPUT.vrt) over the parts, each a COG, and a STAC item, instead of one GeoTIFF."
     )
+    dask: str | None = option(
+        None, "Address of a Dask scheduler, such as tcp://HOST:8786: its workers make the parts, on their --device."
+    )
     seam_map: Path | None = option(
         None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
     )
+    confidence: Path | None = option(
+        None, "GeoTIFF of the probability of the class that the mosaic shows, 0 to 1, made with it; for maps only."
+    )
+    uncertainty: Path | None = option(
+        None,
+        "GeoTIFF of how far predictions of the same ground lie apart, made with the mosaic: standard deviation in the "
+        "target's units, of maps the entropy from 0 to 1.",
+    )
+    uncertainty_by: UncertaintyBy = option(
+        "auto",
+        "Which predictions --uncertainty compares: of each tile in its eight turns and mirror images (d4), of the "
+        "tiles that overlap, or samples with dropout; auto: d4 where that can be.",
+    )
+    dropout_samples: int = option(8, "Predictions with dropout that --uncertainty-by dropout compares.")
     max_mismatch: float | None = option(
         None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
     )
@@ -70,6 +87,13 @@ class PredictConfig:
             raise ConfigError(f"line_width is {self.line_width}, expected metres above 0")
         if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
             raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
+        if self.dask is not None and self.shard is not None:
+            raise ConfigError("--dask and --shard are two ways to share the parts out; give one of them")
+        if self.dask is not None and not re.fullmatch(r"\w+://\S+:\d+", self.dask):
+            raise ConfigError(f"dask is '{self.dask}', expected the address of a scheduler, such as tcp://HOST:8786")
+        if self.uncertainty is None and self.uncertainty_by != "auto":
+            raise ConfigError(f"uncertainty_by is {self.uncertainty_by}, but there is no --uncertainty FILE; give one")
+        at_least("dropout_samples", self.dropout_samples, 2)
         _ = self.memory_bytes, self.share_of_parts
 
     @property

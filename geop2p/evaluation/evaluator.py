@@ -67,8 +67,10 @@ def evaluate(
     start = time.monotonic()
     config, report = config or EvaluateConfig(), Path(report)
     check_report(report, overwrite)
-    if config.error_raster is not None or config.strict:
-        raise ConfigError("error_raster and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out")
+    if config.error_raster is not None or config.uncertainty is not None or config.strict:
+        raise ConfigError(
+            "error_raster, uncertainty and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out"
+        )
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)

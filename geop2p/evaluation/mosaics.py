@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig, Kind, KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
+from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
@@ -65,11 +66,13 @@ def evaluate_mosaic(
     Returns:
         path, the scores in physical units with their `intervals` (95 % over squares of 512 pixels), `warped` (whether
         the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path, if one was
-        asked for) and seam_index (None for rasters that geop2p did not make).
+        asked for), `calibration` (see `Calibration.result`, if an uncertainty was given) and seam_index (None for
+        rasters that geop2p did not make).
 
     Raises:
         RasterError: A raster is missing or unreadable.
-        GridMismatchError: They have no valid ground in common, or with `strict` not one grid.
+        GridMismatchError: They have no valid ground in common, or with `strict` not one grid, or the uncertainty lies
+            elsewhere.
         ConfigError: They do not hold the same, the report exists, or a setting is for models.
     """
     start, report = time.monotonic(), Path(report)
@@ -85,6 +88,7 @@ def evaluate_mosaic(
     encoding = _common_encoding(layer, truth)
     warped = _is_warped(layer, truth, config.strict)
     with ExitStack() as stack:
+        calibrated = stack.enter_context(calibration_reader(config.uncertainty, grid, len(encoding.bands)))
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
         if encoding.is_classes:
@@ -100,6 +104,9 @@ def evaluate_mosaic(
                 error, valid = found.add(made, real, window)
                 if errors is not None:
                     errors.add(error, valid, window)
+                if calibrated is not None:
+                    spread, known = calibrated[1].read(window)
+                    calibrated[0].add(error, spread, valid & known)
             if not found.places:
                 raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
         result: dict[str, Any] = {"path": str(report), **found.scores.result(), "warped": warped}
@@ -114,6 +121,8 @@ def evaluate_mosaic(
         result["notes"].append(
             f"The reference lies on {truth.grid.describe() if truth.grid else 'no grid'}: read by a warp."
         )
+    if calibrated is not None:
+        result["calibration"] = calibrated[0].result()
     if config.error_raster is not None:
         result["error_raster"] = str(config.error_raster)
     page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."

@@ -82,8 +82,15 @@ def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
     folder = resources.files("geop2p.evaluation")
     loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure}
+    environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure, "points": _points}
     write_text(path, environment.get_template(template).render(page=page))
+
+
+def _points(values: list[float], highest: float, width: float, height: float) -> str:
+    """SVG points of a line of evenly spaced values, 0 at the bottom and `highest` or their own most at the top."""
+    top = max(highest, *values) or 1
+    places = (index / (len(values) - 1) * width for index in range(len(values)))
+    return " ".join(f"{x:.1f},{height * (1 - y / top):.1f}" for x, y in zip(places, values, strict=True))
 
 
 def curve_data(metrics: list[dict[str, Any]]) -> list[Curve]:

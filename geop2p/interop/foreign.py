@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool)
                 found = survey.examine(place, ground)
                 for entry in found.entries:
                     entry["id"] = chip.name
-                    writer.add(chip.name, row, col, ground.chip(row, col))
+                    writer.add(chip.name, row, col, partial(ground.chip, row, col))
                 done.append(found)
         staged = staged_chips(scene, config, done, slots)
         settle(staging, scene, layers, drafts, staged, config, earlier, last=number == len(scenes), given=given or None)
@@ -194,4 +195,4 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
             codes = layer.colors.codes(values)
             sides.append((codes, valid & (codes[0] != layer.colors.unlisted)))
     (source, first), (target, second) = sides
-    return Ground(Region((row,), (col,), size), source, target, first & second)
+    return Ground(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))

@@ -10,12 +10,15 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.errors import GeoP2PError
+from geop2p.mosaic.beside import Beside, put_together, remove_companions
 from geop2p.mosaic.catalogue import write_item
+from geop2p.mosaic.checks import PLACING
+from geop2p.mosaic.extras import Extra
 from geop2p.mosaic.kept import COGS, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import write_overview
 from geop2p.mosaic.plan import parts
-from geop2p.mosaic.seam_map import write_seam_map
+from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import Reader, aligned_reader
@@ -37,9 +40,9 @@ def assemble(
     tags: dict[str, str],
     progress: bool,
 ) -> dict[str, Any]:
-    """Make the COG or the VRT of the parts, its style and its class names, and the map of its seams; the seam figures.
+    """Make the COG or the VRT of the parts, its style and its class names, and the rasters beside it; the seam figures.
 
-    The output takes its name last, so that a run killed here is continued like any other.
+    They take their names when all are whole, the output last, so that a run killed here is continued like any other.
 
     Raises:
         GeoP2PError: Tiles disagree more than the settings allow.
@@ -54,13 +57,16 @@ def assemble(
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
     described = tags | making(mosaic, mosaic.frame) | told(figures)
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    beside = [_extra(mosaic, extra, folder, made, tags) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
-        write_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress)
+        beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
     if not mosaic.config.keep_parts:
         write_cog(vrt, cog, target)
+    write_text(folder / PLACING, "")
+    for raster in beside:
+        raster.place()
     write_style(output, target, summaries)
-    for suffix in (".aux.xml", ".msk", ".ovr"):
-        Path(f"{output}{suffix}").unlink(missing_ok=True)  # of a raster that is replaced
+    remove_companions(output)
     if target.is_classes:
         write_categories(output, target)
     if mosaic.config.keep_parts:
@@ -95,6 +101,14 @@ def _leave(
 
 def _moved(part: Part, folder: str) -> Part:
     return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
+
+
+def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part], tags: dict[str, str]) -> Beside:
+    """A raster that was made with the parts."""
+    said = tags | making(mosaic, mosaic.frame) | extra.tags
+    del said["GEOP2P_KIND"]  # of the mosaic
+    vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
+    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, mosaic.lattice, said, extra.ramp)
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """Summing overlapping tiles into a part of the mosaic."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from geop2p.raster.borders import shared
 
 Floats = npt.NDArray[np.float32]
 
-GIVEN = 64  # rows at once: small enough to stay in the cache of the processor while they are decoded
+AT_ONCE = 64  # rows: small enough to stay in the cache of the processor while they are encoded or decoded
 
 
 def ramp(size: int, overlap: int) -> Floats:
@@ -35,6 +36,14 @@ def ramp(size: int, overlap: int) -> Floats:
     return weights.astype(np.float32)
 
 
+def move_up(rows: Any, count: int) -> None:
+    """Move rows (channels, rows, cols) up by so many, in place; the last ones stay as they are."""
+    kept = rows.shape[1] - count
+    for start in range(0, kept, count):  # in pieces that do not overlap their new place
+        stop = min(start + count, kept)
+        rows[:, start:stop] = rows[:, start + count : stop + count]
+
+
 class Blend:
     """A part of the mosaic under construction, from top to bottom: rows that no later tile touches are given away.
 
@@ -44,13 +53,21 @@ class Blend:
         size: Side of a tile.
         overlap: Width of its ramps.
         device: Where tiles come from and are summed.
+        dtype: Of tiles and sums.
     """
 
     def __init__(
-        self, window: Window, channels: int, size: int, overlap: int, device: torch.device | str = "cpu"
+        self,
+        window: Window,
+        channels: int,
+        size: int,
+        overlap: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.window, self._top = window, int(window.row_off)
-        self._sum = torch.zeros(channels, min(size, int(window.height)), int(window.width), device=device)
+        shape = (channels, min(size, int(window.height)), int(window.width))
+        self._sum = torch.zeros(shape, dtype=dtype, device=device)
         weights = torch.from_numpy(ramp(size, overlap)).to(device)
         self._weights = weights[:, None] * weights if overlap else None
 
@@ -62,8 +79,11 @@ class Blend:
         row, col = int(tile.row_off) - self._top, int(tile.col_off - self.window.col_off)
         here_r, there_r = shared(row, values.shape[1], self._sum.shape[1])
         here_c, there_c = shared(col, values.shape[2], self._sum.shape[2])
-        weighted = values if self._weights is None else values * self._weights
-        self._sum[:, here_r, here_c] += weighted[:, there_r, there_c]
+        sums, shown = self._sum[:, here_r, here_c], values[:, there_r, there_c]
+        if self._weights is None:
+            sums += shown
+        else:
+            sums.addcmul_(shown, self._weights[there_r, there_c])
 
     def until(self, row: int) -> Iterator[Floats]:
         """Give away the rows (channels, rows, cols) above `row` of the raster: every tile that touches them was added.
@@ -73,11 +93,8 @@ class Blend:
         end, held = min(row, int(self.window.row_off + self.window.height)), self._sum.shape[1]
         while self._top < end:
             count = min(end - self._top, held)
-            for start in range(0, count, GIVEN):
-                yield self._sum[:, start : min(start + GIVEN, count)].cpu().numpy()
+            for start in range(0, count, AT_ONCE):
+                yield self._sum[:, start : min(start + AT_ONCE, count)].cpu().numpy()
             self._top += count
-            if count < held:
-                for start in range(0, held - count, count):  # in pieces that do not overlap their new place
-                    stop = min(start + count, held - count)
-                    self._sum[:, start:stop] = self._sum[:, start + count : stop + count]
+            move_up(self._sum, count)
             self._sum[:, held - count :] = 0

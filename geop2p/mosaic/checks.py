@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
@@ -146,23 +148,50 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     make_folder(output.parent)
 
 
-def check_space(folder: Path, pixels: float, target: Encoding) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it.
+def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:
+    """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
 
     Args:
-        folder: Where the mosaic goes.
+        input: What is translated.
+        output: The mosaic.
+        beside: Those rasters; None are left out.
+        folder: Of the parts.
+        overwrite: Whether to replace what exists.
+
+    Raises:
+        RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
+    """
+    taken = {style_path(output).absolute()}
+    for path in beside:
+        if path is None:
+            continue
+        check_output(input, path, overwrite or (folder / PLACING).exists())
+        if style_path(path).absolute() in taken:
+            raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
+        taken.add(style_path(path).absolute())
+
+
+def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
+    that are there need no more room.
+
+    Args:
+        folder: Where the parts go, beside the mosaic.
         pixels: Valid pixels of the mosaic, about.
-        target: What they hold.
+        encodings: What they hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * len(target.bands) * np.dtype(target.dtype).itemsize * (0.1 if target.is_classes else 1.0)
-    free = shutil.disk_usage(folder).free
+    needed = pixels * sum(
+        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    )
+    needed -= sum(part.stat().st_size for part in folder.glob("part_*.tif"))
+    free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(
-            f"{folder}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make room, or "
-            "predict less at a time (--aoi)"
+            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make "
+            "room, or predict less at a time (--aoi)"
         )

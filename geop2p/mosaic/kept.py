@@ -10,7 +10,7 @@ from geop2p.mosaic.overview import levels
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.atomic import make_folder, remove_folder, write_text
+from geop2p.raster.atomic import discard_removed, make_folder, remove_folder, write_text
 from geop2p.raster.vrt import Part, vrt_xml
 from geop2p.raster.writing import write_categories, write_cog
 
@@ -51,26 +51,28 @@ def take_back(output: Path, folder: Path) -> None:
         (folder / MOVED).unlink()
 
 
-def keep_part(mosaic: Mosaic, window: Window, path: Path) -> None:
-    """Turn a part into a COG with statistics and tags of its own, in the folder of the finished ones.
+def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
+    """Turn a part into a COG with statistics and tags of its own, and give its path.
 
     Args:
         mosaic: What it is of.
         window: Its place on the mosaic's grid.
         path: Where it lies now.
+        cog: Where it is to lie.
     """
     target, grid = mosaic.translator.card.target, mosaic.grid.window(window)
     with aligned_reader(path, grid, target.kind) as part:
         summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
     whole = Part(path.name, Window(0, 0, grid.width, grid.height))
     tags = making(mosaic, window) | told({"seam_index": seam_index})
-    vrt, cog = path.with_suffix(".vrt"), path.parent / COGS / path.name
+    vrt = path.with_suffix(".vrt")
     write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
     write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
     if target.is_classes:
         write_categories(cog, target)
     vrt.unlink()
     path.unlink()
+    return cog
 
 
 def leave_parts(output: Path, folder: Path) -> Path:
@@ -87,6 +89,7 @@ def leave_parts(output: Path, folder: Path) -> Path:
     """
     place = kept_folder(output)
     output.unlink(missing_ok=True)
+    discard_removed(place)
     if place.exists():
         remove_folder(place)
     make_folder(folder / COGS)  # there is none yet if no part has valid ground

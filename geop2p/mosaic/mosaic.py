@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import math
 from collections.abc import Generator, Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import torch
 from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
-from geop2p.mosaic.blend import Blend
+from geop2p.mosaic.blend import Blend, Floats
 from geop2p.mosaic.engine import choose_engine, with_engine
+from geop2p.mosaic.extras import Extras
+from geop2p.mosaic.masks import Masks
 from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
 from geop2p.mosaic.quantised import QuantisedNetwork
+from geop2p.mosaic.spread import Spread
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
 from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
@@ -30,6 +33,8 @@ from geop2p.translator import Translator
 
 BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
 PARTS_SHARE = 0.25  # of the memory
+
+Translated = tuple[Window, torch.Tensor, torch.Tensor | None]  # a tile, its values, and what it adds to the spread
 
 
 class Mosaic:
@@ -45,6 +50,7 @@ class Mosaic:
         frame: What the result shows of the grid, in pixels of it.
         shown: Grid of the result.
         engine: What runs the network.
+        extras: Rasters that are made with the result.
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
@@ -62,10 +68,12 @@ class Mosaic:
         self.batch_size = config.batch_size or BATCH[self.tiles.mode]
         unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
         unit *= math.ceil(PART_MULTIPLE / unit)
-        a_column = column_bytes(self.lattice, source, target)
+        self.extras = Extras(translator, config, self.lattice, self._ground is not None)
+        encodings, spread = [extra.encoding for extra in self.extras.rasters], self.extras.spread
+        a_column = column_bytes(self.lattice, source, target, encodings, spread.pixel_bytes if spread else 0)
         self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
         self.network_pixels = 0
-        self._batch: torch.Tensor | None = None
+        self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)
         self.translator = with_engine(translator, self.engine)
         if self.engine == "openvino-int8":
@@ -94,38 +102,60 @@ class Mosaic:
         """
         target, size, row = self.translator.card.target, (int(window.height), int(window.width)), 0
         made, there = np.empty((len(target.bands), *size), target.dtype), np.empty(size, bool)
-        for values, valid in self.rows(reader, window, shift):
+        for values, valid, _ in self.rows(reader, window, shift):
             here = slice(row, row + len(valid))
             made[:, here], there[here] = values, valid
             row += len(valid)
         return made, there
 
     def rows(
-        self, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0), bar: Any = None
-    ) -> Generator[tuple[Array, Mask], None, None]:
-        """Predict a window of the grid, some rows at a time from top to bottom; for the arguments see `window`.
+        self,
+        reader: Reader,
+        window: Window,
+        shift: tuple[int, int] = (0, 0),
+        bar: Any = None,
+        with_extras: bool = False,
+    ) -> Generator[tuple[Array, Mask, list[Floats]], None, None]:
+        """Predict a window of the grid, some rows at a time from top to bottom, the input read by another thread.
 
-        The input is read by another thread meanwhile. `bar` is a progress bar, moved by one for each tile.
+        Args:
+            reader: See `window`.
+            window: See `window`.
+            shift: See `window`.
+            bar: Progress bar, moved by one for each tile.
+            with_extras: Whether the pixels of `extras` are made, too.
+
+        Yields:
+            Values and valid pixels as of `window`, and those of the extras (bands, rows, cols).
         """
         target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
         ground, tiles = Ground(reader, self.translator.card.source), lattice.tiles(window)
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
         blend = Blend(window, target.channels, lattice.size, lattice.overlap, self.translator.device)
-        masks, row = _Rows(window, self.area), int(window.row_off)
+        spread = self.extras.spread if with_extras else None
+        apart = spread.blend(window, lattice, self.translator.device) if spread else None
+        masks, row = Masks(window, self.area), int(window.row_off)
 
-        def finished(end: int) -> Iterator[tuple[Array, Mask]]:
+        def finished(end: int) -> Iterator[tuple[Array, Mask, list[Floats]]]:
             nonlocal row
-            for values in blend.until(end):
+            blended = blend.until(end)
+            rows = (
+                ((values, None) for values in blended) if apart is None else zip(blended, apart.until(end), strict=True)
+            )
+            for values, summed in rows:
                 valid = masks.take(values.shape[1])
-                yield target.decode(values) if valid.any() else _nothing(target, valid), valid
+                made = target.decode(values) if valid.any() else _nothing(target, valid)
+                yield made, valid, self.extras.of(values, summed) if with_extras else []
             row = end
 
         with contextlib.closing(self._inputs(ground, tiles, masks, bar)) as inputs:
-            for tile, made in self._translated(inputs, ground.look):
+            for tile, made, measured in self._translated(inputs, ground.look, spread):
                 if tile.row_off > row:
                     yield from finished(int(tile.row_off))
                 blend.add(tile, made)
+                if apart is not None and measured is not None:
+                    apart.add(tile, measured)
         yield from finished(int(window.row_off + window.height))
 
     def shifts(self, count: int) -> list[int]:
@@ -138,10 +168,13 @@ class Mosaic:
         return [step * number // count // unit * unit for number in range(count)]
 
     def _inputs(
-        self, ground: Ground, tiles: list[Window], masks: "_Rows", bar: Any
+        self, ground: Ground, tiles: list[Window], masks: Masks, bar: Any
     ) -> Generator[tuple[Window, torch.Tensor], None, None]:
-        """Tiles and their network inputs; those without valid ground are left out. `masks` gets the valid pixels."""
-        halo, by_row = self.lattice.halo, [list(row) for _, row in groupby(tiles, lambda tile: tile.row_off)]
+        """Tiles and their network inputs, each good until the next; those without valid ground are left out.
+
+        `masks` gets the valid pixels.
+        """
+        halo, by_row = self.lattice.halo, [list(row) for _, row in itertools.groupby(tiles, lambda tile: tile.row_off)]
         windows = [grown(_hull(row), halo) for row in by_row]
         with contextlib.closing(ground.strips(windows)) as strips:
             for row, strip in zip(by_row, strips, strict=True):
@@ -157,21 +190,25 @@ class Mosaic:
                         yield tile, encoded[:, top : top + rows, left : left + cols]
 
     def _translated(
-        self, inputs: Iterator[tuple[Window, torch.Tensor]], look: Look
-    ) -> Iterator[tuple[Window, torch.Tensor]]:
+        self, inputs: Iterator[tuple[Window, torch.Tensor]], look: Look, spread: Spread | None
+    ) -> Iterator[Translated]:
         """Tiles and their translations.
 
         A batch holds tiles of one shape and is filled up with copies, so that a tile always meets the network in the
         same shape.
         """
-        batch: list[tuple[Window, torch.Tensor]] = []
+        batch: list[Window] = []
         for tile, encoded in inputs:
-            if batch and (encoded.shape != batch[-1][1].shape or len(batch) == self.batch_size):
-                yield from self._run(batch, look)
+            if batch and (encoded.shape != self._batch.shape[1:] or len(batch) == self.batch_size):
+                yield from self._run(batch, look, spread)
                 batch = []
-            batch.append((tile, encoded))
+            if self._batch.shape[1:] != encoded.shape:  # new memory for each batch costs more than blending it
+                pinned = self.translator.device.type == "cuda"
+                self._batch = torch.empty((self.batch_size, *encoded.shape), pin_memory=pinned)
+            self._batch[len(batch)] = encoded
+            batch.append(tile)
         if batch:
-            yield from self._run(batch, look)
+            yield from self._run(batch, look, spread)
 
     def _needed(self, tile: Window, window: Window) -> Window:
         """The part of an exact tile that touches a window, on the network's stride."""
@@ -184,29 +221,32 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _run(self, batch: list[tuple[Window, torch.Tensor]], look: Look) -> Iterator[tuple[Window, torch.Tensor]]:
+    def _run(self, batch: list[Window], look: Look, spread: Spread | None) -> Iterator[Translated]:
         """Translate tiles of one shape, and throw their halos away. What is given is good until the next batch."""
-        full, halo = batch + batch[-1:] * (self.batch_size - len(batch)), self.lattice.halo
-        shape = torch.Size((len(full), *full[0][1].shape))
-        if self._batch is None or self._batch.shape != shape:  # new memory for each batch costs more than blending it
-            self._batch = torch.empty(shape, pin_memory=self.translator.device.type == "cuda")
-        sources = torch.stack([encoded for _, encoded in full], out=self._batch)
-        self.network_pixels += len(full) * sources.shape[2] * sources.shape[3]
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            if self._ground is None:
-                made = self.translator.translate(sources)
-            else:
-                made = self._ground.translate(sources, [grown(tile, halo) for tile, _ in full], look)
+        halo, sources, count = self.lattice.halo, self._batch, len(batch)
+        sources[count:] = sources[count - 1]
+        places = [grown(tile, halo) for tile in batch + batch[-1:] * (len(sources) - count)]
         inner = slice(halo, -halo or None)
-        for (tile, _), one in zip(batch, made, strict=False):
-            yield tile, one[:, inner, inner]
+
+        def translate(sources: torch.Tensor) -> torch.Tensor:
+            self.network_pixels += len(sources) * sources.shape[2] * sources.shape[3]
+            with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+                if self._ground is None:
+                    made = self.translator.translate(sources)
+                else:
+                    made = self._ground.translate(sources, places, look)
+            return made[:, :, inner, inner]
+
+        made = translate(sources)
+        apart = spread.measure(made, sources, places, translate) if spread else itertools.repeat(None)
+        yield from zip(batch, made, apart, strict=False)
 
     def claim(self, model: str, input: dict[str, Any], codes: Mapping[int, int]) -> dict[str, Any]:
         """All that decides the pixels of a part, for the manifest; `codes` are those that the input is recoded by."""
         lattice = self.lattice
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
-        settings |= {"engine": self.engine}
+        settings |= {"engine": self.engine} | self.extras.claim
         aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}
@@ -214,45 +254,6 @@ class Mosaic:
         settings["version"] = importlib.metadata.version("geop2p")
         settings |= {"frame": list(self.frame.flatten()), "aoi": aoi}
         return {"model": model, "input": input, "grid": self.grid.to_dict(), "settings": settings}
-
-
-class _Rows:
-    """Which pixels of a window are valid and wanted, row by row from the top.
-
-    Args:
-        window: Where.
-        area: What is wanted; None: all.
-    """
-
-    def __init__(self, window: Window, area: Area | None) -> None:
-        self._window, self._area = window, area
-        self._next = int(window.row_off)  # first row that `add` does not know
-        self._masks: list[Mask] = []
-
-    def add(self, place: Window, valid: Mask) -> None:
-        """Take in the valid pixels of a place that covers the columns of the window; rows it knows are left out."""
-        stop = min(int(place.row_off + place.height), int(self._window.row_off + self._window.height))
-        if stop <= self._next:
-            return
-        col = int(self._window.col_off - place.col_off)
-        cols = slice(col, col + int(self._window.width))
-        mask = valid[self._next - int(place.row_off) : stop - int(place.row_off), cols]
-        if self._area is not None:
-            there = Window(self._window.col_off, self._next, self._window.width, stop - self._next)
-            mask = mask & self._area.mask(there)
-        self._masks.append(mask)
-        self._next = stop
-
-    def take(self, count: int) -> Mask:
-        """The next rows (count, cols)."""
-        pieces, missing = [], count
-        while missing:
-            first = self._masks.pop(0)
-            if len(first) > missing:
-                self._masks.insert(0, first[missing:])
-            pieces.append(first[:missing])
-            missing -= len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _hull(tiles: list[Window]) -> Window:

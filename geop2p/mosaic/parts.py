@@ -3,6 +3,8 @@
 import contextlib
 import json
 import logging
+import os
+import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,12 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import remove_folder, write_json
-from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.atomic import remove_folder, write_json, writing
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
 from geop2p.raster.writing import BLOCK, part_writer
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "parts.json"
 _OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
 
-Band = tuple[int, Array, Mask]  # first row, values (bands, rows, cols), valid pixels (rows, cols)
+Band = tuple[int, list[Array], Mask]  # first row, values (bands, rows, cols) of each raster, valid pixels (rows, cols)
 
 
 def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:
@@ -46,15 +49,15 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     manifest = folder / MANIFEST
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
-    if manifest.exists():
-        differences = _differences(_read_json(manifest), claim)
-        if differences and (shared or not overwrite):
+    if manifest.exists() or any(folder.glob("part_*")):  # parts without a manifest are of an unknown making
+        apart = differences(_read_json(manifest), claim)
+        if apart and (shared or not overwrite):
             hint = "delete the folder" if shared else "delete the folder or give --overwrite"
             raise ConfigError(
-                f"{folder}: left by a run with another {', '.join(differences)}; repeat that run to finish it, or "
+                f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
                 f"{hint} to begin again"
             )
-        if not differences:
+        if not apart:
             return
         remove_folder(folder)
     write_json(manifest, claim)
@@ -67,15 +70,15 @@ def _foreign(folder: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a file says; nothing if the power went while it was written."""
+    """What a file says; nothing if it is not there, or if the power went while it was written."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two claims, in words."""
     found = [name for name in ("model", "input", "grid") if there.get(name) != here[name]]
     settings = there.get("settings", {})
@@ -90,76 +93,120 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     """Write every part that is not there yet; a JSON file beside a part says that it is finished.
 
     Parts that are to stay become COGs in another thread, while the next part is predicted.
+
+    Raises:
+        ConfigError: The folder was removed meanwhile, or begun again in another way.
     """
-    todo = [window for window in windows if not _entry(folder, window)]
-    if todo and len(todo) < len(windows):
-        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    todo = unfinished_parts(folder, windows)
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with (
-        tqdm(total=total, unit="tile", desc="predict", disable=not progress) as bar,
+        tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar,
         contextlib.closing(_predicted(mosaic, reader, folder, todo, bar)) as made,
     ):
         for _ in in_order(made, partial(_finishing, mosaic, folder), 1):
             pass
 
 
+def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
+    """The parts that are not there yet."""
+    todo = [window for window in windows if not _entry(folder, window)]
+    if todo and len(todo) < len(windows):
+        log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
+    return todo
+
+
 def _predicted(
     mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
-) -> Generator[tuple[Window, dict[str, Any]], None, None]:
-    """Write parts; the place of each and what is to be said of it."""
+) -> Generator[tuple[Window, list[Path], int], None, None]:
+    """Write parts: the place of each, its files unless no pixel of it is valid, and its network pixels."""
+    claim = _read_json(folder / MANIFEST)
     for window in windows:
+        _check_claim(folder, claim)
         before = mosaic.network_pixels
-        path, some_valid = _part(folder, window), False
-        with (
-            part_writer(path, mosaic.grid.window(window), mosaic.translator.card.target) as write,
-            contextlib.closing(mosaic.rows(reader, window, bar=bar)) as rows,
-        ):
-            for is_valid in in_order(_in_bands(rows), partial(_writing, write), 1):
+        files, some_valid = _files(mosaic, folder, window), False
+        with contextlib.ExitStack() as stack:
+            grid = mosaic.grid.window(window)
+            writers = [stack.enter_context(part_writer(path, grid, held)) for path, held in files.items()]
+            rows = stack.enter_context(
+                contextlib.closing(mosaic.rows(reader, window, bar=bar, with_extras=len(writers) > 1))
+            )
+            for is_valid in in_order(_in_bands(rows), partial(_writing, writers), 1):
                 some_valid |= is_valid
+            _check_claim(folder, claim)
         if not some_valid:
-            path.unlink()
-        yield window, {"empty": not some_valid, "network_pixels": mosaic.network_pixels - before}
+            for path in files:
+                path.unlink(missing_ok=True)  # another process may have made the same
+        yield window, list(files) if some_valid else [], mosaic.network_pixels - before
 
 
 @contextlib.contextmanager
-def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, dict[str, Any]]], None]]:
+def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window, list[Path], int]], None]]:
     """A function that finishes a part and says so."""
 
-    def job(part: tuple[Window, dict[str, Any]]) -> None:
-        window, entry = part
-        if mosaic.config.keep_parts and not entry["empty"]:
-            keep_part(mosaic, window, _part(folder, window))
-        write_json(_finished(folder, window), entry)
+    def job(part: tuple[Window, list[Path], int]) -> None:
+        window, files, network_pixels = part
+        if files and mosaic.config.keep_parts:
+            files = [keep_part(mosaic, window, files[0], folder / COGS / f"{_name(window)}.tif"), *files[1:]]
+        sizes = {path.relative_to(folder).as_posix(): _on_disk(path) for path in files}
+        write_json(_finished(folder, window), {"files": sizes, "network_pixels": network_pixels})
 
     yield job
 
 
-def _in_bands(rows: Iterator[tuple[Array, Mask]]) -> Iterator[Band]:
+def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
+    """Refuse to add a part to those of another run."""
+    if _read_json(folder / MANIFEST) != claim:
+        raise ConfigError(
+            f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
+            "command if there is no mosaic yet"
+        )
+
+
+def _on_disk(path: Path) -> int:
+    """Size of a file in bytes, all of which have reached the disk."""
+    with writing(path), path.open("r+b") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _files(mosaic: Mosaic, folder: Path, window: Window) -> dict[Path, Encoding]:
+    """The files of a part and what they hold: the mosaic's first, then those of the rasters made with it."""
+    own = folder / f"{_name(window)}.tif"
+    extras = {folder / extra.part(own.name): extra.encoding for extra in mosaic.extras.rasters}
+    if mosaic.config.keep_parts:  # made into another and removed, while another process may make the same part
+        own = own.with_name(f".{own.stem}.{uuid.uuid4().hex}.tif")
+    return {own: mosaic.translator.card.target} | extras
+
+
+def _in_bands(rows: Iterator[tuple[Array, Mask, list[Floats]]]) -> Iterator[Band]:
     """First row, values and valid pixels of bands of `BLOCK` rows, which files store together."""
-    start, held, pieces = 0, 0, []
-    for piece in rows:
-        pieces.append(piece)
-        held += len(piece[1])
+    start, held, pieces = 0, 0, list[tuple[list[Array], Mask]]()
+    for values, valid, extras in rows:
+        pieces.append(([values, *extras], valid))
+        held += len(valid)
         while held >= BLOCK:
-            values, valid = _joined(pieces)
-            yield start, values[:, :BLOCK], valid[:BLOCK]
-            start, held, pieces = start + BLOCK, held - BLOCK, [(values[:, BLOCK:], valid[BLOCK:])]
+            found, there = _joined(pieces)
+            yield start, [one[:, :BLOCK] for one in found], there[:BLOCK]
+            start, held = start + BLOCK, held - BLOCK
+            pieces = [([one[:, BLOCK:] for one in found], there[BLOCK:])]
     if held:
         yield start, *_joined(pieces)
 
 
-def _joined(pieces: list[tuple[Array, Mask]]) -> tuple[Array, Mask]:
+def _joined(pieces: list[tuple[list[Array], Mask]]) -> tuple[list[Array], Mask]:
     values, valid = zip(*pieces, strict=True)
-    return np.concatenate(values, axis=1), np.concatenate(valid)
+    return [np.concatenate(one, axis=1) for one in zip(*values, strict=True)], np.concatenate(valid)
 
 
 @contextlib.contextmanager
-def _writing(write: Callable[[int, Array, Mask], None]) -> Iterator[Callable[[Band], bool]]:
+def _writing(writers: Sequence[Callable[[int, Array, Mask], None]]) -> Iterator[Callable[[Band], bool]]:
     """A function that writes a band and says whether it has valid pixels."""
 
     def job(band: Band) -> bool:
-        write(*band)
-        return bool(band[2].any())
+        row, values, valid = band
+        for write, one in zip(writers, values, strict=True):
+            write(row, one, valid)
+        return bool(valid.any())
 
     yield job
 
@@ -173,25 +220,28 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
         windows: All parts, finished, in pixels of the grid.
     """
     made, network_pixels, frame = [], 0, mosaic.frame
-    inside = f"{COGS}/" if mosaic.config.keep_parts else ""
     for window in windows:
         entry = _entry(folder, window)
         network_pixels += entry["network_pixels"]
-        if not entry["empty"]:
+        if entry["files"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
-            made.append(Part(f"{inside}{_part(folder, window).name}", Window(col, row, window.width, window.height)))
+            made.append(Part(next(iter(entry["files"])), Window(col, row, window.width, window.height)))
     return made, network_pixels
 
 
-def _part(folder: Path, window: Window) -> Path:
-    return folder / f"part_r{window.row_off:07d}_c{window.col_off:07d}.tif"
+def _name(window: Window) -> str:
+    return f"part_r{window.row_off:07d}_c{window.col_off:07d}"
 
 
 def _finished(folder: Path, window: Window) -> Path:
-    return _part(folder, window).with_suffix(".json")
+    return folder / f"{_name(window)}.json"
 
 
 def _entry(folder: Path, window: Window) -> dict[str, Any]:
-    """What stands beside a finished part; nothing if it is not finished."""
-    path = _finished(folder, window)
-    return _read_json(path) if path.exists() else {}
+    """What stands beside a finished part; nothing if it is not finished, or has other sizes than when it was."""
+    entry = _read_json(_finished(folder, window))
+    for name, size in entry.get("files", {}).items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != size:
+            return {}
+    return entry

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,14 +87,29 @@ def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def column_bytes(lattice: Lattice, source: Encoding, target: Encoding) -> int:
-    """What a part holds in memory for each of its columns while it is made; its height costs nothing."""
+def column_bytes(
+    lattice: Lattice, source: Encoding, target: Encoding, extras: Sequence[Encoding] = (), extra_sums: int = 0
+) -> int:
+    """What a part holds in memory for each of its columns while it is made; its height costs nothing.
+
+    Args:
+        lattice: The tiles.
+        source: Encoding of the input.
+        target: Encoding of the mosaic.
+        extras: Encodings of the rasters that are made with it.
+        extra_sums: Bytes of a pixel of what is summed for these.
+    """
     step, rows = lattice.step, lattice.network_size
-    file_rows = 3 * READ_ROWS * (len(source.bands) * np.dtype(source.dtype).itemsize + 1)
+    file_rows = 3 * READ_ROWS * _pixel_bytes(source)
     strips = 4 * source.channels * (2 * rows + 3 * step)  # the last and the next one, and those that are read ahead
-    sums = 4 * target.channels * lattice.size
-    written = 6 * PART_MULTIPLE * (len(target.bands) * np.dtype(target.dtype).itemsize + 1)
+    sums = (4 * target.channels + extra_sums) * lattice.size
+    written = 6 * PART_MULTIPLE * sum(_pixel_bytes(encoding) for encoding in (target, *extras))
     return file_rows + strips + sums + written
+
+
+def _pixel_bytes(encoding: Encoding) -> int:
+    """Of a pixel of a raster and its mask."""
+    return len(encoding.bands) * np.dtype(encoding.dtype).itemsize + 1
 
 
 def part_side(memory: int, a_column: int, unit: int = PART_MULTIPLE) -> int:

@@ -10,15 +10,12 @@ from typing import Any
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
-from geop2p.mosaic.checks import check_output, check_space
-from geop2p.mosaic.inputs import open_input
+from geop2p.mosaic.checks import check_beside, check_output, check_space
+from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
-from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
-from geop2p.raster.atomic import remove_folder
-from geop2p.raster.ends import fingerprint
-from geop2p.translator import Translator
+from geop2p.raster.atomic import discard_removed, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +44,8 @@ class PredictResult:
             calibrated on; None with other engines, or where nothing differs.
         tile_size: Side in pixels of what the network sees at once.
         network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        confidence: The raster of the probability of the class, if one was made.
+        uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
     """
 
@@ -65,6 +64,8 @@ class PredictResult:
     int8_psnr: float | None
     tile_size: int
     network_px_per_px: float
+    confidence: str | None
+    uncertainty: str | None
     peak_rss_mb: int | None
 
 
@@ -107,18 +108,21 @@ def predict(
         check_kept(output, folder, overwrite)
         if config.shard is None:
             require_stac()
-    if config.seam_map is not None:
-        check_output(input, config.seam_map, overwrite)
-    translator = Translator.load(model, config.device)
-    given = open_input(input, translator.card, config)
-    mosaic = Mosaic(translator, given.grid, config, folder)
-    log.info("%s", mosaic.tiles.describe())
-    windows = parts(mosaic.frame, mosaic.part_side)
-    check_space(output.parent, given.valid_share * mosaic.shown.width * mosaic.shown.height, translator.card.target)
-    claim = mosaic.claim(translator.digest, fingerprint(input, given.parts), given.codes)
-    claim_folder(folder, claim, overwrite, shared=config.shard is not None)
-    if config.keep_parts:
-        take_back(output, folder)
+    check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
+    discard_removed(folder)
+    with connected(config.dask) as client:
+        job = Job(str(model), str(input), folder, config)
+        elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
+        mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
+        log.info("%s", mosaic.tiles.describe())
+        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
+        encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
+        check_space(folder, given.valid_share * pixels, encodings)
+        claim_folder(folder, claim, overwrite, shared=config.shard is not None)
+        if config.keep_parts:
+            take_back(output, folder)
+        if client is not None:
+            make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, progress)
@@ -130,6 +134,7 @@ def predict(
     int8_psnr = mosaic.int8_psnr
     if config.shard is None:
         remove_folder(folder)
+    beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
         path=str(output if config.shard is None else folder),
@@ -145,6 +150,8 @@ def predict(
         int8_psnr=None if int8_psnr is None else round(int8_psnr, 2),
         tile_size=mosaic.lattice.network_size,
         network_px_per_px=round(network_pixels / max(1, pixels), 3),
+        confidence=beside.get("confidence"),
+        uncertainty=beside.get("uncertainty"),
         peak_rss_mb=_peak_rss_mb(),
     )
 

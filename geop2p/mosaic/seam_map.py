@@ -7,21 +7,20 @@ import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
+from geop2p.mosaic.beside import Beside, put_together
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import parts
-from geop2p.mosaic.seams import mismatch, survey
+from geop2p.mosaic.seams import mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
-from geop2p.raster.atomic import write_text
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
-from geop2p.raster.styles import write_style
-from geop2p.raster.vrt import BandSummary, Part, vrt_xml
-from geop2p.raster.writing import part_writer, write_cog
+from geop2p.raster.vrt import Part
+from geop2p.raster.writing import part_writer
 
 DESCRIPTION = "Difference between predictions on two lattices of tiles (geop2p): where it is not 0, tiles disagree"
 
 
-def write_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, folder: Path, progress: bool) -> None:
-    """Write the tile mismatch of every pixel: the mean over bands in the target's units, or 0 and 1 for classes.
+def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, folder: Path, progress: bool) -> Beside:
+    """Make the tile mismatch of every pixel: the mean over bands in the target's units, or 0 and 1 for classes.
 
     It costs as much as the mosaic did. Parts that are there already are kept.
 
@@ -29,7 +28,7 @@ def write_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path,
         mosaic: What made the mosaic.
         reader: Its input.
         finished: The mosaic.
-        output: GeoTIFF to write or replace; its style goes beside it.
+        output: What the GeoTIFF is to be called in the end.
         folder: For the parts.
         progress: Show a progress bar.
     """
@@ -46,20 +45,13 @@ def write_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path,
                     contextlib.closing(mosaic.rows(reader, window, (half, half))) as rows,
                 ):
                     row = 0
-                    for second, valid in rows:
+                    for second, valid, _ in rows:
                         first, _ = result.read(Window(here.col_off, here.row_off + row, here.width, len(valid)))
                         write(row, _apart(first, second, valid, target), valid)
                         row += len(valid)
             made.append(Part(name, here))
-    vrt = folder / "seams.vrt"
-    write_text(vrt, vrt_xml(grid, encoding, made, [BandSummary(None, None, None, None, 0.0)], {}))
-    with aligned_reader(vrt, grid, encoding.kind) as seams:
-        summaries, _ = survey(seams, encoding, mosaic.lattice)
-    write_text(vrt, vrt_xml(grid, encoding, made, summaries, {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}))
-    made_map = folder / "seams.tif"
-    write_cog(vrt, made_map, encoding)
-    write_style(output, encoding, summaries)
-    made_map.replace(output)
+    tags = {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}
+    return put_together(folder / "seams.vrt", output, grid, encoding, made, mosaic.lattice, tags)
 
 
 def _unit(target: Encoding) -> str:

@@ -1,7 +1,8 @@
 """What the network sees of the input: windows of any place, and strips of whole rows that are read ahead."""
 
+import itertools
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 
-from geop2p.mosaic.blend import Floats
+from geop2p.mosaic.blend import AT_ONCE, Floats, move_up
 from geop2p.mosaic.plan import READ_ROWS
 from geop2p.raster.aligned import Read, Reader
-from geop2p.raster.borders import reflect_indices
+from geop2p.raster.borders import reflect_indices, taken
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.filling import fill_from_nearest
 from geop2p.raster.reading import gdal_env
@@ -56,12 +57,14 @@ class Ground:
 
     def look(self, window: Window) -> tuple[Floats, Mask]:
         """Network input (channels, rows, cols) of any window, and its valid pixels (rows, cols)."""
-        return self._encoded(self._read, window)
+        encoded = np.empty((self._source.channels, *_shape(window)), np.float32)
+        return encoded, self._encoded(self._read, window, encoded)
 
     def strips(self, windows: Sequence[Window]) -> Generator[Strip, None, None]:
         """Network input of windows that have the same columns, from top to bottom.
 
-        They may overlap; every row is read and encoded once, in a thread that is up to two windows ahead.
+        They may overlap; every row is read and encoded once, in a thread that is up to two windows ahead. The input of
+        a strip is good until the next is asked for.
         """
         if not windows:
             return
@@ -74,35 +77,46 @@ class Ground:
         columns = reflect_indices(int(left), int(right), self._reader.grid.width)
         read = _InRows(self._read, int(columns.min()), int(columns.max()) + 1, self._reader.grid.height)
 
+        arrays = _Turns()
+
+        def encode(new: Window) -> tuple[Floats, Mask]:
+            encoded = arrays.take((self._source.channels, *_shape(new)))
+            return encoded, self._encoded(read, new, encoded)
+
         @contextmanager
         def opened() -> Iterator[Read]:
             with gdal_env():
-                yield lambda window: self._encoded(read, window)
+                yield encode
 
         strip = None
-        for window, new, found in zip(windows, fresh, in_order(fresh, opened, 1), strict=True):
-            encoded, valid = found
-            if strip is not None and new.row_off > window.row_off:
-                kept = strip.cut(_rows(window, window.row_off, new.row_off))
-                encoded = np.concatenate([kept[0], encoded], axis=1)
-                valid = np.concatenate([kept[1], valid])
-            strip = Strip(window, encoded, valid)
+        for window, (encoded, valid) in zip(windows, in_order(fresh, opened, 1), strict=True):
+            strip = Strip(window, encoded, valid) if len(windows) == 1 else _next(strip, window, encoded, valid)
             yield strip
 
     def _read(self, window: Window) -> tuple[Array, Mask]:
         with self._reading:
             return self._reader.read(window)
 
-    def _encoded(self, read: Read, window: Window) -> tuple[Floats, Mask]:
-        """Network input of a window (channels, rows, cols), and its valid pixels (rows, cols).
+    def _encoded(self, read: Read, window: Window, out: Floats) -> Mask:
+        """Put the network input of a window into `out` (channels, rows, cols); its valid pixels (rows, cols).
 
         Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
         `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.
         """
-        values, valid = self._extended(read, window)
-        encoded = self._source.encode(values, valid)
-        if valid.all():
-            return encoded, valid
+        valid, row = np.empty(out.shape[1:], bool), 0
+        for piece in _pieces(window):
+            rows = slice(row, row + int(piece.height))
+            values, valid[rows] = self._extended(read, piece)
+            for first in range(row, rows.stop, AT_ONCE):
+                here = slice(first, min(first + AT_ONCE, rows.stop))
+                self._source.encode(values[:, first - row : here.stop - row], valid[here], out[:, here])
+            if not valid[rows].all():
+                self._fill(read, piece, valid[rows], out[:, rows])
+            row = rows.stop
+        return valid
+
+    def _fill(self, read: Read, window: Window, valid: Mask, encoded: Floats) -> None:
+        """Give what is not valid the values that lie nearest."""
         values, known = self._extended(read, grown(window, FILL_DEPTH))
         for col in range(0, valid.shape[1], READ_ROWS):  # by columns too: most of a wide strip may need nothing
             here = slice(col, col + READ_ROWS)
@@ -111,7 +125,6 @@ class Ground:
                 around = self._source.encode(values[:, :, near], known[:, near])
                 filled = fill_from_nearest(around, known[:, near], FILL_DEPTH)
                 encoded[:, :, here] = filled[:, FILL_DEPTH:-FILL_DEPTH, FILL_DEPTH:-FILL_DEPTH]
-        return encoded, valid
 
     def _extended(self, read: Read, window: Window) -> tuple[Array, Mask]:
         """Stored values of a window and its valid pixels, reflected at the borders of the raster."""
@@ -119,12 +132,51 @@ class Ground:
         rows = reflect_indices(int(window.row_off), int(window.row_off + window.height), grid.height)
         cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), grid.width)
         top, left = int(rows.min()), int(cols.min())
-        inside = Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
-        values, valid = read(inside)
-        if (inside.height, inside.width) == (window.height, window.width):
-            return values, valid
-        at = np.ix_(rows - top, cols - left)
-        return values[:, at[0], at[1]], valid[at]
+        values, valid = read(Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1))
+        return taken(taken(values, 1, rows - top), 2, cols - left), taken(taken(valid, 0, rows - top), 1, cols - left)
+
+
+class _Turns:
+    """Two arrays that are written in turn: one that was taken is good until the next but one is taken."""
+
+    def __init__(self) -> None:
+        self._arrays: deque[Floats] = deque([np.empty((0, 0, 0), np.float32)] * 2)
+
+    def take(self, shape: tuple[int, ...]) -> Floats:
+        """An array of this shape, of any content."""
+        self._arrays.rotate()
+        if self._arrays[0].shape != shape:
+            self._arrays[0] = np.empty(shape, np.float32)
+        return self._arrays[0]
+
+
+def _next(strip: Strip | None, window: Window, encoded: Floats, valid: Mask) -> Strip:
+    """The strip of a window whose last rows are given, and whose first are the last of another strip.
+
+    The input of the other strip is overwritten where it has the same size.
+    """
+    known = int(window.height) - len(valid)
+    seen = None if strip is None or not known else strip.cut(_rows(window, window.row_off, window.row_off + known))
+    if strip is not None and strip.valid.shape == _shape(window):
+        whole = strip.encoded
+        move_up(whole, int(window.row_off - strip.window.row_off))
+    else:
+        whole = np.empty((len(encoded), *_shape(window)), np.float32)
+        if seen is not None:
+            whole[:, :known] = seen[0]
+    whole[:, known:] = encoded
+    return Strip(window, whole, valid if seen is None else np.concatenate([seen[1], valid]))
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    return int(window.height), int(window.width)
+
+
+def _pieces(window: Window) -> list[Window]:
+    """A window cut where rows are read anew."""
+    top, bottom = int(window.row_off), int(window.row_off + window.height)
+    edges = [top, *range((top // READ_ROWS + 1) * READ_ROWS, bottom, READ_ROWS), bottom]
+    return [_rows(window, start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 class _InRows:

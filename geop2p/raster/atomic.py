@@ -1,11 +1,13 @@
 """Files that appear whole under their name or not at all."""
 
 import contextlib
+import glob
 import io
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,9 +78,20 @@ def make_folder(folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder; killed meanwhile, it leaves nothing under the folder's name."""
-    away = folder.with_name(f".{folder.name}.{os.getpid()}")
-    folder.rename(away)
-    shutil.rmtree(away)
+    with writing(folder):
+        folder.rename(folder.with_name(f"{_removed(folder)}{uuid.uuid4().hex}"))
+    discard_removed(folder)
+
+
+def discard_removed(folder: Path) -> None:
+    """Remove what is left of a folder that was being removed, by this process or one that was killed."""
+    for away in folder.parent.glob(f"{glob.escape(_removed(folder))}*"):
+        shutil.rmtree(away, ignore_errors=True)  # another process may be at it
+
+
+def _removed(folder: Path) -> str:
+    """How the names begin that a folder takes while it is removed."""
+    return f".{folder.name}.removed-"
 
 
 def _discard(temporary: Path) -> None:

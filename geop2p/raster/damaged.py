@@ -1,7 +1,7 @@
 """Reading around what cannot be read."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -20,8 +20,8 @@ Block = tuple[Array, Mask]
 class SkippingReader:
     """Windows of a layer in which the blocks that cannot be read hold no data.
 
-    GDAL raises the first time that it meets a damaged block and may give what it made of it the next time, so every
-    block of a window that fails is tried by a reader of its own.
+    GDAL raises the first time that it meets a damaged block and may give what it made of it the next time, so a window
+    that fails is halved until its halves can be read or are one block, each by a reader of its own.
 
     Args:
         reader: What raises `RasterError` for a window with such a block.
@@ -38,39 +38,65 @@ class SkippingReader:
 
     def read(self, window: Window) -> Block:
         """Values (bands, rows, cols) and valid pixels (rows, cols)."""
-        places = self._touched(window)
-        if self._bad.isdisjoint(places):
+        blocks = self._touched(window)
+        if not self._has_bad(blocks):
             try:
                 return self._reader.read(window)
             except RasterError:
                 pass  # told block by block
-        return self._in_pieces(window, places)
+        return self._in_pieces(window, blocks)
 
-    def _touched(self, window: Window) -> list[tuple[int, int]]:
+    def _touched(self, window: Window) -> Window:
+        """The blocks that a window touches, as rows and columns of blocks."""
         rows, cols = self._block
-        down = range(int(window.row_off // rows), int(-(-(window.row_off + window.height) // rows)))
-        along = range(int(window.col_off // cols), int(-(-(window.col_off + window.width) // cols)))
-        return [(row, col) for row in down for col in along]
+        top, left = int(window.row_off // rows), int(window.col_off // cols)
+        bottom = int(-(-(window.row_off + window.height) // rows))
+        return Window(left, top, int(-(-(window.col_off + window.width) // cols)) - left, bottom - top)
 
-    def _in_pieces(self, window: Window, places: list[tuple[int, int]]) -> Block:
+    def _has_bad(self, blocks: Window) -> bool:
+        return any(
+            blocks.row_off <= row < blocks.row_off + blocks.height
+            and blocks.col_off <= col < blocks.col_off + blocks.width
+            for row, col in self._bad
+        )
+
+    def _in_pieces(self, window: Window, blocks: Window) -> Block:
         shape = (int(window.height), int(window.width))
         outside, _ = self._reader.read(Window(-1, -1, 1, 1))
         values, valid = np.zeros((len(outside), *shape), outside.dtype), np.zeros(shape, bool)
-        for row, col in places:
-            found = None if (row, col) in self._bad else self._read_block(row, col)
-            if found is not None:
-                here_r, there_r = shared(row * self._block[0] - int(window.row_off), self._block[0], shape[0])
-                here_c, there_c = shared(col * self._block[1] - int(window.col_off), self._block[1], shape[1])
-                values[:, here_r, here_c] = found[0][:, there_r, there_c]
-                valid[here_r, here_c] = found[1][there_r, there_c]
+        for place, found in self._readable(blocks):
+            here_r, there_r = shared(int(place.row_off - window.row_off), int(place.height), shape[0])
+            here_c, there_c = shared(int(place.col_off - window.col_off), int(place.width), shape[1])
+            values[:, here_r, here_c] = found[0][:, there_r, there_c]
+            valid[here_r, here_c] = found[1][there_r, there_c]
         return values, valid
 
-    def _read_block(self, row: int, col: int) -> Block | None:
+    def _readable(self, blocks: Window) -> Iterator[tuple[Window, Block]]:
+        """Places inside some blocks that can be read, and what they hold."""
         rows, cols = self._block
-        try:
-            with self._anew() as reader:
-                return reader.read(Window(col * cols, row * rows, cols, rows))
-        except RasterError as error:
+        place = Window(blocks.col_off * cols, blocks.row_off * rows, blocks.width * cols, blocks.height * rows)
+        cause: RasterError | None = None
+        if not self._has_bad(blocks):
+            try:
+                with self._anew() as reader:
+                    found = reader.read(place)
+            except RasterError as error:
+                cause = error
+            else:
+                yield place, found
+                return
+        if blocks.height * blocks.width > 1:
+            for half in _halves(blocks):
+                yield from self._readable(half)
+        elif cause is not None:
+            row, col = int(blocks.row_off), int(blocks.col_off)
             self._bad.add((row, col))
-            log.warning("block (%d, %d) of %d x %d pixels is left without data: %s", row, col, rows, cols, error)
-            return None
+            log.warning("block (%d, %d) of %d x %d pixels is left without data: %s", row, col, rows, cols, cause)
+
+
+def _halves(blocks: Window) -> tuple[Window, Window]:
+    """Two windows of one, cut across its longer side."""
+    row, col, height, width = (int(n) for n in (blocks.row_off, blocks.col_off, blocks.height, blocks.width))
+    if height >= width:
+        return Window(col, row, width, height // 2), Window(col, row + height // 2, width, height - height // 2)
+    return Window(col, row, width // 2, height), Window(col + width // 2, row, width - width // 2, height)

@@ -187,12 +187,13 @@ class Encoding:
         scale, offset = (self._column(name, values.ndim) for name in ("scale", "offset"))
         return to_decibel(values * scale + offset, self.backscatter, step=scale)
 
-    def encode(self, values: Array, valid: Mask) -> npt.NDArray[np.float32]:
+    def encode(self, values: Array, valid: Mask, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """Network input for stored values.
 
         Args:
             values: Stored values (bands, rows, cols).
             valid: Ground with data (rows, cols).
+            out: Where to put the result; none: a new array.
 
         Returns:
             float32 (channels, rows, cols): one-hot in {0, 1} for classes (unknown values all zero),
@@ -202,18 +203,22 @@ class Encoding:
             ConfigError: The number of bands is not the encoding's.
         """
         self._check_bands(values)
+        result = np.empty((self.channels, *valid.shape), np.float32) if out is None else out
         if self.is_classes:
             codes = np.array([entry.value for entry in self.classes]).reshape(-1, 1, 1)
-            one_hot: npt.NDArray[np.float32] = ((values[:1] == codes) & valid).astype(np.float32)
-            return one_hot
-        everywhere = bool(valid.all())
-        wide = self.on_scale(values if everywhere else np.where(valid, values, 0)).astype(self._work_dtype)
+            np.copyto(result, (values[:1] == codes) & valid)
+            return result
+        everywhere, low = bool(valid.all()), self._column("low")
+        known = self.on_scale(values if everywhere else np.where(valid, values, 0))
+        wide = result if low.dtype == np.float32 else np.empty(result.shape)
         with np.errstate(over="ignore"):  # values far outside a narrow interval: clipped like all outside it
-            wide -= self._column("low")
+            np.subtract(known, low, out=wide, dtype=wide.dtype)
             wide *= (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype)
             wide -= 1
-        np.clip(wide, -1, 1, out=wide)
-        return (wide if everywhere else np.where(valid, wide, 0)).astype(np.float32, copy=False)
+        np.clip(wide, -1, 1, out=result)
+        if not everywhere:
+            np.copyto(result, 0, where=~valid)
+        return result
 
     def decode(self, encoded: npt.NDArray[np.floating[Any]]) -> Array:
         """Stored values for network output: the inverse of `encode` on valid pixels.

@@ -55,6 +55,7 @@ class RasterInfo:
         by_points: Whether only ground control points place it; `grid` is then the one that it is warped to.
         by_polynomials: Whether only rational polynomials (RPC) place it; `grid` is then that of its pixels.
         parts: Further files that its pixels or their validity come from: those that a VRT names, masks beside it.
+        is_whole: Whether every pixel is valid whatever it holds: integers without nodata, mask or alpha.
     """
 
     path: str
@@ -74,6 +75,7 @@ class RasterInfo:
     by_points: bool = False
     by_polynomials: bool = False
     parts: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
@@ -150,7 +152,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
             raise RasterError(f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type")
         interp = [dataset.colorinterp[band - 1] for band in data]
         has_palette = interp[0] == ColorInterp.palette
-        flags = dataset.mask_flag_enums[data[0] - 1]
+        flags = [dataset.mask_flag_enums[band - 1] for band in data]
         return RasterInfo(
             path=str(path),
             grid=grid_of(dataset),
@@ -164,11 +166,12 @@ def describe_raster(path: str | Path) -> RasterInfo:
             color_interp=tuple(entry.name for entry in interp),
             palette={value: color[:3] for value, color in dataset.colormap(1).items()} if has_palette else {},
             categories=read_categories(path),
-            has_mask=MaskFlags.per_dataset in flags,
+            has_mask=MaskFlags.per_dataset in flags[0],
             block=tuple(dataset.block_shapes[data[0] - 1]),
             by_points=control_points(dataset) is not None,
             by_polynomials=dataset.crs is None and dataset.rpcs is not None,
             parts=tuple(name for name in dataset.files if name != str(path) and not name.endswith(NOT_PIXELS)),
+            is_whole="int" in dataset.dtypes[data[0] - 1] and all(MaskFlags.all_valid in flag for flag in flags),
         )
 
 

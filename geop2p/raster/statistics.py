@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 _SHIFT = 14  # of the 32 bits of a float32: 18 are kept, so a bin is at most 2**-9 of its value wide
+LEADING_BINS = 1 << (32 - _SHIFT)
 _HUGE = 1e150  # magnitudes beyond it, fill values that no file declares, count as it: their squares are no numbers
 _LEAST, _MOST = -(2**15), 2**16 - 1  # of all integers of 8 and 16 bits
 _TALLIES = _MOST - _LEAST + 1
@@ -63,8 +64,8 @@ class BandStatistics:
         self._mean += gap * flat.size / self.count
         if self._anchor is None:
             self._anchor = float(np.median(flat))
-            self._histogram = np.zeros(1 << (32 - _SHIFT), np.int64)
-        self._histogram += np.bincount(_bins(flat - self._anchor), minlength=self._histogram.size)
+            self._histogram = np.zeros(LEADING_BINS, np.int64)
+        self._histogram += np.bincount(leading_bits(flat - self._anchor), minlength=LEADING_BINS)
 
     @property
     def mean(self) -> float:
@@ -98,8 +99,8 @@ class BandStatistics:
         return self.percentiles([percent])[0]
 
 
-def _bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Bin of each value: the bits of a float32, made to count upwards from the lowest to the highest value."""
+def leading_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Bin of each value, out of `LEADING_BINS`: bits of a float32, made to count up from the lowest to the highest."""
     most = np.finfo(np.float32).max
     bits = np.clip(values, -most, most).astype(np.float32).view(np.uint32)
     negative = bits >> 31 == 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 from geop2p.raster.atomic import write_text
@@ -9,19 +10,24 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.vrt import BandSummary
 from geop2p.raster.writing import fill_value
 
+Ramp = Literal["share", "amount"]  # from 0 to 1; from 0 to two standard deviations above the mean
+
+STOPS = ("#0d0850", "#7e03a8", "#cc4778", "#f89540", "#f0f921")  # from least to most
+
 
 def style_path(raster: Path) -> Path:
     """Where QGIS looks for a raster's default style: `<stem>.qml`, not `<name>.tif.qml`."""
     return raster.with_suffix(".qml")
 
 
-def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummary]) -> None:
-    """Write the default style of a raster: paletted with class names, RGB, or grey.
+def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummary], ramp: Ramp | None = None) -> None:
+    """Write the default style of a raster: paletted with class names, RGB, grey, or colours from dark to light.
 
     Args:
         raster: The raster it belongs to.
         encoding: What it holds.
         summaries: Statistics of each band, for the stretch of values that are not 8-bit imagery.
+        ramp: What the first of one or two bands is drawn in colours for; None: it is grey.
     """
     # QGIS shows the internal mask of a raster without nodata as one more band, and heeds it only where a style says so
     alpha = str(len(encoding.bands) + 1) if fill_value(encoding) is None else "-1"
@@ -36,6 +42,8 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
         )  # fmt: skip
         for number, name in enumerate(("red", "green", "blue")):
             _stretch(renderer, f"{name}ContrastEnhancement", encoding, number, summaries[number])
+    elif ramp is not None:
+        _in_colors(pipe, ramp, summaries[0], alpha)
     else:
         renderer = ElementTree.SubElement(
             pipe, "rasterrenderer", type="singlebandgray", opacity="1", alphaBand=alpha,
@@ -54,6 +62,25 @@ def _paletted(pipe: ElementTree.Element, encoding: Encoding, alpha: str) -> None
         ElementTree.SubElement(
             palette, "paletteEntry", value=str(entry.value), color=color, label=entry.name, alpha="255"
         )
+
+
+def _in_colors(pipe: ElementTree.Element, ramp: Ramp, summary: BandSummary, alpha: str) -> None:
+    most = 1.0
+    if ramp == "amount" and summary.mean is not None and summary.std is not None:
+        most = summary.mean + 2 * summary.std
+    ends = {"classificationMin": "0", "classificationMax": repr(most)}
+    renderer = ElementTree.SubElement(
+        pipe,
+        "rasterrenderer",
+        {"type": "singlebandpseudocolor", "opacity": "1", "alphaBand": alpha, "band": "1"} | ends,
+    )
+    shader = ElementTree.SubElement(
+        ElementTree.SubElement(renderer, "rastershader"), "colorrampshader",
+        colorRampType="INTERPOLATED", clip="0", minimumValue="0", maximumValue=repr(most),
+    )  # fmt: skip
+    for number, color in enumerate(STOPS):
+        value = most * number / (len(STOPS) - 1)
+        ElementTree.SubElement(shader, "item", value=repr(value), color=color, label=f"{value:.3g}", alpha="255")
 
 
 def _stretch(renderer: ElementTree.Element, tag: str, encoding: Encoding, number: int, summary: BandSummary) -> None:

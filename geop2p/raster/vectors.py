@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
-BACKGROUND = 1  # class of the ground that no feature covers; 0 is left for no data
+BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class VectorLayer:
 
     Attributes:
         path: File it was read from.
-        features: One row a feature, with the column `code`: the value to burn, 2 and up.
-        classes: Background first, then one entry a value of the class field, in order of the names.
+        features: One row a feature, with the column `code`: the value to burn.
+        classes: Background first, then one entry a value of the class field, in order of the codes.
     """
 
     path: str
@@ -63,7 +64,9 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     Args:
         path: Any vector file that GDAL opens.
         field: Attribute that names the class; None makes all features one class, `feature`.
-        known: Classes that other layers of the chip set have; their names keep their codes.
+        known: Classes that other layers of the chip set, or the model, have; their names keep their codes. A name that
+            is none of them is taken for one that differs in capitals or blanks alone, unless the layer has both: as
+            maps in rasters are matched.
 
     Raises:
         RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
@@ -78,17 +81,38 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
         log.warning("%s: %d features without a value in '%s' are left out", path, features[field].isna().sum(), field)
         features = features[features[field].notna()]
     labels = ["feature"] * len(features) if field is None else features[field].astype(str).tolist()
-    codes = {BACKGROUND_NAME: BACKGROUND} | {entry.name: entry.value for entry in known}
+    same = _same_names(set(labels), [entry.name for entry in known])
+    if same:
+        told = ", ".join(f"'{label}' for '{name}'" for label, name in sorted(same.items()))
+        log.info("%s: takes %s", path, told)
+    labels = [same.get(label, label) for label in labels]
+    codes = {entry.name: entry.value for entry in known}
+    if BACKGROUND_NAME not in codes:  # a code of its own
+        codes[BACKGROUND_NAME] = BACKGROUND if BACKGROUND not in codes.values() else max(codes.values()) + 1
     if len(set(labels) | set(codes)) > 254:
         raise RasterError(f"{path}: field '{field}' has {len(set(labels))} values, expected at most 254 classes")
     for name in sorted(set(labels) - set(codes)):
         codes[name] = max(codes.values()) + 1
     named = sorted(set(labels) - {BACKGROUND_NAME}, key=lambda name: codes[name])
-    classes = [MapClass(BACKGROUND, BACKGROUND_NAME, (240, 240, 235))]
+    classes = [MapClass(codes[BACKGROUND_NAME], BACKGROUND_NAME, (240, 240, 235))]
     classes += [MapClass(codes[name], name, class_color(codes[name])) for name in named]
     burnt = {"code": [codes[label] for label in labels]}
     kept = geopandas.GeoDataFrame(burnt, geometry=features.geometry.array, crs=features.crs)
     return VectorLayer(str(path), kept, tuple(classes))
+
+
+def _same_names(labels: set[str], known: list[str]) -> dict[str, str]:
+    """The known name of each label that differs from exactly one, not in the layer itself, in capitals or blanks alone.
+
+    Two labels that are the same but for those stay two.
+    """
+    folded = Counter(label.strip().casefold() for label in labels)
+    found = {}
+    for label in labels - set(known):
+        alike = [name for name in known if name.strip().casefold() == label.strip().casefold()]
+        if len(alike) == 1 and folded[label.strip().casefold()] == 1:
+            found[label] = alike[0]
+    return found
 
 
 def _read_features(path: str | Path) -> "geopandas.GeoDataFrame":
@@ -101,6 +125,8 @@ def _read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     try:
         features = geopandas.read_file(path)
     except pyogrio.errors.DataSourceError as error:
+        if "not recognized as being" in str(error):  # GDAL goes on about prefixes of drivers
+            raise RasterError(f"{path}: is no vector layer; give a GeoPackage, GeoJSON or Shapefile") from error
         raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
     if not isinstance(features, geopandas.GeoDataFrame):
         raise RasterError(f"{path}: is a table without geometry")
@@ -183,11 +209,18 @@ class Area:
 
 
 class VectorReader:
-    """Windows of a vector layer burnt on a grid, later features over earlier ones; valid everywhere."""
+    """Windows of a vector layer burnt on a grid, later features over earlier ones; valid everywhere.
 
-    def __init__(self, layer: VectorLayer, grid: Grid, background: int = BACKGROUND) -> None:
-        self.grid, self._background = grid, background
-        self._dtype = np.uint8 if max(background, *(entry.value for entry in layer.classes)) < 256 else np.int32
+    Args:
+        layer: Features and classes.
+        grid: Where to read.
+        background: Code of the ground that no feature covers; None: the layer's own.
+    """
+
+    def __init__(self, layer: VectorLayer, grid: Grid, background: int | None = None) -> None:
+        self.grid = grid
+        self._background = layer.classes[0].value if background is None else background
+        self._dtype = np.uint8 if max(self._background, *(entry.value for entry in layer.classes)) < 256 else np.int32
         if grid.crs is None:
             raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
         self._features = layer.features.to_crs(grid.crs)

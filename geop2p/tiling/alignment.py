@@ -5,6 +5,7 @@ Phase correlation after Kuglin and Hines (1975); the peak is refined by evaluati
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ LARGEST = 12  # pixels of shift that are looked for
 TRUSTED = 10.0  # confidence above which the shift of a single chip is believed
 LEAST_TRUSTED = 5  # chips that a median needs
 SMOOTHING = 0.12  # cycles a pixel: finer detail is noise to the other side
+HIGHEST = 3 * SMOOTHING  # cycles a pixel that the refinement looks at: the rest weighs a hundredth at most
 COARSE_STEP = 0.25  # pixels between the places at which the peak is looked for: SMOOTHING makes it wider than that
 STEP = 0.05  # pixels between the places at which it is refined
 MARGIN = 1.5  # pixels around the peak that are refined
@@ -50,12 +52,9 @@ def measure_shift(source: Array, target: Array, valid: Mask, classes: tuple[bool
     sides = zip((source, target), classes, strict=True)
     first, second = (np.fft.rfft2(edges(values, valid, is_classes)) for values, is_classes in sides)
     cross = second * np.conj(first)
-    rows, cols = _frequencies(valid.shape)
-    smooth = np.exp(-(rows[:, None] ** 2 + cols**2) / (2 * SMOOTHING**2))
-    cross = smooth.astype(np.float32) * cross / np.maximum(np.abs(cross), 1e-12)
+    cross *= _smooth(*valid.shape) / np.maximum(np.abs(cross), 1e-12)
     surface = np.fft.irfft2(cross, valid.shape)
-    reach = _near_zero(valid.shape)
-    peak = np.unravel_index(np.argmax(np.where(reach, surface, -np.inf)), surface.shape)
+    peak = np.unravel_index(np.argmax(np.where(_near_zero(*valid.shape), surface, -np.inf)), surface.shape)
     deviation = float(surface.std())
     row, col = (
         int(place) if place <= side // 2 else int(place) - side for place, side in zip(peak, valid.shape, strict=True)
@@ -69,24 +68,32 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float3
 
     Boundaries for classes; else the gradient, each band scaled by its own mean so that none outweighs the others.
     """
+    is_whole = bool(valid.all())
     if is_classes:
         planes = [np.equal(values[0], code).astype(np.float32) for code in np.unique(values[0][valid])]
     else:
-        known = values if valid.all() else np.where(valid, values, 0)
+        known = values if is_whole else np.where(valid, values, 0)
         peaks = [max(float(plane.max()), -float(plane.min())) or 1.0 for plane in known]
         planes = [np.asarray(plane / np.float32(peak), np.float32) for plane, peak in zip(known, peaks, strict=True)]
     strength = np.zeros(valid.shape, np.float32)
     for plane in planes:
         gradient = _gradient(plane)
-        strength += gradient / (float(gradient[valid].mean()) or 1.0) if valid.any() else 0.0
+        inside = gradient if is_whole else gradient[valid]
+        strength += gradient / (float(inside.mean()) or 1.0) if inside.size else 0.0
+    if is_whole:
+        return (strength - np.float32(strength.mean())) * _taper(*valid.shape)
     whole = valid.copy()
     for axis in (0, 1):
         for step in (-1, 1):
             whole &= np.roll(valid, step, axis)
-    centred = np.where(whole, strength - (strength[whole].mean() if whole.any() else 0.0), 0.0)
-    taper = np.hanning(valid.shape[0] + 2)[1:-1, None] * np.hanning(valid.shape[1] + 2)[1:-1]
-    tapered: npt.NDArray[np.float32] = (centred * taper).astype(np.float32)
-    return tapered
+    centred = np.where(whole, strength - (strength[whole].mean() if whole.any() else 0.0), np.float32(0))
+    return centred * _taper(*valid.shape)
+
+
+@lru_cache(maxsize=4)
+def _taper(rows: int, cols: int) -> npt.NDArray[np.float32]:
+    """A window (Hann) that falls to nearly nothing at the border."""
+    return np.outer(np.hanning(rows + 2)[1:-1], np.hanning(cols + 2)[1:-1]).astype(np.float32)
 
 
 def _gradient(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -100,11 +107,19 @@ def _gradient(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return strength
 
 
-def _near_zero(shape: tuple[int, ...]) -> Mask:
+@lru_cache(maxsize=4)
+def _near_zero(*shape: int) -> Mask:
     """Places of a correlation surface that stand for a shift within reach."""
     rows, cols = (np.minimum(np.arange(side), side - np.arange(side)) <= LARGEST for side in shape)
     near: Mask = rows[:, None] & cols
     return near
+
+
+@lru_cache(maxsize=4)
+def _smooth(*shape: int) -> npt.NDArray[np.float32]:
+    """Weight of every frequency of a transform of real values."""
+    rows, cols = _frequencies(shape)
+    return np.exp(-(rows[:, None] ** 2 + cols**2) / (2 * SMOOTHING**2)).astype(np.float32)
 
 
 def _frequencies(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
@@ -116,12 +131,14 @@ def _refine(cross: npt.NDArray[Any], shape: tuple[int, ...], row: int, col: int)
     """Row, column and height of the peak of the correlation near a pixel of it."""
     rows, cols = _frequencies(shape)
     twice = np.where((cols > 0) & (cols < 0.5), 2, 1).astype(np.float32)  # the other half of the plane mirrors this one
+    low_rows, low_cols = np.abs(rows) < HIGHEST, cols < HIGHEST
+    rows, cols, weighed = rows[low_rows], cols[low_cols], (cross * twice)[low_rows][:, low_cols]
     at_row, at_col, peak = float(row), float(col), 0.0
     for margin, step in ((MARGIN, COARSE_STEP), (COARSE_STEP, STEP)):
         offsets = np.arange(-margin, margin + step / 2, step)
         down = np.exp(2j * np.pi * np.outer(at_row + offsets, rows)).astype(np.complex64)
         across = np.exp(2j * np.pi * np.outer(cols, at_col + offsets)).astype(np.complex64)
-        lines = np.einsum("ij,jk->ik", down, cross * twice)  # not @: starting BLAS threads costs more than the sums
+        lines = np.einsum("ij,jk->ik", down, weighed)  # not @: starting BLAS threads costs more than the sums
         surface = np.einsum("ij,jk->ik", lines, across).real / (shape[0] * shape[1])
         best_row, best_col = np.unravel_index(np.argmax(surface), surface.shape)
         at_row, at_col = at_row + offsets[best_row], at_col + offsets[best_col]

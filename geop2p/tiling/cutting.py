@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from rasterio.windows import Window
 
 from geop2p.config import TileConfig
+from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
@@ -46,18 +49,43 @@ class Region:
 
 @dataclass(frozen=True)
 class Ground:
-    """Both layers on an region: values (bands, rows, cols) and where both are valid, (rows, cols)."""
+    """Both layers on a region.
+
+    Attributes:
+        region: Where.
+        valid: Where both are valid, (rows, cols).
+        readers: Give the values of source and target, (bands, rows, cols), in a window.
+    """
 
     region: Region
-    source: Array
-    target: Array
     valid: Mask
+    readers: tuple[Callable[[Window], Array], Callable[[Window], Array]]
+
+    @cached_property
+    def source(self) -> Array:
+        """Values of the source, read when they are first asked for."""
+        return self.readers[0](self.region.window)
+
+    @cached_property
+    def target(self) -> Array:
+        """Values of the target, read when they are first asked for."""
+        return self.readers[1](self.region.window)
+
+    def at(self, row: int, col: int) -> tuple[slice, slice]:
+        """Rows and columns of the window at a place of the grid."""
+        top, left, size = row - self.region.rows[0], col - self.region.cols[0], self.region.size
+        return slice(top, top + size), slice(left, left + size)
 
     def chip(self, row: int, col: int) -> Chip:
         """The window at a place of the grid."""
-        top, left, size = row - self.region.rows[0], col - self.region.cols[0], self.region.size
-        at = (slice(top, top + size), slice(left, left + size))
+        at = self.at(row, col)
         return Chip(self.source[:, *at], self.target[:, *at], self.valid[at])
+
+    def chip_alone(self, row: int, col: int) -> Chip:
+        """The same, read without the rest of the region."""
+        window = Window(col, row, self.region.size, self.region.size)
+        source, target = (read(window) for read in self.readers)
+        return Chip(source, target, self.valid[self.at(row, col)])
 
 
 def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) -> list[Region]:
@@ -83,6 +111,31 @@ def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) ->
     ]
 
 
+def _is_whole(layer: Layer, grid: Grid) -> bool:
+    """Whether every pixel of a layer on a grid is known to be valid before any is read."""
+    info = layer.raster
+    if info is None or not info.is_whole or info.by_points or layer.ignored or layer.colors or layer.relief:
+        return False
+    offset = grid.offset_in(info.grid)
+    if offset is None or min(offset) < 0:
+        return False
+    return offset[0] + grid.height <= info.grid.height and offset[1] + grid.width <= info.grid.width
+
+
+def _side(reader: Reader, region: Window, valid: Mask, is_whole: bool) -> Callable[[Window], Array]:
+    """What gives the values of a layer in windows of a region; where pixels may not be valid they are read now."""
+    if is_whole:
+        return lambda window: reader.read(window)[0]
+    values, there = reader.read(region)
+    valid &= there
+
+    def cut(window: Window) -> Array:
+        top, left = int(window.row_off - region.row_off), int(window.col_off - region.col_off)
+        return values[:, top : top + int(window.height), left : left + int(window.width)]
+
+    return cut
+
+
 @contextmanager
 def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> Iterator[Callable[[Region], Ground]]:
     """Open both layers on a grid.
@@ -93,17 +146,18 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
         aoi: Vector layer of polygons; ground outside them is not valid. None: all is.
     """
     with gdal_env(threads="1"), ExitStack() as stack:
-        source, target = (stack.enter_context(layer.reader(grid)) for layer in layers)
+        readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
+        whole = [_is_whole(layer, grid) for layer in layers]
         polygons = None if aoi is None else Area(aoi, grid)
 
         def read(region: Region) -> Ground:
             window = region.window
-            (first, valid), (second, there) = source.read(window), target.read(window)
-            valid &= there
+            valid = np.ones((window.height, window.width), bool)
+            sides = [_side(reader, window, valid, is_whole) for reader, is_whole in zip(readers, whole, strict=True)]
             valid[max(0, grid.height - region.rows[0]) :] = False
             valid[:, max(0, grid.width - region.cols[0]) :] = False
             if polygons is not None:
                 valid &= polygons.mask(window)
-            return Ground(region, first, second, valid)
+            return Ground(region, valid, (sides[0], sides[1]))
 
         yield read

@@ -1,6 +1,6 @@
 """Layout `geotiff`: a file a chip and side, which opens in QGIS."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,8 @@ from geop2p.raster.writing import categories_text
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:
-    import geopandas
-
     from geop2p.tiling.slots import Slots
+    from geop2p.tiling.table import ChipTable
 
 
 class _Reader:
@@ -57,7 +56,8 @@ class _Writer:
             for code in slots.codes:
                 make_folder(_staged(staging, side, code))
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
+        chip = read()
         sides = (chip.source, chip.target)
         grid = self._grid.window(Window(col, row, *chip.valid.shape[::-1]))
         if not self._files:
@@ -94,11 +94,11 @@ def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], sl
     return _Writer(staging, grid, palettes, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
     """See `Layout`: chips are moved, as a folder where it holds a whole new split, and class names written beside."""
     for split in SPLITS:
-        own = table[table["split"] == split]
-        codes, _ = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+        own = table.of_split(split)
+        codes, _ = slots.find(own["row_off"], own["col_off"])
         for side in SIDES if len(own) else ():
             folder, staged = chipset.folder / side / split, _staged(staging, side, codes[0])
             if not folder.exists() and len(set(codes)) == 1 and len(list(staged.iterdir())) == len(own):

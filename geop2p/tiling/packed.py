@@ -25,10 +25,9 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:
-    import geopandas
-
     from geop2p.raster.grid import Grid
     from geop2p.tiling.slots import Integers, Slots
+    from geop2p.tiling.table import ChipTable
 
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
@@ -137,18 +136,17 @@ class _Writer:
 
     def __init__(self, staging: Path, slots: "Slots") -> None:
         self._staging, self._slots = staging, slots
-        self._files: dict[Path, FileIO] = {}
+        self._files: dict[tuple[int, str], FileIO] = {}
 
-    def add(self, name: str, row: int, col: int, chip: Chip) -> None:
+    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
         (code,), (rank,) = self._slots.find(np.array([row]), np.array([col]))
-        arrays = (chip.source, chip.target, np.packbits(chip.valid, axis=-1))
-        for part, array in zip(ARRAYS, arrays, strict=True):
-            path = _staged(self._staging, code, part)
-            with writing(path):
-                if path not in self._files:
-                    self._files[path] = FileIO(path, "r+", opener=_made)
-                self._files[path].seek(HEADER + int(rank) * array.nbytes)
-                write_all(self._files[path], np.ascontiguousarray(array).data)
+        chip = read()
+        with writing(self._staging):
+            for part, array in zip(ARRAYS, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
+                if (code, part) not in self._files:
+                    self._files[code, part] = FileIO(_staged(self._staging, code, part), "r+", opener=_made)
+                self._files[code, part].seek(HEADER + int(rank) * array.nbytes)
+                write_all(self._files[code, part], np.ascontiguousarray(array).data)
 
     def close(self) -> None:
         for file in self._files.values():
@@ -176,13 +174,13 @@ def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], 
     return _Writer(staging, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
     """See `Layout`: chips that were all expected where they belong are renamed, others copied, split by split."""
     wanted, codes = {}, Counter[int]()
     for split in SPLITS:
-        own = table[table["split"] == split]
+        own = table.of_split(split)
         if len(own):
-            wanted[split] = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+            wanted[split] = slots.find(own["row_off"], own["col_off"])
             codes.update(np.unique(wanted[split][0]).tolist())
 
     def fill(split: Split, name: str) -> None:

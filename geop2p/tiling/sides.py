@@ -1,7 +1,9 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from tqdm import tqdm
 
@@ -12,12 +14,12 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
-from geop2p.tiling.chips import ChipSet
+from geop2p.raster.threads import MOST_THREADS, cores, in_order
+from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import share_columns
+from geop2p.tiling.table import ChipTable
 
-if TYPE_CHECKING:
-    import geopandas
-
+READ_AT_ONCE = 8  # chips, of which a thread holds two such lots at most
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
 
@@ -74,16 +76,23 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
 
 
-def with_observed_classes(draft: Encoding, layer: Layer, index: "geopandas.GeoDataFrame", side: str) -> Encoding:
+def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side: str) -> Encoding:
     """The encoding with every class that a training chip holds, in order of the codes."""
     if not draft.is_classes:
         return draft
-    train = index[index["split"] == "train"]
-    columns = [name for name in share_columns(index.columns) if name.startswith(side) and (train[name] > 0).any()]
+    train = index.of_split("train")
+    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
     known = {entry.value for entry in draft.classes}
     seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
     new = [layer.map_class(value) for value in seen]
     return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
+
+
+@contextmanager
+def _open_training(chipset: ChipSet) -> Iterator[Callable[[range], list[Chip]]]:
+    """What reads some of the training chips."""
+    with chipset.reader("train") as reader:
+        yield lambda rows: [reader.read(row) for row in rows]
 
 
 def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encoding]:
@@ -93,12 +102,15 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     wanted = [needs_statistics(encoding) for encoding in encodings]
     if not any(wanted) or not chipset.counts["train"]:
         return encodings
-    with chipset.reader("train") as reader:
-        for row in tqdm(range(chipset.counts["train"]), desc="values", unit="chip", disable=not progress):
-            chip = reader.read(row)
-            for number, values in enumerate((chip.source, chip.target)):
-                if wanted[number]:
-                    add_values(statistics[number], encodings[number], values, chip.valid)
+    count = chipset.counts["train"]
+    jobs = [range(first, min(first + READ_AT_ONCE, count)) for first in range(0, count, READ_AT_ONCE)]
+    with tqdm(total=count, desc="values", unit="chip", disable=not progress) as bar:
+        for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
+            for chip in chips:
+                for number, values in enumerate((chip.source, chip.target)):
+                    if wanted[number]:
+                        add_values(statistics[number], encodings[number], values, chip.valid)
+                bar.update()
     scaled = [
         with_statistics(encoding, found) if needed else encoding
         for encoding, found, needed in zip(encodings, statistics, wanted, strict=True)

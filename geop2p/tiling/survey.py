@@ -14,14 +14,13 @@ from geop2p.config import TileConfig
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
-from geop2p.raster.threads import cores, in_order
+from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
-from geop2p.tiling.chips import SIDES, Chip, Writer
+from geop2p.tiling.chips import SIDES, Writer
 from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.index import class_shares, share_columns
 
 FEW = 16  # classes that are counted one by one
-MOST_THREADS = 4  # each adds about 20 MB
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
 
 
@@ -91,7 +90,7 @@ class Survey:
         found = self.examine(number, ground)
         for entry in found.entries:
             row, col = entry["row_off"], entry["col_off"]
-            writer.add(entry["id"], row, col, ground.chip(row, col))
+            writer.add(entry["id"], row, col, partial(ground.chip, row, col))
         return found
 
     def examine(self, number: int, ground: Ground) -> Found:
@@ -99,12 +98,12 @@ class Survey:
         found = Found()
         for row in ground.region.rows:
             for col in ground.region.cols:
-                chip = ground.chip(row, col)
-                valid = np.count_nonzero(chip.valid) / chip.valid.size
+                inside = ground.valid[ground.at(row, col)]
+                valid = np.count_nonzero(inside) / inside.size
                 if valid < self.config.min_valid:
                     found.dropped["too little valid ground"] += 1
                     continue
-                shares = self._shares(chip)
+                shares = self._shares(ground, row, col)
                 if any(value > self.config.max_share for value in shares.values()):
                     found.dropped["nearly one class"] += 1
                     continue
@@ -114,12 +113,13 @@ class Survey:
         self._measure_shifts(number, ground, found)
         return found
 
-    def _shares(self, chip: Chip) -> dict[str, float]:
+    def _shares(self, ground: Ground, row: int, col: int) -> dict[str, float]:
         shares: dict[str, float] = {}
-        for side, draft, values in zip(SIDES, self.drafts, (chip.source, chip.target), strict=True):
+        for side, draft in zip(SIDES, self.drafts, strict=True):
             if draft.is_classes:
-                likely = self.likely[side]
-                shares |= class_shares(side, values[0], chip.valid, sorted(likely) if len(likely) <= FEW else ())
+                at, likely = ground.at(row, col), self.likely[side]
+                codes = getattr(ground, side)[0][at]
+                shares |= class_shares(side, codes, ground.valid[at], sorted(likely) if len(likely) <= FEW else ())
                 likely |= {int(name.rsplit("_", 1)[1]) for name in share_columns(shares) if name.startswith(side)}
         return shares
 
@@ -127,11 +127,11 @@ class Survey:
         """Add the shift of some chips; of all where those that are shifted are to be dropped."""
         classes, most = (self.drafts[0].is_classes, self.drafts[1].is_classes), self.config.max_shift
         measured = _spread(len(found.entries), self._measured_in(number)) if most is None else range(len(found.entries))
-        kept = []
+        look, kept = ground.chip_alone if most is None else ground.chip, []
         for place, entry in enumerate(found.entries):
             shift = Shift(math.nan, math.nan, math.nan)
             if place in measured:
-                chip = ground.chip(entry["row_off"], entry["col_off"])
+                chip = look(entry["row_off"], entry["col_off"])
                 shift = measure_shift(chip.source, chip.target, chip.valid, classes)
                 found.shifts.append(dataclasses.astuple(shift))
             if most is not None and shift.confidence >= TRUSTED and max(abs(shift.rows), abs(shift.cols)) > most:

@@ -1,0 +1,78 @@
+"""Rasters beside the mosaic: put together of their parts, and given their names when all is whole."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from geop2p.mosaic.plan import Lattice
+from geop2p.mosaic.seams import survey
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.atomic import replacing, write_text
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.styles import Ramp, write_style
+from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.writing import write_cog
+
+
+class Beside:
+    """A raster beside the mosaic that waits for its name.
+
+    Args:
+        cog: The file.
+        output: Its name to be.
+        encoding: What it holds.
+        summaries: Statistics of its bands.
+        ramp: How its style draws it.
+    """
+
+    def __init__(
+        self, cog: Path, output: Path, encoding: Encoding, summaries: Sequence[BandSummary], ramp: Ramp | None
+    ) -> None:
+        self._cog, self._output, self._encoding = cog, output, encoding
+        self._summaries, self._ramp = summaries, ramp
+
+    def place(self) -> None:
+        """Give it its name, at once even on another file system, and a style."""
+        remove_companions(self._output)
+        write_style(self._output, self._encoding, self._summaries, self._ramp)
+        with replacing(self._output) as temporary:
+            shutil.move(self._cog, temporary)
+
+
+def put_together(
+    vrt: Path,
+    output: Path,
+    grid: Grid,
+    encoding: Encoding,
+    made: Sequence[Part],
+    lattice: Lattice,
+    tags: dict[str, str],
+    ramp: Ramp | None = None,
+) -> Beside:
+    """Make a COG of parts, with statistics.
+
+    Args:
+        vrt: Virtual raster to write in the folder of the parts; the COG goes beside it.
+        output: What the COG is to be called in the end.
+        grid: Of the whole.
+        encoding: What it holds.
+        made: The parts.
+        lattice: The tiles.
+        tags: What the file says of itself.
+        ramp: How its style draws it; None: in grey, or as its bands are coloured.
+    """
+    blank = [BandSummary(None, None, None, None, 0.0)] * len(encoding.bands)
+    write_text(vrt, vrt_xml(grid, encoding, made, blank, {}))
+    with aligned_reader(vrt, grid, encoding.kind) as reader:
+        summaries, _ = survey(reader, encoding, lattice)
+    write_text(vrt, vrt_xml(grid, encoding, made, summaries, tags))
+    cog = vrt.with_suffix(".tif")
+    write_cog(vrt, cog, encoding)
+    return Beside(cog, output, encoding, summaries, ramp)
+
+
+def remove_companions(output: Path) -> None:
+    """Remove the files that GDAL reads with a raster: of one that is replaced they would say what is no longer true."""
+    for suffix in (".aux.xml", ".msk", ".ovr"):
+        Path(f"{output}{suffix}").unlink(missing_ok=True)
