@@ -11,6 +11,7 @@ left out; the jobs of a round follow each other, so that ratios are of one momen
 - network: GeoTIFF to GeoTIFF through a U-Net of width 16, beside that network alone on as many tiles,
   those of the seam report included
 - memory: what a raster adds to the process, by its size and by --memory
+- bounds: what real networks add, by --memory; their weights were loaded before
 - large: a raster of 30,000 x 20,000 pixels, a picture repeated
 
 Peers (MONAI, pytorch-toolbelt, geoai) are measured where --peers names the folder of a virtual environment that has
@@ -18,6 +19,7 @@ them and what geop2p needs; absent ones are named. One JSON object on stdout, a 
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -33,8 +35,10 @@ import numpy as np
 import numpy.typing as npt
 
 TILE, PICTURE = 256, 2048
+BOUNDS = ("100MB", "200MB", "300MB", "500MB", "2GB")
 LARGE = (20_000, 30_000)  # rows, columns
-GROUPS = ("arrays", "rasters", "network", "memory", "large")
+GROUPS = ("arrays", "rasters", "network", "memory", "bounds", "large")
+NETWORKS = {"unet": ("unet", 16, None), "unet-64": ("unet", 64, None), "resnet-64": ("resnet", 64, 84)}  # width, field
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -86,8 +90,8 @@ def make_raster(folder: Path, rows: int, cols: int) -> Path:
     return virtual
 
 
-def make_model(folder: Path, real: bool) -> Path:
-    """A model of three bands: a U-Net of width 16 with batch norm, or the identity."""
+def make_model(folder: Path, name: str) -> Path:
+    """A model of three bands: one of `NETWORKS`, or the identity."""
     import torch
     from torch import nn
 
@@ -106,13 +110,11 @@ def make_model(folder: Path, real: bool) -> Path:
 
     GENERATORS["identity"] = Identity  # type: ignore[assignment]
     encoding = Encoding("image", "uint8", (Band(), Band(), Band()))
-    name, arguments = "identity", {}
-    if real:
-        torch.manual_seed(0)
-        name = "unet"
-        arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "norm": "batch", "width": 16}
-    network = GENERATORS[name](**arguments)
-    card = Card(name, arguments, encoding, encoding, (1.0, 1.0), TILE, network.stride, None, "none", "pix2pix", {})
+    torch.manual_seed(0)
+    generator, width, field = NETWORKS.get(name, ("identity", 0, None))
+    arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "norm": "batch", "width": width}
+    network = GENERATORS[generator](**arguments)
+    card = Card(generator, arguments, encoding, encoding, (1.0, 1.0), TILE, network.stride, field, "none", "", {})
     path = folder / f"{name}.safetensors"
     Translator(network, card).save(path)
     return path
@@ -138,7 +140,7 @@ def geop2p_arrays(options: argparse.Namespace, folder: Path) -> Callable[[], Any
             return values[:, rows, cols], np.ones((int(window.height), int(window.width)), bool)
 
     config = PredictConfig(tile_size=TILE, overlap=0.5, batch_size=4)
-    mosaic = Mosaic(Translator.load(make_model(folder, real=False)), Memory.grid, config, folder)
+    mosaic = Mosaic(Translator.load(make_model(folder, "identity")), Memory.grid, config, folder)
 
     def job() -> None:
         made, _ = mosaic.window(Memory(), Window(0, 0, options.size, options.size))
@@ -196,9 +198,16 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     import geop2p.mosaic.predictor
     from geop2p.translator import Translator
 
-    model = make_model(folder, options.group == "network")
+    names = {"network": "unet", "bounds": options.job}
+    model = make_model(folder, names.get(options.group, "identity"))
     output, memory = Path(options.folder) / f"out_{os.getpid()}.tif", options.memory
-    config = geop2p.PredictConfig(tile_size=TILE, overlap=0.5, batch_size=4, **({"memory": memory} if memory else {}))
+    settings: dict[str, Any] = {"memory": memory} if memory else {}
+    if options.group == "bounds":
+        translator = Translator.load(model)
+        Translator.load = lambda *_: translator  # type: ignore[method-assign, assignment]
+    else:
+        settings |= {"tile_size": TILE, "overlap": 0.5, "batch_size": 4}
+    config = geop2p.PredictConfig(**settings)
 
     translate, tiles = Translator.translate, [0]
 
@@ -209,9 +218,9 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     Translator.translate = counted  # type: ignore[method-assign]
 
     def job() -> dict[str, Any]:
-        geop2p.predict(model, options.input, output, config)
+        made = geop2p.predict(model, options.input, output, config)
         output.unlink()
-        return {"tiles": tiles[0]}
+        return {"tiles": tiles[0], "mode": made.mode, "tile_size": made.tile_size}
 
     return job
 
@@ -241,7 +250,7 @@ def bare_network(options: argparse.Namespace, folder: Path) -> Callable[[], Any]
 
     from geop2p.translator import Translator
 
-    translator = Translator.load(make_model(folder, real=True))
+    translator = Translator.load(make_model(folder, "unet"))
     tiles = torch.rand(4, 3, TILE, TILE)
 
     def job() -> None:
@@ -258,6 +267,7 @@ JOBS = {
     ("rasters", "geop2p"): geop2p_rasters,
     ("rasters", "geoai"): geoai_rasters,
     ("network", "geop2p"): geop2p_rasters,
+    **{("bounds", name): geop2p_rasters for name in ("identity", "unet-64", "resnet-64")},
     ("network", "bare"): bare_network,
 }
 
@@ -311,7 +321,8 @@ def interleaved(options: argparse.Namespace, group: str, jobs: dict[str, dict[st
     for name, found in samples.items():
         result[name] = None
         if found:
-            result[name] = {key: round(statistics.median(one[key] for one in found), 3) for key in found[0]}
+            numbers = [key for key, value in found[0].items() if not isinstance(value, str)]
+            result[name] = {key: round(statistics.median(one[key] for one in found), 3) for key in numbers}
             result[name]["ratio"] = round(result[name]["seconds"] / result["geop2p"]["seconds"], 3)
         print(f"{group:8} {name:9} {result[name] or 'absent'}", file=sys.stderr)
     return result
@@ -328,6 +339,12 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
     if group == "network":
         return interleaved(options, group, {"geop2p": {"input": make_raster(folder, 2048, 2048)}, "bare": {}})
     result: dict[str, Any] = {}
+    if group == "bounds":
+        path = make_raster(folder, 1024, 1024)
+        for name, memory in itertools.product(("identity", "unet-64", "resnet-64"), BOUNDS):
+            result[f"{name} {memory}"] = run(options, group, name, input=path, memory=memory)
+            print(f"{group:8} {name:9} {memory:5} {result[f'{name} {memory}']}", file=sys.stderr)
+        return result
     sizes = [LARGE] if group == "large" else [(side, side) for side in (2048, 4096, 8192)]
     for rows, cols in sizes:
         path = make_raster(folder, rows, cols)

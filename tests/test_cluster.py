@@ -94,8 +94,17 @@ def pixels(path: Path) -> np.ndarray:
         return np.ma.filled(dataset.read(masked=True), np.nan)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads for torch as a worker of the cluster has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_workers_make_the_pixels_of_one_process_also_if_one_is_killed(
-    client: Any, tmp_path: Path, model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+    client: Any, tmp_path: Path, model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     order, loads = tmp_path / "order", tmp_path / "loads"
     order.touch()
@@ -128,7 +137,7 @@ def test_what_a_worker_finds_is_told_in_one_line(client: Any, tmp_path: Path, mo
     ("change", "match"),
     [
         ("importlib.metadata.version = lambda name: '9.9'", r"has geop2p 9\.9; scheduler and workers need geop2p"),
-        ("cluster.fingerprint = lambda path: {'size': 1}", "a worker has another input; all need the same files"),
+        ("cluster.fingerprint = lambda *_: {'size': 1}", "a worker has another input; all need the same files"),
         ("cluster.MANIFEST = 'elsewhere'", r"out\.tif\.parts: a worker does not see it"),
     ],
 )

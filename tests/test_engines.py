@@ -117,7 +117,7 @@ def test_auto_is_torch() -> None:
     assert choose_engine(translator_of(norm="batch", downs=3), "auto", False) == "torch"
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.RUNTIMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.FLOAT_RUNTIMES])
 def test_engines_find_the_spread_of_torch(tmp_path: Path, model: Path, scene: Path, name: engines.Runtime) -> None:
     found = []
     for engine in ("torch", name):

@@ -22,8 +22,9 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.memory import activation_bytes
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.plan import column_bytes
 from geop2p.mosaic.strips import FILL_DEPTH
-from geop2p.mosaic.tiles import choose_tiles
+from geop2p.mosaic.tiles import BASE, WORKSPACE, choose_part_side, choose_tiles
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.filling import fill_from_nearest
@@ -166,14 +167,38 @@ def test_predict_is_exact_where_it_can_be_and_says_so(tmp_path: Path, caplog: py
 def test_the_memory_decides_the_tiles(tmp_path: Path) -> None:
     translator = translator_of("unet-resize")
     sizes = {}
-    for memory in ("20MB", "150MB", "2GB"):
+    for memory in ("20MB", "300MB", "2GB"):
         tiles = choose_tiles(translator, PredictConfig(memory=memory), "none", 30_000)
         sizes[memory] = tiles.lattice.size if tiles.mode == "exact" else 0
-    assert sizes["20MB"] < sizes["150MB"] < sizes["2GB"] == 2048
-    assert sizes["150MB"] % 512 == 0
-    a_pixel = activation_bytes(translator.generator, 2, 64)
-    side = choose_tiles(translator, PredictConfig(memory="150MB"), "none", 30_000).lattice.network_size
-    assert a_pixel * side**2 < 75e6
+    assert sizes["20MB"] < sizes["300MB"] < sizes["2GB"] == 2048
+    assert sizes["300MB"] % 512 == 0
+
+
+@pytest.mark.parametrize("memory", ["100MB", "200MB", "300MB", "500MB", "2GB"])
+@pytest.mark.parametrize("config", [{}, {"overlap": 0.5}, {"overlap": 0.5, "tile_size": 2048, "batch_size": 4}])
+def test_tiles_and_parts_fit_the_memory_or_a_line_says_what_they_take(
+    caplog: pytest.LogCaptureFixture, memory: str, config: dict[str, Any]
+) -> None:
+    translator, settings = translator_of("unet-resize"), PredictConfig(memory=memory, **config)
+    tiles = choose_tiles(translator, settings, "none", 30_000)
+    a_column = column_bytes(tiles.lattice, translator.card.source, translator.card.target)
+    side = choose_part_side(tiles, settings, a_column)
+    a_pixel = activation_bytes(translator.generator, translator.card.source.channels, 128)
+    network = tiles.batch_size * a_pixel * tiles.lattice.network_size**2
+    fits = BASE + WORKSPACE * network + side * a_column <= settings.memory_bytes
+    assert fits == ("is not kept" not in caplog.text)
+    assert fits or memory == "100MB" or "batch_size" in config  # what was asked for is not made smaller
+
+
+def test_blended_tiles_share_a_pass_as_the_memory_allows() -> None:
+    translator = translator_of("unet-resize")
+    tiles = choose_tiles(translator, PredictConfig(overlap=0.5, tile_size=512), "none", 30_000)
+    a_tile = tiles.network_bytes / tiles.batch_size
+    columns = 512 * column_bytes(tiles.lattice, translator.card.source, translator.card.target)
+    for room, expected in ((0.5, 1), (2.5, 2), (3.5, 3), (99, 4)):
+        memory = f"{(BASE + columns + room * a_tile) / 1e6:.3f}MB"
+        config = PredictConfig(memory=memory, overlap=0.5, tile_size=512)
+        assert choose_tiles(translator, config, "none", 30_000).batch_size == expected
 
 
 def test_activations_are_counted_while_they_are_held() -> None:

@@ -13,6 +13,7 @@ from conftest import CLASSES, Identity, TileMean, class_map, grid, image_encodin
 from rio_cogeo import cog_validate
 from torch import nn
 
+import geop2p.mosaic.assembly as assembly_module
 import geop2p.mosaic.beside as beside_module
 import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
@@ -150,6 +151,30 @@ def test_a_network_that_turns_with_its_input_has_no_spread(
     assert np.nanmax(pixels(tmp_path / "apart.tif")) == 0
 
 
+def test_the_spread_of_exact_tiles_does_not_tell_where_they_lie(
+    tmp_path: Path, make_model: Callable[..., Path], photo: Path
+) -> None:
+    class Halving(Identity):
+        """Sees five pixels far, by halves of its input."""
+
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 6, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 4, 2, 1), nn.Tanh()
+            )
+
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            return self.layers(source)
+
+    model, found = make_model(Halving, image_encoding(), field=5, stride=2), []
+    for size in (64, 110):
+        config = PredictConfig(tile_size=size, uncertainty=tmp_path / f"apart{size}.tif")
+        assert predict(model, photo, tmp_path / f"out{size}.tif", config).mode == "exact"
+        found.append(pixels(tmp_path / f"apart{size}.tif"))
+    assert np.nanmean(found[0]) > 1 and np.nanmax(np.abs(found[0] - found[1])) < 1e-3
+
+
 @pytest.mark.parametrize("halo", [0, 8])
 def test_the_spread_over_turned_tiles_is_that_of_their_values(
     tmp_path: Path, make_model: Callable[..., Path], halo: int
@@ -258,7 +283,7 @@ def test_shards_and_a_killed_run_give_the_pixels_of_one_process(
         return PredictConfig(tile_size=128, overlap=0.5, **files, uncertainty_by=way, dropout_samples=2, **more)
 
     predict(model, path, tmp_path / "whole.tif", config("whole"))
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 512)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
     predict(model, path, tmp_path / "out.tif", config("out", shard="2/2"))
     with pytest.raises(ConfigError, match=r"another confidence \(made, now None\), uncertainty \(.*, now None\)"):
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=128, overlap=0.5))
@@ -361,3 +386,23 @@ def test_an_area_a_grid_and_a_vector_layer(
     predict(make_model(Identity, MAP), tmp_path / "uses.gpkg", tmp_path / "drawn.tif", config)
     chance = math.e / (math.e + 2)
     assert np.nanmin(pixels(tmp_path / "sure.tif")) == pytest.approx(chance, abs=1e-6)
+
+
+def test_rasters_beside_kept_parts_are_those_beside_one_file(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "in.tif", class_map(530, 560), grid(530, 560), nodata=0)
+    model = make_model(Sure, MAP)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
+    for name, keep in (("one.tif", False), ("kept.vrt", True)):
+        files = {"confidence": tmp_path / f"{name}_sure.tif", "uncertainty": tmp_path / f"{name}_apart.tif"}
+        config = PredictConfig(tile_size=256, **files, keep_parts=keep)
+        if keep:
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(assembly_module, "leave_parts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                predict(model, path, tmp_path / name, config)
+            assert files["confidence"].exists() and not (tmp_path / name).exists()
+        predict(model, path, tmp_path / name, config)
+    for name in ("", "_sure.tif", "_apart.tif"):
+        one, other = (pixels(tmp_path / f"{made}{name}") for made in ("one.tif", "kept.vrt"))
+        assert np.array_equal(one, other, equal_nan=True), name

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pystac
 import pytest
 import rasterio
-from conftest import CLASSES, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
+from conftest import CLASSES, UTM, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
 from pystac.validation import JsonSchemaSTACValidator
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
@@ -26,7 +27,8 @@ from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
-from geop2p.raster.vrt import Part
+from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.writing import part_writer, write_cog
 
 BLENDED: dict[str, Any] = {"tile_size": 64, "overlap": 0.5}
 KEPT = PredictConfig(**BLENDED, keep_parts=True)
@@ -36,7 +38,7 @@ ROWS, COLS, SIDE = 300, 420, 128
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: SIDE)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: SIDE)
 
 
 @pytest.fixture
@@ -47,6 +49,14 @@ def scene(tmp_path: Path) -> Path:
     valid[:SIDE, 3 * SIDE :] = False
     valid[200:230, 100:190] = False
     return write_raster(tmp_path / "in.tif", values, grid(ROWS, COLS), mask=valid)
+
+
+class Killed(BaseException):
+    """Ends a run at once."""
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -106,6 +116,22 @@ def test_every_part_is_a_cog_that_tells_of_itself(
         assert {line + row for line in lattice.handovers(0, rows)} <= set(whole.handovers(0, ROWS))
 
 
+def test_an_area_of_interest_is_a_cut(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    where = tmp_path / "area.gpkg"
+    left, top = 500_000, 5_300_000
+    geopandas.GeoDataFrame(geometry=[box(left + 150, top - 520, left + 601, top - 99)], crs=UTM).to_file(where)
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    for output, keep_parts in (("whole.tif", False), ("land.vrt", True)):
+        predict(model, scene, tmp_path / output, PredictConfig(**BLENDED, keep_parts=keep_parts, aoi=where))
+    assert np.array_equal(pixels(tmp_path / "land.vrt"), pixels(tmp_path / "whole.tif"), equal_nan=True)
+    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "land.vrt") as land:
+        assert whole.transform == land.transform
+    item = json.loads((tmp_path / "land.json").read_text())
+    for asset in item["assets"].values():
+        with rasterio.open(tmp_path / asset["href"]) as dataset:
+            assert asset["proj:transform"] == list(dataset.transform)[:6] and len(item["assets"]) > 5
+
+
 def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
     path = write_raster(tmp_path / "in.tif", class_map(ROWS, COLS), grid(ROWS, COLS))
@@ -142,22 +168,16 @@ def test_a_killed_run_goes_on(
     model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
     predict(model, scene, tmp_path / "one.vrt", KEPT)
 
-    class Killed(BaseException):
-        pass
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr("geop2p.mosaic.parts.keep_part", dies)
+        patch.setattr("geop2p.mosaic.parts.keep_part", killed)
         with pytest.raises(Killed):
             predict(model, scene, output, KEPT)
     write = assembly.write_text
     steps: list[tuple[Any, str, Any]] = [
-        (assembly, "leave_parts", dies),
-        (Path, "rename", dies),  # to the name that stays
-        (assembly, "write_item", dies),
-        (assembly, "write_text", lambda path, text: dies() if path == output else write(path, text)),
+        (assembly, "leave_parts", killed),
+        (Path, "rename", killed),  # to the name that stays
+        (assembly, "write_item", killed),
+        (assembly, "write_text", lambda path, text: killed() if path == output else write(path, text)),
     ]
     for step in steps:
         with monkeypatch.context() as patch:
@@ -187,8 +207,14 @@ def test_what_is_there_is_replaced_only_when_asked(
         predict(model, scene, output, KEPT)
     assert listing(tmp_path / "out_parts") == before
     (tmp_path / "kept.vrt").rename(output)
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 256)
-    predict(make_model(Constant, image_encoding()), scene, output, KEPT, overwrite=True)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 256)
+    other = make_model(Constant, image_encoding())
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_item", killed)
+        with pytest.raises(Killed):
+            predict(other, scene, output, KEPT, overwrite=True)
+    assert not output.exists()  # the earlier VRT must not show the new parts
+    predict(other, scene, output, KEPT, overwrite=True)
     names = {f"part_r{row:07d}_c{col:07d}.tif" for row in (0, 256) for col in (0, 256)}
     assert listing(tmp_path / "out_parts") == names | {"overview.tif", "overview_mask.tif"}
     assert np.nanmax(pixels(output)) == np.nanmin(pixels(output))
@@ -273,7 +299,7 @@ def test_drawing_all_of_it_opens_no_part(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
     """A small copy is drawn from afar: same place, no lines where parts meet, holes left out."""
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: side)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: side)
     monkeypatch.setattr(overview, "COARSEST", 16)
     rows, cols = 450, 470
     ramp = np.broadcast_to(np.linspace(0, 255, cols).astype(np.uint8), (3, rows, cols))
@@ -303,6 +329,23 @@ def test_drawing_all_of_it_opens_no_part(
                 ]
                 hole = np.outer(*inside)
                 assert mask[~hole].all() if expected else not mask[hole].any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_overviews_do_not_darken_the_rims_of_holes(tmp_path: Path, dtype: str) -> None:
+    encoding, where = image_encoding(dtype, 1), grid(100, 100)
+    valid = np.ones((100, 100), bool)
+    valid[:40, 50:] = False
+    with part_writer(tmp_path / "part.tif", where, encoding) as write:
+        write(0, np.full((1, 100, 100), 200, dtype), valid)
+    whole = Part("part.tif", Window(0, 0, 100, 100))
+    text = vrt_xml(where, encoding, [whole], [BandSummary(None, None, None, None, 0)], {})
+    (tmp_path / "part.vrt").write_text(text)
+    write_cog(tmp_path / "part.vrt", tmp_path / "cog.tif", encoding, overviews=3)
+    for level in range(3):
+        with rasterio.open(tmp_path / "cog.tif", overview_level=level) as dataset:
+            seen = dataset.read(1, masked=True)
+            assert set(seen.compressed()) == {200} and 0 < seen.mask.mean() < 0.25
 
 
 def test_parts_meet_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -147,7 +147,7 @@ def test_parts_meet_exactly(
     path = write_raster(tmp_path / "in.tif", values, grid(700, 1100))
     model = make_model(TileMean, image_encoding())
     predict(model, path, tmp_path / "whole.tif", SMALL)
-    monkeypatch.setattr(mosaic, "part_side", lambda *_: side)
+    monkeypatch.setattr(mosaic, "choose_part_side", lambda *_: side)
     predict(model, path, tmp_path / "parts.tif", SMALL)
     with rasterio.open(tmp_path / "whole.tif") as one, rasterio.open(tmp_path / "parts.tif") as many:
         assert np.array_equal(one.read(), many.read())
@@ -163,7 +163,7 @@ def test_a_killed_prediction_is_finished_by_repeating(
     path = write_raster(tmp_path / "in.tif", values, grid(600, 1100))
     model = make_model(TileMean, image_encoding())
     predict(model, path, tmp_path / "whole.tif", SMALL)
-    monkeypatch.setattr(mosaic, "part_side", lambda *_: 512)
+    monkeypatch.setattr(mosaic, "choose_part_side", lambda *_: 512)
     written: list[Path] = []
     original = on_disk.part_writer
 

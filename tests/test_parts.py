@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 512)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
 
 
 @pytest.fixture
@@ -276,6 +277,9 @@ def test_parts_of_an_unknown_making_are_not_mixed(
         predict(other, scene, output)
     predict(other, scene, output, overwrite=True)
     assert len(np.unique(pixels(output))) > 100
+    (tmp_path / "out.tif.parts" / "norm_cells").mkdir(parents=True)  # of a network that was measured too late
+    with pytest.raises(ConfigError, match="left by a run with another model, input, grid"):
+        predict(other, scene, output, PredictConfig(shard="1/2"), overwrite=True)
 
 
 def test_what_was_being_removed_when_a_process_was_killed_goes(
@@ -291,6 +295,41 @@ def test_what_was_being_removed_when_a_process_was_killed_goes(
         predict(model, scene, output)
     predict(model, scene, output, overwrite=True)
     assert not list(tmp_path.glob(".*"))
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Like a disk that gets full: what would make a file larger than so many bytes is not written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_files_that_a_full_disk_cut_are_noticed(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None
+) -> None:
+    """GDAL says nothing of it where it happens while a file is closed."""
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
+    predict(model, scene, tmp_path / "whole.tif")
+    predict(model, scene, output, PredictConfig(shard="1/1"))
+    folder, cog = tmp_path / "out.tif.parts", (tmp_path / "whole.tif").stat().st_size
+    part = folder / "part_r0000512_c0000512.tif"
+    size = part.stat().st_size
+    (folder / "part_r0000512_c0000512.json").unlink()
+    for missing in (1, 40_000, size // 2):
+        with no_file_above(size - missing), pytest.raises(GeoP2PError, match="is the disk full"):
+            predict(model, scene, output, PredictConfig(shard="1/1"))
+        assert not part.exists() and not (folder / "part_r0000512_c0000512.json").exists()
+    predict(model, scene, output, PredictConfig(shard="1/1"))
+    for missing in (1, 20_000, cog // 2):
+        with no_file_above(cog - missing), pytest.raises(GeoP2PError, match="is the disk full"):
+            predict(model, scene, output)
+        assert not output.exists()
+    predict(model, scene, output)
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
 
 
 def test_odd_areas_are_laid_over_the_grid(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:

@@ -51,7 +51,7 @@ def test_qgis_opens_every_output(
     tmp_path: Path, make_model: Callable[..., Path], pair: tuple[Path, Path], qgis: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 128)  # four of them in a row
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 128)  # four of them in a row
     rows, cols = 300, 420
     where = grid(rows, cols)
     colors = np.zeros((3, rows, cols), np.uint8)

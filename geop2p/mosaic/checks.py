@@ -188,7 +188,7 @@ def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> N
     needed = pixels * sum(
         len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
     )
-    needed -= sum(part.stat().st_size for part in folder.glob("part_*.tif"))
+    needed -= sum(part.stat().st_size for part in folder.rglob("part_*.tif"))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
-import math
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,18 @@ from geop2p.mosaic.blend import Blend, Floats
 from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.extras import Extras
 from geop2p.mosaic.masks import Masks
-from geop2p.mosaic.plan import PART_MULTIPLE, column_bytes, part_side
+from geop2p.mosaic.plan import column_bytes
 from geop2p.mosaic.quantised import QuantisedNetwork
 from geop2p.mosaic.spread import Spread
 from geop2p.mosaic.statistics import GroundStatistics, Look
 from geop2p.mosaic.strips import Ground, grown
-from geop2p.mosaic.tiles import Mode, choose_tiles, norm_statistics
+from geop2p.mosaic.tiles import choose_part_side, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
-
-BATCH: dict[Mode, int] = {"exact": 1, "blend": 4}  # exact tiles are large
-PARTS_SHARE = 0.25  # of the memory
 
 Translated = tuple[Window, torch.Tensor, torch.Tensor | None]  # a tile, its values, and what it adds to the spread
 
@@ -54,7 +50,6 @@ class Mosaic:
     """
 
     def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
-        source, target = translator.card.source, translator.card.target
         self.translator, self.grid, self.config = translator, grid, config
         self.area = None if config.aoi is None else Area(config.aoi, grid)
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
@@ -65,13 +60,12 @@ class Mosaic:
             self._ground = GroundStatistics(translator, grid, self.norm_stats == "field", folder)
         self.tiles = choose_tiles(translator, config, self.norm_stats, max(grid.height, grid.width))
         self.lattice = self.tiles.lattice
-        self.batch_size = config.batch_size or BATCH[self.tiles.mode]
-        unit = self.lattice.step if self.is_exact else PART_MULTIPLE  # exact tiles are never cut by a part
-        unit *= math.ceil(PART_MULTIPLE / unit)
+        self.batch_size = self.tiles.batch_size
         self.extras = Extras(translator, config, self.lattice, self._ground is not None)
         encodings, spread = [extra.encoding for extra in self.extras.rasters], self.extras.spread
-        a_column = column_bytes(self.lattice, source, target, encodings, spread.pixel_bytes if spread else 0)
-        self.part_side = part_side(int(PARTS_SHARE * config.memory_bytes), a_column, unit)
+        card, sums = translator.card, spread.pixel_bytes if spread else 0
+        a_column = column_bytes(self.lattice, card.source, card.target, encodings, sums)
+        self.part_side = choose_part_side(self.tiles, config, a_column)
         self.network_pixels = 0
         self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)

@@ -49,7 +49,7 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     manifest = folder / MANIFEST
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
-    if manifest.exists() or any(folder.glob("part_*")):  # parts without a manifest are of an unknown making
+    if manifest.exists() or _has_work(folder):  # without a manifest it is of an unknown making
         apart = differences(_read_json(manifest), claim)
         if apart and (shared or not overwrite):
             hint = "delete the folder" if shared else "delete the folder or give --overwrite"
@@ -67,6 +67,11 @@ def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that is not of a mosaic's making."""
     ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", COGS, ".")
     return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether a folder holds parts, statistics or a network, which a process that came too late may have left."""
+    return any(entry.name.startswith(("part_", "norm_", "int8")) for entry in folder.glob("*"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

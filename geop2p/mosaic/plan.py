@@ -101,7 +101,7 @@ def column_bytes(
     """
     step, rows = lattice.step, lattice.network_size
     file_rows = 3 * READ_ROWS * _pixel_bytes(source)
-    strips = 4 * source.channels * (2 * rows + 3 * step)  # the last and the next one, and those that are read ahead
+    strips = 4 * source.channels * (2 * rows + step)  # this one, and the first, or two, that are read ahead
     sums = (4 * target.channels + extra_sums) * lattice.size
     written = 6 * PART_MULTIPLE * sum(_pixel_bytes(encoding) for encoding in (target, *extras))
     return file_rows + strips + sums + written

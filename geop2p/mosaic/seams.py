@@ -5,17 +5,18 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from rasterio.windows import Window
 
-from geop2p.mosaic.plan import Lattice
+from geop2p.mosaic.plan import PART_MULTIPLE, Lattice
 from geop2p.raster.aligned import Read, Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.reading import gdal_env
+from geop2p.raster.reading import BLOCK_CACHE, gdal_env
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import BandSummary
 
-STRIP = 256  # rows that are read at once
+STRIP = 128  # rows that are read at once
 AT_ONCE = 64  # rows: small enough to stay in the cache of the processor
 
 
@@ -94,9 +95,11 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice) -> tuple[list[B
         Window(0, max(0, row - 1), width, min(STRIP, height - row) + (row > 0)) for row in range(0, height, STRIP)
     ]
 
+    cache = PART_MULTIPLE * width * (len(encoding.bands) * np.dtype(encoding.dtype).itemsize + 1)  # a row of blocks
+
     @contextmanager
     def opened() -> Iterator[Read]:
-        with gdal_env():
+        with gdal_env(), rasterio.Env(GDAL_CACHEMAX=min(cache + cache // 4, BLOCK_CACHE)):
             yield reader.read
 
     for window, (values, valid) in zip(windows, in_order(windows, opened, 1), strict=True):

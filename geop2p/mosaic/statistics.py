@@ -104,26 +104,35 @@ class GroundStatistics:
         return self._cells[row, col]
 
     def _of_all(self, look: Look) -> Moments:
-        """Moments (2, channels) of the raster, pooled over cells drawn at random, by their valid ground."""
+        """Moments (2, channels) of the raster: those that a process found first, else found now."""
         if self._everywhere is None:
-            drawn = drawn_cells(self._shape)
-            pooled, weight, count = np.zeros((2, self._norms.channels)), 0.0, 0
-            for row, col in drawn:
-                measured = self._measured(row, col, look)
-                if measured is None:
-                    continue
-                moments, share = measured
-                pooled, weight, count = pooled + share * moments, weight + share, count + 1
-                if count == SAMPLES:
-                    break
-            if not count:
-                looked = f" out of {len(drawn)}" if len(drawn) < math.prod(self._shape) else ""
-                raise RasterError(
-                    f"no window of {self._side} pixels{looked} has {100 * ENOUGH:.0f} % valid ground: nothing to take "
-                    "norm statistics from; use --norm-stats tile"
-                )
-            self._everywhere = pooled / weight
+            path = self._folder / "norm_cells" / "all.f64"
+            found = _load(path, self._norms.channels)
+            if found is None:
+                found = self._pooled(look)
+                _save(path, found)
+            self._everywhere = found
         return self._everywhere
+
+    def _pooled(self, look: Look) -> Moments:
+        """Moments (2, channels) of cells drawn at random, weighed by their valid ground."""
+        drawn = drawn_cells(self._shape)
+        pooled, weight, count = np.zeros((2, self._norms.channels)), 0.0, 0
+        for row, col in drawn:
+            measured = self._measured(row, col, look)
+            if measured is None:
+                continue
+            moments, share = measured
+            pooled, weight, count = pooled + share * moments, weight + share, count + 1
+            if count == SAMPLES:
+                break
+        if not count:
+            looked = f" out of {len(drawn)}" if len(drawn) < math.prod(self._shape) else ""
+            raise RasterError(
+                f"no window of {self._side} pixels{looked} has {100 * ENOUGH:.0f} % valid ground: nothing to take "
+                "norm statistics from; use --norm-stats tile"
+            )
+        return pooled / weight
 
     def _measured(self, row: int, col: int, look: Look) -> tuple[Moments, float] | None:
         """Moments of a cell and its valid share; None where that is too small."""

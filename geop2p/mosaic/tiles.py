@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from geop2p.config import PredictConfig
 from geop2p.errors import ConfigError
 from geop2p.models.memory import activation_bytes
-from geop2p.mosaic.plan import PART_MULTIPLE, Lattice
+from geop2p.mosaic.plan import PART_MULTIPLE, Lattice, column_bytes, part_side
 from geop2p.translator import Card, Translator
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ WORST_COST = 2.5  # above which exact tiles are given up: blending halves costs 
 NETWORK_SHARE = 0.5  # of the memory
 FIELD_SHARE = 4  # what a field of statistics multiplies the activations by: maps in double precision
 WORKSPACE = 1.75  # what convolutions hold beside the activations, measured on CPUs: 1.2 to 1.7 times these
+BASE = 130 * 10**6  # bytes that a prediction adds whatever it does: GDAL's cache, libraries, heaps of threads; measured
+BATCH = 4  # blended tiles at once; exact ones are large
+PARTS_SHARE = 0.25  # of the memory
 PROBE = 128  # pixels of the side that the activations are measured on, at least
 
 
@@ -37,11 +41,15 @@ class Tiles:
         lattice: Where the tiles lie.
         mode: `exact` if every pixel is what the network makes of the whole raster at once, else `blend`.
         reason: Why, in words.
+        batch_size: Tiles per pass through the network.
+        network_bytes: Of the machine's memory that a pass takes, about.
     """
 
     lattice: Lattice
     mode: Mode
     reason: str
+    batch_size: int
+    network_bytes: int
 
     def describe(self) -> str:
         """A line for people."""
@@ -73,36 +81,84 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
     Raises:
         ConfigError: The tile size does not fit the network.
     """
-    card = translator.card
+    card, blended = translator.card, partial(_blended, translator, config, statistics)
     if config.tile_size is not None and config.tile_size % card.stride:
         raise ConfigError(
             f"tile_size is {config.tile_size}, expected a multiple of {card.stride}, the stride of the network"
         )
     if config.overlap is not None:
-        return _blended(config, card, config.overlap, "an overlap was given")
+        return blended(config.overlap, "an overlap was given")
     if statistics == "tile":
-        return _blended(config, card, BLEND_OVERLAP, "the network normalises every tile by its own statistics")
+        return blended(BLEND_OVERLAP, "the network normalises every tile by its own statistics")
     if card.field is None:
-        return _blended(config, card, BLEND_OVERLAP, "the network's field is unbounded")
+        return blended(BLEND_OVERLAP, "the network's field is unbounded")
     halo = math.ceil(card.field / card.stride) * card.stride
     needs = f"the field of {card.field} pixels needs a margin of {halo}"
     if config.tile_size is None:
         core = _largest_core(translator, config, statistics, halo, longest)
         if core is None:
-            return _blended(config, card, BLEND_OVERLAP, f"{needs}, too much for tiles that fit into {config.memory}")
+            return blended(BLEND_OVERLAP, f"{needs}, too much for tiles that fit into {config.memory}")
     else:
         core = config.tile_size - 2 * halo
         if core <= 0:
-            return _blended(config, card, BLEND_OVERLAP, f"{needs}, a tile has {config.tile_size}")
+            return blended(BLEND_OVERLAP, f"{needs}, a tile has {config.tile_size}")
     cost = _cost(core, halo)
     if config.tile_size is None and cost > GOOD_COST and core < longest:
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
-    return Tiles(Lattice(core, 0, halo), "exact", needs)
+    batch_size = config.batch_size or 1
+    lattice = Lattice(core, 0, halo)
+    return Tiles(lattice, "exact", needs, batch_size, batch_size * _host_bytes(translator, statistics, lattice))
 
 
-def _blended(config: PredictConfig, card: Card, overlap: float, reason: str) -> Tiles:
+def _blended(
+    translator: Translator, config: PredictConfig, statistics: NormStatistics, overlap: float, reason: str
+) -> Tiles:
+    """Tiles of the size that was asked for, or of the chips; as many at once as the memory allows, up to `BATCH`."""
+    card = translator.card
     size = config.tile_size or card.chip_size
-    return Tiles(Lattice(size, round(size * overlap)), "blend", reason)
+    lattice = Lattice(size, round(size * overlap))
+    a_tile = _host_bytes(translator, statistics, lattice)
+    room = config.memory_bytes - BASE - PART_MULTIPLE * column_bytes(lattice, card.source, card.target)
+    batch_size = config.batch_size or min(max(room // max(a_tile, 1), 1), BATCH)
+    return Tiles(lattice, "blend", reason, batch_size, batch_size * a_tile)
+
+
+def _pixel_bytes(translator: Translator, statistics: NormStatistics) -> float:
+    """What the network holds on its device for each pixel of a tile, about."""
+    card = translator.card
+    side = math.ceil(PROBE / card.stride) * card.stride
+    held = activation_bytes(translator.generator, card.source.channels, side)
+    held *= 1 if translator.device.type == "cuda" else WORKSPACE
+    return held * FIELD_SHARE if statistics == "field" else held
+
+
+def _host_bytes(translator: Translator, statistics: NormStatistics, lattice: Lattice) -> int:
+    """What a tile in the network takes of the machine's memory, about: nothing where a GPU has memory of its own."""
+    if translator.device.type == "cuda":
+        return 0
+    return int(_pixel_bytes(translator, statistics) * lattice.network_size**2)
+
+
+def choose_part_side(tiles: Tiles, config: PredictConfig, a_column: int) -> int:
+    """The side of a part beside whose tiles its buffers fit the memory; a warning where even the least does not fit.
+
+    A warning, since the figures are estimates from above: what is refused on them might fit.
+    """
+    unit = _part_unit(tiles.lattice, tiles.mode)
+    taken = BASE + tiles.network_bytes
+    if taken + unit * a_column > config.memory_bytes:
+        least = math.ceil((taken + unit * a_column) / 1e6)
+        log.warning(
+            "memory %s is not kept: tiles and parts of the least size take up to %d MB; give --memory %dMB, or smaller "
+            "tiles (--tile-size)", config.memory, least, least,
+        )  # fmt: skip
+    return part_side(int(min(PARTS_SHARE * config.memory_bytes, config.memory_bytes - taken)), a_column, unit)
+
+
+def _part_unit(lattice: Lattice, mode: Mode) -> int:
+    """Sides of parts are multiples of this: exact tiles are never cut by a part."""
+    unit = lattice.step if mode == "exact" else PART_MULTIPLE
+    return unit * math.ceil(PART_MULTIPLE / unit)
 
 
 def _largest_core(
@@ -112,17 +168,21 @@ def _largest_core(
 
     A multiple of 512 where that is good enough, so that parts and the blocks of the file end where tiles do.
     """
-    card = translator.card
-    side = math.ceil(PROBE / card.stride) * card.stride
-    a_pixel = activation_bytes(translator.generator, card.source.channels, side) * (config.batch_size or 1)
-    room = NETWORK_SHARE * config.memory_bytes / WORKSPACE
-    if translator.device.type == "cuda":
+    card, on_gpu = translator.card, translator.device.type == "cuda"
+    a_pixel = _pixel_bytes(translator, statistics) * (config.batch_size or 1)
+    room = NETWORK_SHARE * config.memory_bytes
+    if on_gpu:
         room = NETWORK_SHARE * torch.cuda.get_device_properties(translator.device).total_memory
-    if statistics == "field":
-        room /= FIELD_SHARE
     widest = min(math.isqrt(int(room / a_pixel)), LARGEST + 2 * halo) - 2 * halo
+
+    def fits(core: int) -> bool:
+        lattice = Lattice(core, 0, halo)
+        network = 0 if on_gpu else a_pixel * lattice.network_size**2
+        part = _part_unit(lattice, "exact") * column_bytes(lattice, card.source, card.target)
+        return BASE + network + part <= config.memory_bytes
+
     for unit, enough in ((math.lcm(PART_MULTIPLE, card.stride), GOOD_COST), (card.stride, WORST_COST)):
-        core = widest // unit * unit
+        core = next((core for core in range(widest // unit * unit, 0, -unit) if fits(core)), 0)
         if core > 0 and _cost(core, halo) <= enough:
             return min(core, math.ceil(longest / unit) * unit)
     return None

@@ -258,8 +258,7 @@ def has_colors(info: RasterInfo) -> bool:
 
 def file_bands(info: RasterInfo) -> tuple[Band, ...]:
     """What a file says of each band."""
-    columns = zip(info.names, info.units, info.scales, info.offsets, strict=True)
-    return tuple(Band(name, unit, scale, offset) for name, unit, scale, offset in columns)
+    return tuple(map(Band, info.names, info.units, info.scales, info.offsets))
 
 
 def data_bands(dataset: Any) -> list[int]:

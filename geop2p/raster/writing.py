@@ -3,6 +3,7 @@
 import contextlib
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from geop2p.errors import RasterError
+from geop2p.errors import OutputError, RasterError
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import gdal_env
+from geop2p.raster.reading import gdal_env, opened
 
 BLOCK = 512
 COPY_CACHE = 24 * 2**20  # bytes of GDAL's block cache while a mosaic is copied, which reads every block once
@@ -65,24 +67,53 @@ def part_writer(path: Path, grid: Grid, encoding: Encoding) -> Iterator[Callable
 
     The function that it gives takes the first row, values (bands, rows, cols) and valid pixels (rows, cols), and may
     be called in another thread. Rows that are not written are not valid; `BLOCK` rows at once are written best.
+
+    Raises:
+        OutputError: The file does not hold what was written.
     """
     nodata, (height, width) = fill_value(encoding), (grid.height, grid.width)
     fill = np.array(0 if nodata is None else nodata, encoding.dtype)
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "nodata": nodata}
     profile |= {"compress": "zstd", "zstd_level": 1, "bigtiff": "if_safer", "sparse_ok": True}
     shape = (len(encoding.bands), height, width)
+    written: dict[Window, int] = {}
     with _tiff(path, shape, encoding.dtype, grid, profile) as dataset:
 
         def write(row: int, values: Array, valid: Mask) -> None:
             if not valid.any():
                 return
             window = Window(0, row, width, len(valid))
+            stored = values if valid.all() else np.where(valid, values, fill)
             with gdal_env():
-                dataset.write(values if valid.all() else np.where(valid, values, fill), window=window)
+                dataset.write(stored, window=window)
                 if nodata is None:
                     dataset.write_mask(valid, window=window)
+            written[window] = _checksum(stored, valid if nodata is None else None)
 
         yield write
+    _check_written(path, written, nodata is None)
+
+
+def _checksum(values: Array, valid: Mask | None) -> int:
+    of_valid = 0 if valid is None else zlib.crc32(np.ascontiguousarray(valid).data)
+    return zlib.crc32(np.ascontiguousarray(values).data, of_valid)
+
+
+def _check_written(path: Path, written: dict[Window, int], has_mask: bool) -> None:
+    """Refuse a file that does not hold what went into it: GDAL is silent if the disk is full when it closes one.
+
+    Raises:
+        OutputError: It does not; it is removed.
+    """
+    try:
+        with gdal_env(), opened(path) as dataset:
+            masks = (dataset.dataset_mask(window=window) > 0 if has_mask else None for window in written)
+            found = [_checksum(dataset.read(window=window), mask) for window, mask in zip(written, masks, strict=True)]
+    except RasterError:
+        found = []
+    if found != list(written.values()):
+        path.unlink(missing_ok=True)
+        raise OutputError(f"{path}: does not hold what was written; is the disk full?")
 
 
 @contextlib.contextmanager
@@ -148,6 +179,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
 
     Raises:
         RasterError: It cannot be written.
+        OutputError: It is not whole.
     """
     options = {
         "driver": "COG",
@@ -161,12 +193,35 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
     if overviews is not None:
         options["overview_count"] = overviews
     settings: dict[str, Any] = {"GDAL_CACHEMAX": COPY_CACHE}
-    if not encoding.is_classes:  # overviews on the way to the file: packing them takes longer than making them
+    if not encoding.is_classes and fill_value(encoding) is not None:
+        # Overviews on the way to the file: packing them takes longer than making them. Where a mask says what is valid,
+        # GDAL (3.10) darkens the rims of holes on the way that it takes then.
         settings["COG_TMP_COMPRESSION"] = "NONE"
     try:
         with replacing(output) as temporary, gdal_env(), rasterio.Env(**settings):
             copy_raster(vrt, temporary, **options)
-    except RasterioError as error:  # an OSError is told of by `replacing`
+            _check_levels(temporary, output)
+    except (RasterioError, CPLE_BaseError) as error:  # an OSError is told of by `replacing`
         raise RasterError(
             f"{output}: cannot be written ({error}); is the disk full or the folder read-only?"
         ) from error
+
+
+def _check_levels(cog: Path, name: Path) -> None:
+    """Look at the first and the last block of a raster and of each of its overviews.
+
+    GDAL tells of a disk that gets full while it writes a raster, but not if that happens when it closes it.
+
+    Raises:
+        OutputError: One of them cannot be read.
+    """
+    try:
+        with opened(cog) as dataset:
+            levels = [None, *range(len(dataset.overviews(1)))]
+        for level in levels:
+            with opened(cog, level) as dataset:
+                for row, col in ((0, 0), (dataset.height - 1, dataset.width - 1)):
+                    dataset.read(window=Window(col, row, 1, 1))
+                    dataset.dataset_mask(window=Window(col, row, 1, 1))
+    except RasterError as error:
+        raise OutputError(f"{name}: is not whole as it was written; is the disk full?") from error
