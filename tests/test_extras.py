@@ -393,7 +393,7 @@ def test_rasters_beside_kept_parts_are_those_beside_one_file(
 ) -> None:
     path = write_raster(tmp_path / "in.tif", class_map(530, 560), grid(530, 560), nodata=0)
     model = make_model(Sure, MAP)
-    monkeypatch.setattr(mosaic_module, "part_side", lambda *_: 512)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
     for name, keep in (("one.tif", False), ("kept.vrt", True)):
         files = {"confidence": tmp_path / f"{name}_sure.tif", "uncertainty": tmp_path / f"{name}_apart.tif"}
         config = PredictConfig(tile_size=256, **files, keep_parts=keep)

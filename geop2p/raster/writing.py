@@ -160,11 +160,8 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
     }
     if overviews is not None:
         options["overview_count"] = overviews
-    settings: dict[str, Any] = {"GDAL_CACHEMAX": COPY_CACHE}
-    if not encoding.is_classes:  # overviews on the way to the file: packing them takes longer than making them
-        settings["COG_TMP_COMPRESSION"] = "NONE"
     try:
-        with replacing(output) as temporary, gdal_env(), rasterio.Env(**settings):
+        with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
     except RasterioError as error:  # an OSError is told of by `replacing`
         raise RasterError(
