@@ -192,13 +192,8 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
     }
     if overviews is not None:
         options["overview_count"] = overviews
-    settings: dict[str, Any] = {"GDAL_CACHEMAX": COPY_CACHE}
-    if not encoding.is_classes and fill_value(encoding) is not None:
-        # Overviews on the way to the file: packing them takes longer than making them. Where a mask says what is valid,
-        # GDAL (3.10) darkens the rims of holes on the way that it takes then.
-        settings["COG_TMP_COMPRESSION"] = "NONE"
     try:
-        with replacing(output) as temporary, gdal_env(), rasterio.Env(**settings):
+        with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
             _check_levels(temporary, output)
     except (RasterioError, CPLE_BaseError) as error:  # an OSError is told of by `replacing`
