@@ -10,7 +10,6 @@ from geop2p.errors import ChipSetError
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.blocks import FREE, Codes
-from geop2p.tiling.table import ChipTable
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -44,7 +43,7 @@ def read_areas(config: TileConfig, grid: Grid) -> "GeoDataFrame":
     return here
 
 
-def codes_on(areas: "GeoDataFrame", table: ChipTable) -> Codes:
+def codes_on(areas: "GeoDataFrame", table: "GeoDataFrame") -> Codes:
     """The split whose polygons every chip lies on, as its place in `SPLITS`.
 
     Ground outside the polygons is not valid, so a chip at the outer edge of a polygon is a chip of that polygon's
@@ -54,7 +53,7 @@ def codes_on(areas: "GeoDataFrame", table: ChipTable) -> Codes:
         areas: As `read_areas` gives them.
         table: Chips in the same CRS.
     """
-    chips = table.shapes
+    chips = table.geometry.to_numpy()
     inner = shapely.buffer(chips, -1e-4 * np.sqrt(shapely.area(chips)), join_style="mitre")  # touching is not sharing
     touched = np.zeros((len(SPLITS), len(table)), bool)
     for code, split in enumerate(SPLITS):

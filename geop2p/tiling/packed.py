@@ -25,9 +25,10 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:
+    import geopandas
+
     from geop2p.raster.grid import Grid
     from geop2p.tiling.slots import Integers, Slots
-    from geop2p.tiling.table import ChipTable
 
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
@@ -174,13 +175,13 @@ def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], 
     return _Writer(staging, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
     """See `Layout`: chips that were all expected where they belong are renamed, others copied, split by split."""
     wanted, codes = {}, Counter[int]()
     for split in SPLITS:
-        own = table.of_split(split)
+        own = table[table["split"] == split]
         if len(own):
-            wanted[split] = slots.find(own["row_off"], own["col_off"])
+            wanted[split] = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
             codes.update(np.unique(wanted[split][0]).tolist())
 
     def fill(split: Split, name: str) -> None:

@@ -5,9 +5,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
@@ -22,7 +20,9 @@ from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
-from geop2p.tiling.table import ChipTable
+
+if TYPE_CHECKING:
+    import geopandas
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +56,14 @@ def settle(
         ChipSetError: A split would be empty, or what says the splits is bad.
         OutputError: Something cannot be written.
     """
-    nothing = staged.table.rows(np.arange(0)).assign(split=np.empty(0, object))
-    fixed = nothing if earlier is None else earlier.table()
+    fixed = earlier.index() if earlier is not None else staged.table.iloc[:0].assign(split="")
     if given is None:
         table, lost = split_chips(staged.table, scene, fixed, config)
     else:
         places = zip(staged.table["row_off"], staged.table["col_off"], strict=True)
-        blocks = np.array([f"{row // config.step}_{col // config.step}" for row, col in places], object)
-        splits = np.array([given[name] for name in staged.table["id"]], object)
-        table, lost = staged.table.assign(split=splits, block=blocks), {}
-    if not len(table):
+        blocks = [f"{row // config.step}_{col // config.step}" for row, col in places]
+        table, lost = staged.table.assign(split=staged.table["id"].map(given), block=blocks), {}
+    if table.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in (staged.dropped | lost).items() if count)
         raise NoGroundError(
             f"{scene.id}: no chip is left ({reasons}); change the split, the buffer, or size and stride"
@@ -97,7 +95,7 @@ def finish(folder: Path, progress: bool) -> None:
     if not (folder / STAGING).is_dir() or not (folder / DESCRIPTION).exists():
         return
     chipset = ChipSet.open(folder)
-    index = chipset.table()
+    index = chipset.index()
     source, target = scaled_encodings(chipset, progress)
     chipset = dataclasses.replace(chipset, source=source, target=target)
     chipset.save_description()
@@ -110,9 +108,9 @@ def finish(folder: Path, progress: bool) -> None:
             shutil.rmtree(folder / STAGING)
 
 
-def _warn_of_missing(chipset: ChipSet, index: ChipTable) -> None:
+def _warn_of_missing(chipset: ChipSet, index: "geopandas.GeoDataFrame") -> None:
     """Name the classes that no training chip holds: the model cannot learn them."""
-    train = index.of_split("train")
+    train = index[index["split"] == "train"]
     for side in SIDES:
         encoding = chipset.encoding(side)
         columns = {entry.name: f"{side}_{entry.value}" for entry in encoding.classes}
