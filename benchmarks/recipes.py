@@ -23,6 +23,7 @@ import geop2p
 from geop2p.config import CompareConfig, PredictConfig, TrainConfig
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.opening import layer_path
 from geop2p.training.recipes import RECIPES, recipe_of
 
 SCORES = ("judge_miou", "frechet", "l1", "psnr", "ssim", "corner_ratio")
@@ -44,11 +45,10 @@ def settings_of(row: str, options: dict[str, Any], seed: int) -> tuple[str, Trai
 
 
 def train(chips: Path, run: Path, config: TrainConfig) -> float:
-    """Seconds of a training, which is not repeated if it is finished."""
-    told = run.with_suffix(".seconds.json")
+    """Seconds of a training; one that is finished is not repeated, one with other settings is refused."""
+    told, start = run.with_name(f"{run.name}.seconds.json"), time.perf_counter()
+    geop2p.train(chips, run, config)
     if not told.exists():
-        start = time.perf_counter()
-        geop2p.train(chips, run, config)
         write_json(told, {"seconds": round(time.perf_counter() - start, 1)})
     seconds: float = json.loads(told.read_text())["seconds"]
     return seconds
@@ -58,8 +58,8 @@ def seams(run: Path, chipset: ChipSet, options: dict[str, Any]) -> dict[str, Any
     """Seam figures of a mosaic of the first scene of the split."""
     name = chipset.entries(options["split"])[0].scene
     scene = next(scene for scene in chipset.scenes if scene.id == name)
-    layer = Path(scene.source) if "://" in scene.source else chipset.folder / scene.source
-    output, told = run.with_suffix(".tif"), run.with_suffix(".seams.json")
+    layer = layer_path(scene.source, chipset.folder)
+    output, told = (run.with_name(f"{run.name}{ending}") for ending in (".tif", ".seams.json"))
     if not told.exists():
         config = PredictConfig(device=options["device"], source_field=scene.options.get("source_field"))
         made = geop2p.predict(run, layer, output, config, overwrite=True)

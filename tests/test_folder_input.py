@@ -147,6 +147,33 @@ def test_rasters_that_do_not_fit_are_named(tmp_path: Path, other: dict[str, Any]
     assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_alpha_that_gdal_knows_no_mask_of_is_refused(tmp_path: Path, first: bool) -> None:
+    values, valid = ground()
+    bands = [*values, values[0]]
+    bands.insert(0 if first else 4, 255 * valid.astype(np.uint8))
+    path = write_raster(tmp_path / "a.tif", np.stack(bands), grid(ROWS, COLS), photometric="minisblack", alpha="no")
+    with rasterio.open(path, "r+") as dataset:
+        roles = [ColorInterp.undefined] * 4
+        roles.insert(0 if first else 4, ColorInterp.alpha)
+        dataset.colorinterp = roles
+    assert not describe_raster(path).is_whole
+    assert np.array_equal(read_sample(path)[1], valid)
+    with pytest.raises(RasterError, match=r"a\.tif has an alpha band that is not the last of two or four"):
+        describe_raster(tmp_path)
+
+
+def test_bands_in_another_order_are_refused(tmp_path: Path) -> None:
+    for name, order in (("a", (2, 3, 4)), ("b", (4, 3, 2))):
+        path = write_raster(tmp_path / f"{name}.tif", np.ones((3, 20, 20), np.uint8), grid(20, 20))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = tuple(f"B0{number}" for number in order)
+    with pytest.raises(
+        RasterError, match=r"b\.tif has the bands B04, B03, B02, expected B02, B03, B04 .* as"
+    ):
+        describe_raster(tmp_path)
+
+
 def test_what_is_no_folder_of_rasters(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("nothing else")

@@ -122,6 +122,22 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+class Evil:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.witness,)
+
+
+@has_packages()
+def test_weights_of_inception_run_no_code(tmp_path: Path) -> None:
+    torch.save({"weights": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="not the weights of the Inception"):
+        PhotographScores(RGB, EvaluateConfig(inception_file=tmp_path / "evil.pth", device="cpu"))
+    assert not (tmp_path / "ran").exists()
+
+
 def chips_of(seed: int, count: int = 4) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
     return [generator.integers(0, 60 + 40 * seed, (4, 48, 48), dtype=np.uint8) for _ in range(count)]

@@ -123,6 +123,8 @@ def evaluate_mosaic(
         )
     if calibrated is not None:
         result["calibration"] = calibrated[0].result()
+        if result["calibration"] is None:
+            result["notes"].append(f"{config.uncertainty}: has no valid pixel on the ground that both rasters show.")
     if config.error_raster is not None:
         result["error_raster"] = str(config.error_raster)
     page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
@@ -219,9 +221,10 @@ def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
 
 def _check_settings(config: EvaluateConfig) -> None:
     """Refuse settings that mean nothing for two rasters."""
-    for name in ("judge", "sample", "mosaic"):
+    for name in ("judge", "sample", "mosaic", "lpips_file", "lpips_heads", "inception_file", "rgb"):
         if getattr(config, name) is not None:
-            raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{name} out")
+            words = name.replace("_", "-")
+            raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
 
 
 def _is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.util
 import pickle
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,8 +176,11 @@ def _load_inception(file: Path) -> nn.Module:
 
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give the weights of the {INCEPTION}")
-    with _as_weights(file):
-        network: nn.Module = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(file))
+    with _as_weights(file), tempfile.TemporaryDirectory() as folder:
+        # torch-fidelity would run what a foreign pickle says, so it is given what was read without
+        safe = Path(folder) / "inception.pth"
+        torch.save(torch.load(file, map_location="cpu", weights_only=True), safe)
+        network: nn.Module = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(safe))
     return network
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from geop2p.errors import RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
-from geop2p.raster.agreement import band_difference, known_as, order_difference
+from geop2p.raster.agreement import band_difference, known_alike, order_difference
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -46,7 +46,7 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
     if not card.source.is_classes:
         bands = file_bands(info)
-        called = known_as(bands, info.color_interp), known_as(card.source.bands, card.source.color_interp)
+        called = known_alike(bands, info.color_interp, card.source.bands, card.source.color_interp)
         if (apart := order_difference(*called)) is not None:
             raise RasterError(f"{info.path}: {apart} as in the training; reorder (gdal_translate -b) or rename them")
         if card.source.relief is not None:  # has no offset

@@ -21,8 +21,8 @@ def difference(found: Encoding, expected: Encoding) -> str | None:
         here, there = getattr(found, name), getattr(expected, name)
         if here != there:
             return f"{name} is {here}, expected {there}"
-    here, there = (known_as(side.bands, side.color_interp) for side in (found, expected))
-    return order_difference(here, there) or band_difference(found.bands, expected.bands)
+    called = known_alike(found.bands, found.color_interp, expected.bands, expected.color_interp)
+    return order_difference(*called) or band_difference(found.bands, expected.bands)
 
 
 def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:
@@ -34,6 +34,23 @@ def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:
     """
     colors = ["" if role in NO_COLORS else role for role in roles] or [""] * len(bands)
     return [band.name.strip() or color for band, color in zip(bands, colors, strict=True)]
+
+
+def known_alike(
+    found: Sequence[Band], roles: Sequence[str], expected: Sequence[Band], expected_roles: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """What the bands of two sides are called, to be compared: by names where both have some, else by colours.
+
+    Args:
+        found: Bands of the one.
+        roles: GDAL's names of their roles; none where they are not known.
+        expected: Bands of the other.
+        expected_roles: Their roles.
+    """
+    names, expected_names = ([band.name.strip() for band in bands] for bands in (found, expected))
+    if any(names) and any(expected_names):
+        return names, expected_names
+    return known_as([Band()] * len(found), roles), known_as([Band()] * len(expected), expected_roles)
 
 
 def order_difference(found: Sequence[str], expected: Sequence[str]) -> str | None:

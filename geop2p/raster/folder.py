@@ -10,6 +10,8 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.agreement import known_alike, order_difference
+from geop2p.raster.encoding import Band
 from geop2p.raster.grid import Grid
 
 if TYPE_CHECKING:  # which reads folders by what stands here
@@ -51,6 +53,14 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
                 f"{folder}: {Path(info.path).name} has no CRS or only control points, so that it cannot be joined to "
                 "the others; warp it first (gdalwarp)"
             )
+        if "int" in info.dtype and info.nodata is None and not (info.is_whole or info.has_mask):
+            raise RasterError(
+                f"{folder}: {Path(info.path).name} has an alpha band that is not the last of two or four; give it a "
+                "mask instead (gdal_translate -b ... -mask ...)"
+            )
+        called = known_alike(_bands(info), info.color_interp, _bands(first), first.color_interp)
+        if info.count == first.count and (apart := order_difference(*called)) is not None:
+            raise RasterError(f"{folder}: {Path(info.path).name} {apart} as in {Path(first.path).name}; reorder them")
         for name, word in _SAME.items():
             here, there = getattr(info, name), getattr(first, name)
             if repr(here) != repr(there):  # by its name: nan is not nan
@@ -68,6 +78,10 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
     grid = first.grid.window(Window(left, top, right - left, bottom - top))
     inside = [Window(place.col_off - left, place.row_off - top, place.width, place.height) for place in places]
     return _xml(grid, list(zip(rasters, inside, strict=True)))
+
+
+def _bands(info: "RasterInfo") -> list[Band]:
+    return [Band(name) for name in info.names]
 
 
 def _check_classes(folder: str, rasters: Sequence["RasterInfo"]) -> None:

@@ -110,18 +110,6 @@ class Layer:
             return SIDE, SIDE
         return (1, 1) if self.raster is None else self.raster.block
 
-    def is_whole_on(self, grid: Grid) -> bool:
-        """Whether every pixel of a grid is known to be valid before any is read."""
-        info = self.raster
-        if info is None or not info.is_whole or self.ignored or self.colors or self.relief:
-            return False
-        offset = None if info.by_points else grid.offset_in(info.grid)
-        return (
-            offset is not None
-            and min(offset) >= 0
-            and (offset[0] + grid.height <= info.grid.height and offset[1] + grid.width <= info.grid.width)
-        )
-
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of its ground in a CRS."""
         if self.vector is not None:

@@ -152,7 +152,8 @@ def describe_raster(path: str | Path) -> RasterInfo:
             raise RasterError(f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type")
         interp = [dataset.colorinterp[band - 1] for band in data]
         has_palette = interp[0] == ColorInterp.palette
-        flags = [dataset.mask_flag_enums[band - 1] for band in data]
+        flags = [dataset.mask_flag_enums[band - 1] for band in data]  # know of alpha only as the last of 2 or 4 bands
+        may_hide = len(data) < dataset.count or not all(MaskFlags.all_valid in flag for flag in flags)
         return RasterInfo(
             path=str(path),
             grid=grid_of(dataset),
@@ -171,7 +172,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
             by_points=control_points(dataset) is not None,
             by_polynomials=dataset.crs is None and dataset.rpcs is not None,
             parts=tuple(name for name in dataset.files if name != str(path) and not name.endswith(NOT_PIXELS)),
-            is_whole="int" in dataset.dtypes[data[0] - 1] and all(MaskFlags.all_valid in flag for flag in flags),
+            is_whole="int" in dataset.dtypes[data[0] - 1] and not may_hide,
         )
 
 

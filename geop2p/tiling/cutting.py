@@ -111,6 +111,17 @@ def plan_regions(grid: Grid, layers: tuple[Layer, Layer], config: TileConfig) ->
     ]
 
 
+def _is_whole(layer: Layer, grid: Grid) -> bool:
+    """Whether every pixel of a layer on a grid is known to be valid before any is read."""
+    info = layer.raster
+    if info is None or not info.is_whole or info.by_points or layer.ignored or layer.colors or layer.relief:
+        return False
+    offset = grid.offset_in(info.grid)
+    if offset is None or min(offset) < 0:
+        return False
+    return offset[0] + grid.height <= info.grid.height and offset[1] + grid.width <= info.grid.width
+
+
 def _side(reader: Reader, region: Window, valid: Mask, is_whole: bool) -> Callable[[Window], Array]:
     """What gives the values of a layer in windows of a region; where pixels may not be valid they are read now."""
     if is_whole:
@@ -136,7 +147,7 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
     """
     with gdal_env(threads="1"), ExitStack() as stack:
         readers = [stack.enter_context(layer.reader(grid)) for layer in layers]
-        whole = [layer.is_whole_on(grid) for layer in layers]
+        whole = [_is_whole(layer, grid) for layer in layers]
         polygons = None if aoi is None else Area(aoi, grid)
 
         def read(region: Region) -> Ground:
