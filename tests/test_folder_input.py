@@ -15,10 +15,10 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.folder import stamps_of
 from geop2p.raster.reading import (
     OPEN_FILES,
     _folder_source,
-    _stamps,
     describe_raster,
     gdal_env,
     opened,
@@ -168,9 +168,7 @@ def test_bands_in_another_order_are_refused(tmp_path: Path) -> None:
         path = write_raster(tmp_path / f"{name}.tif", np.ones((3, 20, 20), np.uint8), grid(20, 20))
         with rasterio.open(path, "r+") as dataset:
             dataset.descriptions = tuple(f"B0{number}" for number in order)
-    with pytest.raises(
-        RasterError, match=r"b\.tif has the bands B04, B03, B02, expected B02, B03, B04 .* as"
-    ):
+    with pytest.raises(RasterError, match=r"b\.tif has the bands B04, B03, B02, expected B02, B03, B04 .* as"):
         describe_raster(tmp_path)
 
 
@@ -218,7 +216,7 @@ def test_a_damaged_file_is_named_or_left_out(tmp_path: Path, make_model: Callabl
         made, there = dataset.read(), dataset.dataset_mask() > 0
     with pytest.raises(RasterError, match=r"d\.tif is damaged"):
         own = tmp_path / "own.vrt"  # made by others
-        own.write_text(_folder_source(str(folder), _stamps(str(folder))))
+        own.write_text(_folder_source(str(folder), stamps_of(str(folder))))
         with aligned_reader(own, grid(ROWS, COLS), "image") as reader:
             reader.read(Window(0, 0, COLS, ROWS))
     valid[:128, :128] = False
@@ -262,3 +260,28 @@ def test_pixels_of_another_size_are_warped_as_one(tmp_path: Path, make_model: Ca
         assert one.transform == many.transform and one.shape == many.shape
         assert np.array_equal(one.dataset_mask(), many.dataset_mask())
         assert np.array_equal(one.read(), many.read())
+
+
+def test_a_damaged_file_among_many_is_named(tmp_path: Path) -> None:
+    """GDAL's own threads lose the error of a block where a window is wide."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 512, 512), dtype=np.uint8)
+    for number in range(8):
+        where = grid(512, 8 * 512).window(Window(512 * number, 0, 512, 512))
+        path = write_raster(tmp_path / f"t{number}.tif", values, where, compress="deflate", tiled=True)
+        if number == 5:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
+            path.write_bytes(data)
+    with (
+        aligned_reader(tmp_path, grid(512, 8 * 512), "image") as reader,
+        pytest.raises(RasterError, match=r"t5\.tif"),
+    ):
+        reader.read(Window(0, 0, 8 * 512, 512))
+
+
+def test_masks_count_beside_a_nodata_value(tmp_path: Path) -> None:
+    values, valid = ground()
+    stored = np.maximum(values, 1)
+    folder = cut(tmp_path / "tiles", stored, valid, nodata=0)
+    found, there = read_whole(folder)
+    assert np.array_equal(there, valid) and np.array_equal(found[:, valid], stored[:, valid])

@@ -29,8 +29,12 @@ class PredictConfig:
     norm_stats: NormStats = option(
         "auto", "Statistics of instance norms: of each tile, of the raster (global), or a field over it; auto: tile."
     )
-    batch_size: int | None = option(None, "Tiles per pass through the network; none: 1 if they are exact, else 4.")
-    memory: str = option("2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of the parts.")
+    batch_size: int | None = option(
+        None, "Tiles per pass through the network; none: 1 if they are exact, else up to 4, as --memory allows."
+    )
+    memory: str = option(
+        "2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of tiles and parts."
+    )
     aoi: Path | None = option(None, "Layer of polygons in any CRS; only ground inside them is predicted.")
     shard: str | None = option(
         None, "I/N: make the I-th of N shares of the parts and stop; without it the finished parts are put together."

@@ -14,7 +14,7 @@ from geop2p.mosaic.beside import Beside, put_together, remove_companions
 from geop2p.mosaic.catalogue import write_item
 from geop2p.mosaic.checks import PLACING
 from geop2p.mosaic.extras import Extra
-from geop2p.mosaic.kept import COGS, leave_parts
+from geop2p.mosaic.kept import COGS, check_present, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import write_overview
 from geop2p.mosaic.plan import parts
@@ -24,7 +24,7 @@ from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
 from geop2p.raster.styles import write_style
-from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
 from geop2p.raster.writing import write_categories, write_cog
 
 MISMATCH_WINDOWS = 16
@@ -60,9 +60,13 @@ def assemble(
     beside = [_extra(mosaic, extra, folder, made, tags) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
         beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
+    overview = None
     if not mosaic.config.keep_parts:
         write_cog(vrt, cog, target)
-    write_text(folder / PLACING, "")
+    elif len(made) > 1:
+        inside = [_moved(part, "") for part in made]
+        overview = write_overview(folder / COGS, grid, target, inside, mosaic.part_side, summaries, described)
+    write_text(folder / PLACING, "\n".join(raster.name for raster in beside))
     for raster in beside:
         raster.place()
     write_style(output, target, summaries)
@@ -70,7 +74,7 @@ def assemble(
     if target.is_classes:
         write_categories(output, target)
     if mosaic.config.keep_parts:
-        _leave(mosaic, folder, output, made, summaries, figures, described)
+        _leave(mosaic, folder, output, made, overview, summaries, figures, described)
     else:
         cog.replace(output)
     return figures
@@ -81,22 +85,21 @@ def _leave(
     folder: Path,
     output: Path,
     made: Sequence[Part],
+    overview: Overview | None,
     summaries: list[BandSummary],
     figures: dict[str, Any],
     tags: dict[str, str],
 ) -> None:
-    """Leave the parts with a small copy of them, the STAC item and, last, the VRT."""
-    target, grid, overview = mosaic.translator.card.target, mosaic.shown, None
-    if len(made) > 1:
-        inside = [_moved(part, "") for part in made]
-        overview = write_overview(folder / COGS, grid, target, inside, mosaic.part_side, summaries, tags)
-    place = f"{leave_parts(output, folder).name}/"
+    """Leave the parts with the small copy of them, the STAC item and, last, the VRT."""
+    target, grid = mosaic.translator.card.target, mosaic.shown
+    place = f"{leave_parts(output, folder, made).name}/"
     beside = [_moved(part, place) for part in made]
     if overview is not None:
         mask = None if overview.mask is None else f"{place}{overview.mask}"
         overview = dataclasses.replace(overview, file=f"{place}{overview.file}", mask=mask)
     write_item(output, grid, target, beside, overview, summaries, figures, tags)
     write_text(output, vrt_xml(grid, target, beside, summaries, tags, overview))
+    check_present(output.parent, beside)
 
 
 def _moved(part: Part, folder: str) -> Part:

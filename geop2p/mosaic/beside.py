@@ -32,6 +32,11 @@ class Beside:
         self._cog, self._output, self._encoding = cog, output, encoding
         self._summaries, self._ramp = summaries, ramp
 
+    @property
+    def name(self) -> str:
+        """Its name to be, in full."""
+        return str(self._output.resolve())
+
     def place(self) -> None:
         """Give it its name, at once even on another file system, and a style."""
         remove_companions(self._output)

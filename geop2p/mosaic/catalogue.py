@@ -150,6 +150,8 @@ def bounding_box(outline: BaseGeometry) -> list[float]:
     west, south, east, north = outline.bounds
     if west == -180 and east == 180:
         pieces = [piece.bounds for piece in shapely.get_parts(outline)]
-        west = min(bounds[0] for bounds in pieces if bounds[0] > 0)
-        east = max(bounds[2] for bounds in pieces if bounds[2] < 0)
+        wests = [bounds[0] for bounds in pieces if bounds[0] > 0]
+        easts = [bounds[2] for bounds in pieces if bounds[2] < 0]
+        if wests and easts:  # else it goes around the world
+            west, east = min(wests), max(easts)
     return [west, south, east, north]

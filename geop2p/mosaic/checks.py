@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
-PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names
+PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names, which it holds
 
 
 def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
@@ -161,14 +161,16 @@ def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None],
     Raises:
         RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
     """
-    taken = {style_path(output).absolute()}
+    taken = {style_path(output).resolve()}
+    placing = folder / PLACING
+    ours = placing.read_text(encoding="utf-8").splitlines() if placing.exists() else []
     for path in beside:
         if path is None:
             continue
-        check_output(input, path, overwrite or (folder / PLACING).exists())
-        if style_path(path).absolute() in taken:
+        check_output(input, path, overwrite or str(path.resolve()) in ours)
+        if style_path(path).resolve() in taken:
             raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
-        taken.add(style_path(path).absolute())
+        taken.add(style_path(path).resolve())
 
 
 def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:

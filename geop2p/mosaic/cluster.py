@@ -197,7 +197,7 @@ def _make_part(job: Job, claim: str, place: tuple[int, int, int, int]) -> GeoP2P
         try:
             mosaic, given = _begun(job, claim)
             with given.reader() as reader:
-                make_parts(mosaic, reader, job.folder, [Window(*place)], progress=False)
+                make_parts(mosaic, reader, job.folder, [Window(*place)], json.loads(claim), progress=False)
         except GeoP2PError as error:
             return type(error)(f"{error} (on {socket.gethostname()})")
     return None

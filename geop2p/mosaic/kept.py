@@ -1,5 +1,6 @@
 """What `--keep-parts` leaves instead of one file: the parts, each a COG of its own, and a VRT over them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rasterio.windows import Window
@@ -18,15 +19,30 @@ COGS = "cogs"  # folder of the finished parts until all are
 MOVED = "mosaic.moved"  # its name is given, or is about to be, to the parts that stay
 
 
+def check_present(folder: Path, made: Sequence[Part]) -> None:
+    """Refuse to go on without parts that were there.
+
+    Raises:
+        RasterError: A file is gone.
+    """
+    for part in made:
+        if not (folder / part.file).exists():
+            raise RasterError(
+                f"{folder / part.file}: is gone: another process puts the same parts together, or removed them; repeat "
+                "the command alone"
+            )
+
+
 def kept_folder(output: Path) -> Path:
     """Where the parts stay, beside their VRT."""
     return output.with_name(f"{output.stem}_parts")
 
 
-def check_kept(output: Path, folder: Path, overwrite: bool) -> None:
+def check_kept(input: str | Path, output: Path, folder: Path, overwrite: bool) -> None:
     """Refuse to replace parts that stayed earlier, or something else.
 
     Args:
+        input: What is translated.
         output: The VRT.
         folder: Where the parts are made.
         overwrite: Whether earlier parts may be replaced.
@@ -37,6 +53,8 @@ def check_kept(output: Path, folder: Path, overwrite: bool) -> None:
     place = kept_folder(output)
     if not place.exists() or (folder / MOVED).exists():
         return
+    if Path(input).resolve().is_relative_to(place.resolve()):
+        raise RasterError(f"{input}: lies where the parts of {output.name} are to stay; give another output name")
     if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
         raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
     if not overwrite:
@@ -48,7 +66,7 @@ def take_back(output: Path, folder: Path) -> None:
     if (folder / MOVED).exists():
         if not (folder / COGS).exists():
             kept_folder(output).rename(folder / COGS)
-        (folder / MOVED).unlink()
+        (folder / MOVED).unlink(missing_ok=True)
 
 
 def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
@@ -75,24 +93,32 @@ def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
     return cog
 
 
-def leave_parts(output: Path, folder: Path) -> Path:
+def leave_parts(output: Path, folder: Path, made: Sequence[Part]) -> Path:
     """Give the finished parts their lasting place, beside the VRT that is to be written.
 
-    Parts that stayed there earlier are removed, their VRT first.
+    Parts that stayed there earlier are removed with their VRT.
 
     Args:
         output: The VRT.
         folder: Where the parts were made.
+        made: They.
 
     Returns:
         Their place.
+
+    Raises:
+        RasterError: Some are gone.
     """
     place = kept_folder(output)
-    output.unlink(missing_ok=True)
+    check_present(folder, made)
+    for temporary in (folder / COGS).glob(".*"):  # of a process that was killed
+        temporary.unlink()
     discard_removed(place)
     if place.exists():
-        remove_folder(place)
-    make_folder(folder / COGS)  # there is none yet if no part has valid ground
+        remove_folder(place)  # fails where it is in use, and then nothing has changed
+    output.unlink(missing_ok=True)
+    if not made:
+        make_folder(folder / COGS)
     write_text(folder / MOVED, "")
     (folder / COGS).rename(place)
     return place

@@ -94,10 +94,20 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return found
 
 
-def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], progress: bool) -> None:
+def make_parts(
+    mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], claim: dict[str, Any], progress: bool
+) -> None:
     """Write every part that is not there yet; a JSON file beside a part says that it is finished.
 
     Parts that are to stay become COGs in another thread, while the next part is predicted.
+
+    Args:
+        mosaic: What they are of.
+        reader: The input on the grid.
+        folder: Where they go.
+        windows: Their places in pixels of the grid.
+        claim: All that decides their pixels, as the folder has it.
+        progress: Show a progress bar.
 
     Raises:
         ConfigError: The folder was removed meanwhile, or begun again in another way.
@@ -106,7 +116,7 @@ def make_parts(mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[W
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with (
         tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar,
-        contextlib.closing(_predicted(mosaic, reader, folder, todo, bar)) as made,
+        contextlib.closing(_predicted(mosaic, reader, folder, todo, claim, bar)) as made,
     ):
         for _ in in_order(made, partial(_finishing, mosaic, folder), 1):
             pass
@@ -121,10 +131,10 @@ def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
 
 
 def _predicted(
-    mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], bar: Any
+    mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], claim: dict[str, Any], bar: Any
 ) -> Generator[tuple[Window, list[Path], int], None, None]:
     """Write parts: the place of each, its files unless no pixel of it is valid, and its network pixels."""
-    claim = _read_json(folder / MANIFEST)
+    claim = json.loads(json.dumps(claim))
     for window in windows:
         _check_claim(folder, claim)
         before = mosaic.network_pixels
@@ -160,7 +170,7 @@ def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window,
 
 def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
     """Refuse to add a part to those of another run."""
-    if _read_json(folder / MANIFEST) != claim:
+    if differences(_read_json(folder / MANIFEST), claim):
         raise ConfigError(
             f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
             "command if there is no mosaic yet"
@@ -227,6 +237,8 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
     made, network_pixels, frame = [], 0, mosaic.frame
     for window in windows:
         entry = _entry(folder, window)
+        if not entry:
+            raise ConfigError(f"{folder}: {_name(window)} was changed or removed meanwhile; repeat the command")
         network_pixels += entry["network_pixels"]
         if entry["files"]:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off

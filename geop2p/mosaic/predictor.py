@@ -105,7 +105,7 @@ def predict(
     folder = output.with_name(f"{output.name}.parts")
     check_output(input, output, overwrite, config.keep_parts)
     if config.keep_parts:
-        check_kept(output, folder, overwrite)
+        check_kept(input, output, folder, overwrite)
         if config.shard is None:
             require_stac()
     check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
@@ -119,13 +119,13 @@ def predict(
         encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
         check_space(folder, given.valid_share * pixels, encodings)
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
-        if config.keep_parts:
+        if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
             take_back(output, folder)
         if client is not None:
             make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
-        make_parts(mosaic, reader, folder, mine, progress)
+        make_parts(mosaic, reader, folder, mine, claim, progress)
         made, network_pixels = finished_parts(mosaic, folder, mine)
         figures = NO_FIGURES
         if config.shard is None:

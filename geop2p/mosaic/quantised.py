@@ -19,7 +19,7 @@ from geop2p.models.engines import onnx_bytes
 from geop2p.models.int8 import load_int8, save_int8
 from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.statistics import ENOUGH, Look, drawn_cells
-from geop2p.raster.atomic import make_folder, writing
+from geop2p.raster.atomic import UMASK, make_folder, writing
 from geop2p.raster.encoding import Mask
 from geop2p.raster.grid import Grid
 from geop2p.translator import Translator
@@ -88,6 +88,7 @@ class QuantisedNetwork:
                 save_int8(model, [torch.from_numpy(encoded)[None] for encoded in calibration], temporary)
                 found = self._compared(self._loaded(temporary), check) | {"calibrated": len(calibration)}
                 (temporary / "network.json").write_text(json.dumps(found), encoding="utf-8")
+                temporary.chmod(0o777 & ~UMASK)
                 _publish(temporary, self._folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -14,6 +14,9 @@ from typing import Any
 
 from geop2p.errors import OutputError
 
+UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
+os.umask(UMASK)
+
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -51,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(name)
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~UMASK)
             temporary.replace(path)
     finally:
         if temporary != path:
@@ -108,10 +111,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
-
-
-def _umask() -> int:
-    """The process's file creation mask (reading it means setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

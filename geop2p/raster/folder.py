@@ -30,6 +30,11 @@ def folder_files(folder: str | Path) -> list[Path]:
     return sorted(path for path in files if not path.name.lower().endswith(SIDECARS))
 
 
+def stamps_of(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a folder is the one that was looked at before."""
+    return tuple((file.name, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in folder_files(folder))
+
+
 def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
     """The XML of a virtual raster over rasters on one lattice of pixels; what none covers is not valid.
 
@@ -122,8 +127,8 @@ def _xml(grid: Grid, sources: Sequence[tuple["RasterInfo", Window]]) -> str:
         band = _band(first, number)
         root.append(band)
         for info, window in sources:
-            _add_source(band, info, window, str(number), first.nodata)
-    if first.nodata is None:
+            _add_source(band, info, window, str(number), None if info.has_mask else first.nodata)
+    if first.nodata is None or any(info.has_mask for info, _ in sources):
         mask = ElementTree.SubElement(ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         for info, window in sources:
             _add_source(mask, info, window, "mask,1", 0)

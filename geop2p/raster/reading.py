@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.encoding import Array, Band, Mask
-from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt
+from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 
@@ -84,7 +84,7 @@ def gdal_env(threads: str = "ALL_CPUS") -> AbstractContextManager[Any]:
     Inside an environment that has these settings already they stay as they are.
     """
     wanted = {"GDAL_CACHEMAX": BLOCK_CACHE, "GDAL_TIFF_INTERNAL_MASK": True, "GDAL_NUM_THREADS": threads}
-    wanted["GDAL_MAX_DATASET_POOL_SIZE"] = OPEN_FILES
+    wanted |= {"GDAL_MAX_DATASET_POOL_SIZE": OPEN_FILES, "VRT_NUM_THREADS": "1"}  # whose threads lose errors of blocks
     if rasterio.env.hasenv() and set(wanted) <= set(rasterio.env.getenv()):
         return contextlib.nullcontext()
     env: AbstractContextManager[Any] = rasterio.Env(**wanted)
@@ -105,7 +105,7 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     name = str(path)
     if "://" not in name and not name.startswith("/vsi") and ":" not in Path(name).name and not Path(name).exists():
         raise RasterError(f"{name}: no such file")
-    source = _folder_source(name, _stamps(name)) if Path(name).is_dir() else name
+    source = _folder_source(name, stamps_of(name)) if Path(name).is_dir() else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
@@ -117,14 +117,11 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
         raise RasterError(f"{name}: cannot be read as a raster: {one_line(cause)}") from error
 
 
-def _stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
-    """What tells whether a folder is the one that was looked at before."""
-    return tuple((file.name, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in folder_files(folder))
-
-
 @functools.lru_cache(maxsize=4)
 def _folder_source(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     """The virtual raster over the rasters of a folder, kept: every file is opened for it."""
+    with contextlib.suppress(RasterioError), rasterio.open(folder):
+        return folder  # a format that is a folder, such as Zarr
     files = [Path(folder) / name for name, _, _ in stamps]
     rasters = [file for file in files if file.suffix.lower() in RASTER_SUFFIXES or _is_raster(file)]
     return folder_vrt(folder, [describe_raster(file) for file in rasters])
