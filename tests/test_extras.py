@@ -406,3 +406,26 @@ def test_rasters_beside_kept_parts_are_those_beside_one_file(
     for name in ("", "_sure.tif", "_apart.tif"):
         one, other = (pixels(tmp_path / f"{made}{name}") for made in ("one.tif", "kept.vrt"))
         assert np.array_equal(one, other, equal_nan=True), name
+
+
+def test_only_what_the_killed_run_placed_is_replaced_unasked(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
+    model, output, other = make_model(Identity, image_encoding()), tmp_path / "out.tif", tmp_path / "other.tif"
+    other.write_bytes(b"of somebody")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("geop2p.mosaic.assembly.write_style", killed)
+        predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=tmp_path / "unsure.tif"))
+    assert (tmp_path / "unsure.tif").exists() and not output.exists()
+    with pytest.raises(RasterError, match=r"other\.tif: exists"):
+        predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=other))
+    with pytest.raises(RasterError, match="is the name of two outputs"):
+        nested = tmp_path / "a" / ".." / "out.tif"
+        predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=nested))
+    predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=tmp_path / "unsure.tif"))
+    assert output.exists() and other.read_bytes() == b"of somebody"

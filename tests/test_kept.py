@@ -1,7 +1,9 @@
 """`--keep-parts`: a VRT over parts that stay, each a COG of its own, and a STAC item that tells of them."""
 
+import dataclasses
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,3 +357,50 @@ def test_parts_meet_from_afar(tmp_path: Path, make_model: Callable[..., Path]) -
         for side in (17, 50, 111, 224, 301):
             assert (dataset.read(out_shape=(3, side, side)) == 200).all()
             assert (dataset.dataset_mask(out_shape=(side, side)) == 255).all()
+
+
+def test_outlines_around_the_world_have_a_box() -> None:
+    world = Grid(rasterio.CRS.from_epsg(4326), rasterio.Affine(1, 0, -180, 0, -1, 90), 180, 360)
+    for cuts in ([(0, 360)], [(0, 180), (180, 180)]):
+        outline = footprint(world, [Part("a", Window(col, 0, width, 180)) for col, width in cuts])
+        assert outline is not None and bounding_box(outline) == [-180, -90, 180, 90]
+
+
+def test_a_late_shard_leaves_alone_what_is_being_left(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output, write = make_model(Identity, image_encoding()), tmp_path / "out.vrt", assembly.write_item
+
+    def overtaken(*args: Any) -> None:
+        predict(model, scene, output, dataclasses.replace(KEPT, shard="1/2"))
+        write(*args)
+
+    monkeypatch.setattr(assembly, "write_item", overtaken)
+    made = predict(model, scene, output, KEPT)
+    assert len(list((tmp_path / "out_parts").glob("part_*.tif"))) == made.parts - 1  # one has no ground
+    assert np.array_equal(pixels(output), pixels(scene), equal_nan=True)
+
+
+def test_parts_that_are_gone_are_not_taken_for_none(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.vrt"
+    before = predict(model, scene, output, KEPT)
+    write = assembly.write_style
+
+    def overtaken(*args: Any) -> None:
+        shutil.rmtree(tmp_path / "out.vrt.parts" / "cogs")
+        write(*args)
+
+    monkeypatch.setattr(assembly, "write_style", overtaken)
+    with pytest.raises(RasterError, match=r"part_r0000000_c0000000\.tif: is gone: another process"):
+        predict(model, scene, output, KEPT, overwrite=True)
+    assert output.exists() and len(list((tmp_path / "out_parts").glob("part_*.tif"))) == before.parts - 1
+
+
+def test_an_input_among_the_parts_is_refused(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.vrt"
+    predict(model, scene, output, KEPT)
+    for given in (tmp_path / "out_parts", tmp_path / "out_parts" / "part_r0000000_c0000000.tif"):
+        with pytest.raises(RasterError, match=r"lies where the parts of out\.vrt are to stay"):
+            predict(model, given, output, KEPT, overwrite=True)
