@@ -15,6 +15,7 @@ from conftest import image_encoding
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models import vgg16
 
+import geop2p.evaluation.photographs as photographs
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.evaluation.photographs import PACKAGES, PhotographScores, bands_of
@@ -144,10 +145,14 @@ def chips_of(seed: int, count: int = 4) -> list[np.ndarray]:
 
 
 @has_packages()
-def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(inception: Path) -> None:
+def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(
+    inception: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    monkeypatch.setattr(photographs, "FEATURES", 192)  # the roots of matrices of 2048 take seconds
+    monkeypatch.setattr(photographs._Given, "num_features", 192)
     scores = PhotographScores(RGB, EvaluateConfig(inception_file=inception, device="cpu"))
     real, made, whole = chips_of(1), chips_of(2), np.ones((48, 48), bool)
     for row, (truth, fake) in enumerate(zip(real, made, strict=True)):
@@ -158,7 +163,7 @@ def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(inception: Path)
     scores.add("model", 9, made[0], real[0], holed)
     found, same = scores.result("model"), scores.result("truth")
     assert found["pictures"] == 4 and same["fid"] < 1e-3 * found["fid"] and same["kid"] < found["kid"]
-    fid = FrechetInceptionDistance(feature_extractor_weights_path=str(inception))
+    fid = FrechetInceptionDistance(192, feature_extractor_weights_path=str(inception))
     with pytest.warns(UserWarning, match="will save all extracted features"):
         kid = KernelInceptionDistance(fid.inception, subsets=1, subset_size=4)
     for metric in (fid, kid):
