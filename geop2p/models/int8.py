@@ -14,7 +14,7 @@ from torch import Tensor
 from geop2p.models.engines import OpenVinoNetwork, quiet
 
 STEM = "network"
-_CHATTY = ("torch.utils.cpp_extension",)  # looks for a GPU
+_CHATTY = "torch.utils.cpp_extension"  # looks for a GPU
 
 
 def save_int8(model: bytes, samples: Sequence[Tensor], folder: Path) -> None:
@@ -29,7 +29,7 @@ def save_int8(model: bytes, samples: Sequence[Tensor], folder: Path) -> None:
     nncf = _nncf()
     data = nncf.Dataset([sample.numpy() for sample in samples])
     with (
-        quiet("nncf", "torch.utils.cpp_extension"),
+        quiet("nncf", _CHATTY),
         contextlib.redirect_stdout(io.StringIO()),
     ):  # it draws a progress bar where results go
         quantised = nncf.quantize(
@@ -49,7 +49,7 @@ def _nncf() -> Any:
     said = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"  # where it finds this, it sends none
     try:
-        with warnings.catch_warnings(), quiet(*_CHATTY):
+        with warnings.catch_warnings(), quiet(_CHATTY):
             warnings.simplefilter("ignore")  # its own, of what it imports
             return importlib.import_module("nncf")
     finally:

@@ -111,7 +111,7 @@ def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part], tag
     said = tags | making(mosaic, mosaic.frame) | extra.tags
     del said["GEOP2P_KIND"]  # of the mosaic
     vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
-    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, mosaic.lattice, said, extra.ramp)
+    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, said, extra.ramp)
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from geop2p.mosaic.plan import Lattice
 from geop2p.mosaic.seams import survey
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import replacing, write_text
@@ -51,7 +50,6 @@ def put_together(
     grid: Grid,
     encoding: Encoding,
     made: Sequence[Part],
-    lattice: Lattice,
     tags: dict[str, str],
     ramp: Ramp | None = None,
 ) -> Beside:
@@ -63,14 +61,13 @@ def put_together(
         grid: Of the whole.
         encoding: What it holds.
         made: The parts.
-        lattice: The tiles.
         tags: What the file says of itself.
         ramp: How its style draws it; None: in grey, or as its bands are coloured.
     """
     blank = [BandSummary(None, None, None, None, 0.0)] * len(encoding.bands)
     write_text(vrt, vrt_xml(grid, encoding, made, blank, {}))
     with aligned_reader(vrt, grid, encoding.kind) as reader:
-        summaries, _ = survey(reader, encoding, lattice)
+        summaries, _ = survey(reader, encoding, None)
     write_text(vrt, vrt_xml(grid, encoding, made, summaries, tags))
     cog = vrt.with_suffix(".tif")
     write_cog(vrt, cog, encoding)

@@ -9,11 +9,10 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
+from geop2p.mosaic.plan import AT_ONCE
 from geop2p.raster.borders import shared
 
 Floats = npt.NDArray[np.float32]
-
-AT_ONCE = 64  # rows: small enough to stay in the cache of the processor while they are encoded or decoded
 
 
 def ramp(size: int, overlap: int) -> Floats:

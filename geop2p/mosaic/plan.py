@@ -13,6 +13,7 @@ from geop2p.raster.encoding import Encoding
 PART_MULTIPLE = 512
 LARGEST_PART = 4096  # pixels of its side; larger ones save no more than 3 % of the tiles
 READ_ROWS = 512  # rows that are read at once, counted from the grid's origin: whole blocks of most rasters
+AT_ONCE = 64  # rows that are worked on at once: few enough to stay in the cache of the processor
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def parts(frame: Window, side: int) -> list[Window]:
     The squares do not depend on the window.
     """
     rows, cols = (
-        _cuts(int(first), int(first + length), side)
+        cuts(int(first), int(first + length), side)
         for first, length in ((frame.row_off, frame.height), (frame.col_off, frame.width))
     )
     return [Window(left, top, right - left, bottom - top) for top, bottom in rows for left, right in cols]
 
 
-def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+def cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
+    """The numbers start to stop - 1 cut at the multiples of `side`: (first, end) of each piece."""
     edges = [start, *range((start // side + 1) * side, stop, side), stop]
     return list(itertools.pairwise(edges))
 

@@ -51,7 +51,7 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, 
                         row += len(valid)
             made.append(Part(name, here))
     tags = {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}
-    return put_together(folder / "seams.vrt", output, grid, encoding, made, mosaic.lattice, tags)
+    return put_together(folder / "seams.vrt", output, grid, encoding, made, tags)
 
 
 def _unit(target: Encoding) -> str:

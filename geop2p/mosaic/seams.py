@@ -8,7 +8,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.windows import Window
 
-from geop2p.mosaic.plan import PART_MULTIPLE, Lattice
+from geop2p.mosaic.plan import AT_ONCE, PART_MULTIPLE, Lattice
 from geop2p.raster.aligned import Read, Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.reading import BLOCK_CACHE, gdal_env
@@ -17,7 +17,6 @@ from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import BandSummary
 
 STRIP = 128  # rows that are read at once
-AT_ONCE = 64  # rows: small enough to stay in the cache of the processor
 
 
 class SeamIndex:
@@ -80,16 +79,16 @@ class SeamIndex:
         return float(np.mean(ratios)) if ratios else None
 
 
-def survey(reader: Reader, encoding: Encoding, lattice: Lattice) -> tuple[list[BandSummary], float | None]:
+def survey(reader: Reader, encoding: Encoding, lattice: Lattice | None) -> tuple[list[BandSummary], float | None]:
     """Read a mosaic once: statistics of each band, and its seam index. Another thread reads ahead.
 
     Args:
         reader: The mosaic on its own grid.
         encoding: What it holds.
-        lattice: Its tiles.
+        lattice: Its tiles; None: no seam index.
     """
     height, width = reader.grid.height, reader.grid.width
-    seams = SeamIndex(lattice, height, width, encoding.is_classes)
+    seams = None if lattice is None else SeamIndex(lattice, height, width, encoding.is_classes)
     statistics = [BandStatistics() for _ in encoding.bands]
     windows = [
         Window(0, max(0, row - 1), width, min(STRIP, height - row) + (row > 0)) for row in range(0, height, STRIP)
@@ -107,12 +106,13 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice) -> tuple[list[B
         for start in range(known, len(valid), AT_ONCE):
             joined = 1 if start else 0
             rows = slice(start - joined, start + AT_ONCE)
-            steps_of = encoding.in_units(values[:, rows]) if encoding.is_linear_sar else values[:, rows]
-            seams.add(steps_of, valid[rows], int(window.row_off) + start - joined, joined)
+            if seams is not None:
+                steps_of = encoding.in_units(values[:, rows]) if encoding.is_linear_sar else values[:, rows]
+                seams.add(steps_of, valid[rows], int(window.row_off) + start - joined, joined)
             fresh = slice(start, start + AT_ONCE)
             for band, plane in zip(statistics, values[:, fresh], strict=True):
                 band.add(plane if valid[fresh].all() else plane[valid[fresh]])
-    return [_summary(band, height * width) for band in statistics], seams.result()
+    return [_summary(band, height * width) for band in statistics], None if seams is None else seams.result()
 
 
 def _summary(band: BandStatistics, pixels: int) -> BandSummary:

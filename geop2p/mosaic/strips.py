@@ -1,6 +1,5 @@
 """What the network sees of the input: windows of any place, and strips of whole rows that are read ahead."""
 
-import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator, Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 
-from geop2p.mosaic.blend import AT_ONCE, Floats, move_up
-from geop2p.mosaic.plan import READ_ROWS
+from geop2p.mosaic.blend import Floats, move_up
+from geop2p.mosaic.plan import AT_ONCE, READ_ROWS, cuts
 from geop2p.raster.aligned import Read, Reader
 from geop2p.raster.borders import reflect_indices, taken
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -175,8 +174,7 @@ def _shape(window: Window) -> tuple[int, int]:
 def _pieces(window: Window) -> list[Window]:
     """A window cut where rows are read anew."""
     top, bottom = int(window.row_off), int(window.row_off + window.height)
-    edges = [top, *range((top // READ_ROWS + 1) * READ_ROWS, bottom, READ_ROWS), bottom]
-    return [_rows(window, start, stop) for start, stop in itertools.pairwise(edges)]
+    return [_rows(window, start, stop) for start, stop in cuts(top, bottom, READ_ROWS)]
 
 
 class _InRows:
