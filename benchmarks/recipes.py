@@ -63,7 +63,7 @@ def seams(run: Path, chipset: ChipSet, options: dict[str, Any]) -> dict[str, Any
     if not told.exists():
         config = PredictConfig(device=options["device"], source_field=scene.options.get("source_field"))
         made = geop2p.predict(run, layer, output, config, overwrite=True)
-        write_json(told, {figure: getattr(made, figure) for figure in (*SEAMS, "mode", "seconds")})
+        write_json(told, {figure: getattr(made, figure) for figure in (*SEAMS, "mode")})
     found: dict[str, Any] = json.loads(told.read_text())
     return found
 

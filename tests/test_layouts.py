@@ -20,8 +20,10 @@ import rasterio
 from affine import Affine
 from conftest import UTM, class_map, grid, write_raster
 from rasterio.crs import CRS
+from rasterio.windows import Window
 from shapely.geometry import box
 
+import geop2p.raster.aligned as aligned
 import geop2p.tiling.chips as chips_module
 import geop2p.tiling.cutting as cutting
 import geop2p.tiling.packed as packed_module
@@ -48,11 +50,10 @@ def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Every file of a chip set by name: its bytes, or the table of the index, whose file holds a time."""
+    """Every file of a chip set by name: its bytes."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert not any(".staging" in name for name in files)
-    del files["index.gpkg"]
-    return files | {"index": ChipSet.open(folder).index().to_json()}
+    assert "index.gpkg" in files and not any(".staging" in name for name in files)
+    return files
 
 
 @pytest.mark.parametrize("layout", ["packed", "virtual"])
@@ -125,9 +126,40 @@ def test_packed_chips_of_whole_ground_are_written_once(
                 assert np.array_equal(one.source, two.source) and np.array_equal(one.target, two.target)
 
 
-def test_layers_are_looked_at_without_waiting_for_geopandas() -> None:
-    program = "import sys, geop2p.tiling.tiler, geop2p.raster.layers; sys.exit('pandas' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
+@pytest.mark.parametrize("layout", ["geotiff", "packed", "virtual"])
+def test_rasters_are_tiled_without_pandas(pair: tuple[Path, Path], tmp_path: Path, layout) -> None:
+    arguments = ["tile", *map(str, pair), str(tmp_path / "chips"), "--size", "32", "--format", layout]
+    program = (
+        "import sys\nfrom geop2p_cli.main import main\n"
+        f"try: main({arguments})\nexcept SystemExit as stop: assert not stop.code\n"
+        "sys.exit(bool({'pandas', 'geopandas', 'pyogrio', 'torch'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert ChipSet.open(tmp_path / "chips").counts["train"]
+
+
+@pytest.mark.parametrize("changed", ["nothing", "nodata", "max_shift", "floats"])
+def test_virtual_chips_read_what_is_needed_to_know_them(tmp_path: Path, changed: str) -> None:
+    """Of an image that is valid throughout only the chips whose shift is measured and that are shown."""
+    where = grid(1024, 1024)
+    values = np.random.default_rng(0).integers(1, 255, (3, 1024, 1024)).astype("f4" if changed == "floats" else "u1")
+    image = write_raster(tmp_path / "image.tif", values, where, nodata=0 if changed == "nodata" else None)
+    source = write_raster(tmp_path / "map.tif", class_map(1024, 1024), where)
+    config = TileConfig(size=32, format="virtual", max_shift=12 if changed == "max_shift" else None)
+    pixels, read = [], aligned._read_masked
+
+    def counted(dataset: Any, bands: list[int], path: Path, window: Window) -> Any:
+        pixels.append(window.width * window.height if len(bands) == 3 else 0)
+        return read(dataset, bands, path, window)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aligned, "_read_masked", counted)
+        tile(source, image, tmp_path / "chips", config)
+    assert (sum(pixels) < 0.1 * 1024**2) == (changed == "nothing")
+    tile(source, image, tmp_path / "packed", dataclasses.replace(config, format="packed"))
+    first, again = ChipSet.open(tmp_path / "chips"), ChipSet.open(tmp_path / "packed")
+    pd.testing.assert_frame_equal(first.index(), again.index())
+    assert first.target == again.target
 
 
 def test_training_from_packed_chips_needs_neither_rasterio_nor_geopandas(

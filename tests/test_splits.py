@@ -26,6 +26,7 @@ from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.index import joined
 from geop2p.tiling.splits import split_chips
+from geop2p.tiling.table import ChipTable
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 DEGREES = Grid(CRS.from_epsg(4326), Affine(2.5e-5, 0, 9.001, 0, -2.5e-5, 47.852), 260, 340)  # inside `grid`'s ground
@@ -44,19 +45,27 @@ def chip_table(where: Grid, config: TileConfig, name: str = "a", density: float 
     }
     constants = {"scene": name} | dict.fromkeys(("shift_rows", "shift_cols", "shift_confidence"), np.nan)
     shapes = [where.window(Window(col, row, config.size, config.size)).footprint for row, col in places]
-    return geopandas.GeoDataFrame(columns, geometry=shapes, crs=where.crs).assign(**constants)
+    columns |= {name: [value] * len(places) for name, value in constants.items()}
+    arrays = {name: np.array(values, object if name in ("id", "scene") else None) for name, values in columns.items()}
+    return ChipTable(arrays, np.array(shapes, object), where.crs)
 
 
-def split_scenes(tables: list, grids: list[Grid], config: TileConfig):
+def split_scenes(tables: list[ChipTable], grids: list[Grid], config: TileConfig):
     """The index of several scenes that are added one by one, and what each lost."""
-    index, lost = tables[0].iloc[:0].assign(split=""), []
+    index, lost = add_scenes(tables, grids, config)
+    return index.frame(), lost
+
+
+def add_scenes(tables: list[ChipTable], grids: list[Grid], config: TileConfig) -> tuple[ChipTable, list[dict]]:
+    index, lost = tables[0].rows(np.arange(0)).assign(split=np.empty(0, object)), []
     for table, where in zip(tables, grids, strict=True):
-        scene = Scene(table["scene"].iloc[0], where.to_dict(), None, "", "", {}, {}, {}, {})
+        scene = Scene(table["scene"][0], where.to_dict(), None, "", "", {}, {}, {}, {})
         kept, dropped = split_chips(table, scene, index, config)
         assert len(kept) + sum(dropped.values()) == len(table)
-        before = index[["id", "split"]]
+        before = index
         index = joined(index, kept)
-        assert index[["id", "split"]].iloc[: len(before)].equals(before)  # a new scene changes nothing
+        for name in ("id", "split"):  # a new scene changes nothing
+            assert np.array_equal(index[name][: len(before)], before[name])
         lost.append(dropped)
     return index, lost
 
@@ -167,7 +176,7 @@ def test_overlapping_scenes_take_the_split_of_the_ground_they_lie_on() -> None:
     for name in SPLITS:
         beside = inner.intersects(first[first["split"] == name].union_all())
         assert set(second.loc[beside, "split"]) <= {name}
-    everywhere = tables[1].to_crs(UTM).buffer(-0.1)
+    everywhere = tables[1].frame().to_crs(UTM).buffer(-0.1)
     sides = [everywhere.intersects(first[first["split"] == name].union_all()) for name in SPLITS]
     assert lost[1]["near another split of an earlier scene"] == (np.sum(sides, axis=0) > 1).sum()
 
@@ -203,12 +212,13 @@ def test_scenes_of_a_split_file_that_overlap_are_named(tmp_path: Path, caplog: p
     index, lost = split_scenes(tables, grids, config)
     assert lost[1]["near another split of an earlier scene"] == 3 and len(index) == 9 + 6 + 9
     assert "scene 'b' overlaps: 3 of its val chips are dropped, 3 near train chips of 'a'" in caplog.text
+    fixed, _ = add_scenes(tables[:2], grids[:2], config)
     write_split_file(file, ("a", "val", "east"), ("b", "val", "west"), ("c", "val", "east"))
     with pytest.raises(ChipSetError, match=r"scene 'a' is in val, the chip set has it in train; put the row back"):
         split_chips(
             tables[2],
             Scene("c", grids[2].to_dict(), None, "", "", {}, {}, {}, {}),
-            index[index["scene"] != "c"],
+            fixed,
             config,
         )
 
@@ -311,7 +321,7 @@ def test_training_holds_every_class_that_one_block_has(stride: int, seed: int) -
     held_out = without[without["split"] != "train"]
     for number in range(0, len(held_out), 7):  # a class that the balance alone would keep from training
         row = held_out.iloc[number]
-        rare = with_class(plain, 4, (plain["id"] == row["id"]).to_numpy())
+        rare = with_class(plain, 4, plain["id"] == row["id"])
         rare = with_class(rare, 9, np.ones(len(rare), bool))
         index, _ = split_scenes([rare], [where], config)
         train = index[index["split"] == "train"]
@@ -328,7 +338,7 @@ def test_a_class_that_earlier_training_has_moves_nothing() -> None:
     first = with_class(chip_table(grids[0], config, "a"), 4, np.ones(14 * 14, bool))
     index, _ = split_scenes([first, plain], grids, config)
     held_out = index[(index["scene"] == "b") & (index["split"] == "test")]["id"]
-    rare = with_class(plain, 4, plain["id"].isin(held_out).to_numpy())
+    rare = with_class(plain, 4, np.isin(plain["id"], held_out.to_numpy()))
     assert split_scenes([first, rare], grids, config)[0]["split"].equals(index["split"])
 
 
@@ -350,12 +360,12 @@ def test_the_check_finds_a_planted_leak_for_every_rule(tmp_path: Path, rule) -> 
         tile(tmp_path / f"map{number}.tif", tmp_path / f"s{number}.tif", tmp_path / "chips", config)
     assert check(tmp_path / "chips") == []
     chipset = ChipSet.open(tmp_path / "chips")
-    index = chipset.index()
-    row, held = (index[index["split"] == split].iloc[0] for split in ("train", "test"))
-    index.loc[index["id"] == row["id"], "geometry"] = held.geometry
+    index = chipset.table()
+    moved, held = (np.flatnonzero(index["split"] == split)[0] for split in ("train", "test"))
+    index.shapes[moved] = index.shapes[held]
     chipset.save(index)
-    assert f"{row['id']} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
-    assert f"{held['id']} (test) shares ground with train chips, or comes too near" in check(tmp_path / "chips")
+    assert f"{index['id'][moved]} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
+    assert f"{index['id'][held]} (test) shares ground with train chips, or comes too near" in check(tmp_path / "chips")
 
 
 @pytest.mark.parametrize("rule", ["scene", "file"])
@@ -366,12 +376,11 @@ def test_the_check_finds_a_scene_in_two_splits(tmp_path: Path, rule) -> None:
     file = write_split_file(tmp_path / "split.csv", ("a", "train", "east")) if rule == "file" else None
     tile(source, target, tmp_path / "chips", TileConfig(size=32, split_by=rule, split_file=file))
     chipset = ChipSet.open(tmp_path / "chips")
-    index = chipset.index()
-    row = index.iloc[-1]
+    index = chipset.table()
     for side in ("source", "target"):
-        moved = chip_path(chipset.folder, side, "val", row["id"])
+        moved = chip_path(chipset.folder, side, "val", index["id"][-1])
         moved.parent.mkdir()
-        chip_path(chipset.folder, side, "train", row["id"]).rename(moved)
-    index.loc[index["id"] == row["id"], "split"] = "val"
+        chip_path(chipset.folder, side, "train", index["id"][-1]).rename(moved)
+    index["split"][-1] = "val"
     dataclasses.replace(chipset, counts={"train": len(index) - 1, "val": 1, "test": 0}).save(index)
     assert check(tmp_path / "chips") == ["scene 'a' is in train and val, though its rule gives a scene one split"]

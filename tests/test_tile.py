@@ -469,15 +469,13 @@ def test_the_check_finds_leaks_and_broken_chips(pair: tuple[Path, Path], tmp_pat
     tile(*pair, tmp_path / "chips", SMALL)
     assert check(tmp_path / "chips") == []
     chipset = ChipSet.open(tmp_path / "chips")
-    index = chipset.index()
-    row = index[index["split"] == "train"].iloc[0]
-    moved = index.copy()
-    held = index[index["split"] == "test"].iloc[0]
-    moved.loc[moved["id"] == row["id"], "geometry"] = held.geometry
-    chipset.save(moved)
-    problems = check(tmp_path / "chips")
-    assert f"{row['id']} (train) shares ground with test chips, or comes too near" in problems
-    chip_path(chipset.folder, "target", row["split"], row["id"]).write_bytes(b"broken")
+    index = chipset.table()
+    moved, held = (np.flatnonzero(index["split"] == split)[0] for split in ("train", "test"))
+    index.shapes[moved] = index.shapes[held]
+    chipset.save(index)
+    name = index["id"][moved]
+    assert f"{name} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
+    chip_path(chipset.folder, "target", "train", name).write_bytes(b"broken")
     assert any("cannot be read as a raster" in problem for problem in check(tmp_path / "chips"))
 
 

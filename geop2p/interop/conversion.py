@@ -102,7 +102,7 @@ def _claim(origin: Path, folder: Path, config: TileConfig) -> None:
 
 def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
     """Write the chips of a chip set, scene by scene, in another layout."""
-    index = chipset.index()
+    index = chipset.table()
     scenes = tuple(_moved(scene, chipset.folder, folder) for scene in chipset.scenes)
     module = layout_of(layout)
     palettes = (_palette(chipset, "source"), _palette(chipset, "target"))
@@ -112,16 +112,16 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
             _check_layers(done, scene)
         staging = folder / STAGING / scene.id
         staging.mkdir(parents=True)
-        table = index[index["scene"] == scene.id]
-        codes = table["split"].map(SPLITS.index).to_numpy(np.int8)
-        slots = Slots(table["row_off"].to_numpy(), table["col_off"].to_numpy(), codes)
+        table = index.rows(index["scene"] == scene.id)
+        codes = np.array([SPLITS.index(split) for split in table["split"]], np.int8)
+        slots = Slots(table["row_off"], table["col_off"], codes)
         with closing(module.open_writer(staging, scene.grid, palettes, slots)) as writer:
             for split in SPLITS:
                 with chipset.reader(split) as reader:
                     for row, entry in enumerate(chipset.entries(split)):
                         if entry.scene == scene.id:
                             writer.add(entry.id, entry.row_off, entry.col_off, partial(reader.read, row))
-        so_far = index[index["scene"].isin([known.id for known in scenes[:number]])]
+        so_far = index.rows(np.isin(index["scene"], [known.id for known in scenes[:number]]))
         part = dataclasses.replace(done, counts=count_splits(so_far))
         module.place(staging, part, table, slots)
         shutil.rmtree(staging)

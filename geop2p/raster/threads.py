@@ -1,6 +1,5 @@
 """A few threads that each hold handles of their own, and results in the order of the jobs."""
 
-import importlib
 import os
 import queue
 import threading
@@ -23,16 +22,6 @@ Opener = Callable[[], AbstractContextManager[Callable[[Job], Result]]]
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def import_ahead(*modules: str) -> None:
-    """Import in a thread what will be needed when other threads have read the pixels."""
-
-    def work() -> None:
-        for name in modules:
-            importlib.import_module(name)
-
-    threading.Thread(target=work, daemon=True).start()
 
 
 def in_order(jobs: Iterable[Job], opener: Opener[Job, Result], threads: int) -> Iterator[Result]:

@@ -10,6 +10,7 @@ from geop2p.errors import ChipSetError
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.blocks import FREE, Codes
+from geop2p.tiling.table import ChipTable
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -43,7 +44,7 @@ def read_areas(config: TileConfig, grid: Grid) -> "GeoDataFrame":
     return here
 
 
-def codes_on(areas: "GeoDataFrame", table: "GeoDataFrame") -> Codes:
+def codes_on(areas: "GeoDataFrame", table: ChipTable) -> Codes:
     """The split whose polygons every chip lies on, as its place in `SPLITS`.
 
     Ground outside the polygons is not valid, so a chip at the outer edge of a polygon is a chip of that polygon's
@@ -53,7 +54,7 @@ def codes_on(areas: "GeoDataFrame", table: "GeoDataFrame") -> Codes:
         areas: As `read_areas` gives them.
         table: Chips in the same CRS.
     """
-    chips = table.geometry.to_numpy()
+    chips = table.shapes
     inner = shapely.buffer(chips, -1e-4 * np.sqrt(shapely.area(chips)), join_style="mitre")  # touching is not sharing
     touched = np.zeros((len(SPLITS), len(table)), bool)
     for code, split in enumerate(SPLITS):

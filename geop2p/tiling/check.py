@@ -19,7 +19,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     split may share ground with, or come nearer than the buffer to, a chip of another, measured in the projected CRS
     of each scene. Chips without a place on the ground may not hold the same pixels in two splits.
     """
-    index = chipset.index()
+    index = chipset.table()
     problems = []
     if (chipset.folder / STAGING).is_dir():
         problems.append("tiling was interrupted; repeat the tile command to finish it")
@@ -45,19 +45,19 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
             problems.append(" and ".join(f"{name} ({split})" for split, name in twins) + " hold the same pixels")
     if chipset.settings["split_by"] in ("scene", "file"):
         for scene in chipset.scenes:
-            found = set(index.loc[index["scene"] == scene.id, "split"])
+            found = set(index["split"][index["scene"] == scene.id])
             if len(found) > 1:
                 several = " and ".join(name for name in SPLITS if name in found)
                 problems.append(f"scene '{scene.id}' is in {several}, though its rule gives a scene one split")
     pixel = min(min(scene.pixel_size or (1.0, 1.0)) for scene in chipset.scenes)  # a buffer is pixels of its scene
     for scene in chipset.scenes:
-        own = index[index["scene"] == scene.id]
+        own = index.rows(index["scene"] == scene.id)
         if scene.grid.crs is not None:
             own = own.to_crs(local_crs(scene.grid))
         distance = chipset.settings["buffer"] * pixel
         for split, other in itertools.permutations(SPLITS, 2):
-            mine = own[own["split"] == split]
-            close = near(mine, index[index["split"] == other], distance, pixel)
-            names = mine["id"].to_numpy()[close]
+            mine = own.of_split(split)
+            close = near(mine, index.of_split(other), distance, pixel)
+            names = mine["id"][close]
             problems += [f"{name} ({split}) shares ground with {other} chips, or comes too near" for name in names]
     return problems

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, get_args
 from urllib.parse import quote
 
+import numpy as np
+
 from geop2p.config import SPLITS, ChipFormat, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import write_json
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from geop2p.raster.grid import Grid
     from geop2p.tiling.slots import Slots
+    from geop2p.tiling.table import ChipTable
 
 FORMAT = 2
 DESCRIPTION = "chipset.json"
@@ -170,7 +173,7 @@ class ChipSet:
             counts=data["counts"],
         )
 
-    def save(self, index: "geopandas.GeoDataFrame") -> None:
+    def save(self, index: "ChipTable") -> None:
         """Write the index, then the description, each atomically."""
         from geop2p.tiling.index import write_index
 
@@ -194,11 +197,15 @@ class ChipSet:
         (how often `--balance` draws it, mean 1 over the training chips), geometry (footprint in the scenes' common CRS,
         else EPSG:4326).
         """
-        from geop2p.tiling.index import read_index
+        return self.table().frame()
 
-        table = read_index(self.folder / INDEX)
+    def table(self) -> "ChipTable":
+        """The same without geopandas."""
+        from geop2p.tiling.geopackage import read_table
+
+        table = read_table(self.folder / INDEX)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
-        return table[table["scene"].isin(known)].reset_index(drop=True)
+        return table.rows(np.isin(table["scene"], list(known)))
 
     def entries(self, split: Split) -> list[Entry]:
         """The chips of a split in the order of the index.
@@ -271,7 +278,7 @@ class Layout(Protocol):
     def open_writer(self, staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], slots: "Slots") -> Writer:
         """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
 
-    def place(self, staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+    def place(self, staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
         """Put staged chips where they belong; repeated after a kill it ends in the same.
 
         Args:
@@ -287,6 +294,6 @@ def layout_of(name: ChipFormat) -> Layout:
     return cast(Layout, importlib.import_module(f"geop2p.tiling.{name}"))
 
 
-def count_splits(index: "geopandas.GeoDataFrame") -> dict[str, int]:
+def count_splits(index: "ChipTable") -> dict[str, int]:
     """Chips in each split, zeros included."""
-    return {split: int((index["split"] == split).sum()) for split in SPLITS}
+    return {split: int(np.count_nonzero(index["split"] == split)) for split in SPLITS}

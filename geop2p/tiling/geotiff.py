@@ -20,9 +20,8 @@ from geop2p.raster.writing import categories_text
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:
-    import geopandas
-
     from geop2p.tiling.slots import Slots
+    from geop2p.tiling.table import ChipTable
 
 
 class _Reader:
@@ -95,11 +94,11 @@ def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], sl
     return _Writer(staging, grid, palettes, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
     """See `Layout`: chips are moved, as a folder where it holds a whole new split, and class names written beside."""
     for split in SPLITS:
-        own = table[table["split"] == split]
-        codes, _ = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+        own = table.of_split(split)
+        codes, _ = slots.find(own["row_off"], own["col_off"])
         for side in SIDES if len(own) else ():
             folder, staged = chipset.folder / side / split, _staged(staging, side, codes[0])
             if not folder.exists() and len(set(codes)) == 1 and len(list(staged.iterdir())) == len(own):

@@ -1,39 +1,32 @@
 """The index of a chip set: a GeoPackage that opens in QGIS coloured by split."""
 
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import shapely
+from rasterio.crs import CRS
 
 from geop2p.config import Split
-from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.raster.encoding import Array, Mask
-
-if TYPE_CHECKING:
-    import geopandas
+from geop2p.tiling.geopackage import write_table
+from geop2p.tiling.table import ChipTable
 
 INDEX_STYLE = "index.qml"
-LAYER = "chips"
 SPLIT_COLORS: dict[Split, tuple[int, int, int]] = {"train": (31, 120, 180), "val": (255, 127, 0), "test": (227, 26, 28)}
 
 
-def write_index(file: Path, index: "geopandas.GeoDataFrame") -> None:
+def write_index(file: Path, index: ChipTable) -> None:
     """Write the index, atomically, and beside it the style that QGIS opens it with.
 
     The style is a file and not a table of the GeoPackage: readers that are not told a layer's name stay quiet.
     """
     with replacing(file) as temporary:
-        temporary.unlink()
-        with warnings.catch_warnings():
-            if index.crs is None:
-                warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-            index.to_file(temporary, layer=LAYER, driver="GPKG")
+        write_table(temporary, index)
     write_text(file.with_name(INDEX_STYLE), _index_style())
 
 
@@ -64,47 +57,31 @@ def share_columns(table: Iterable[Any]) -> list[str]:
     return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
 
 
-def joined(fixed: "geopandas.GeoDataFrame", table: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+def joined(fixed: ChipTable, table: ChipTable) -> ChipTable:
     """One index of earlier and new chips, in their common CRS or EPSG:4326, or in pixels without CRS."""
-    import pandas as pd
+    parts = [fixed, table] if len(fixed) else [table]
+    if len({part.crs for part in parts}) > 1:
+        parts = [_in_degrees(part) for part in parts]
+    shares = {name for part in parts for name in share_columns(part)}
+    ordered = sorted(shares, key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
+    shift = ("shift_rows", "shift_cols", "shift_confidence")
+    columns = {
+        name: np.concatenate([part[name] if name in part else np.zeros(len(part)) for part in parts])
+        for name in ("id", "scene", "split", "block", "row_off", "col_off", "valid", *shift, *ordered)
+    }
+    return ChipTable(columns, np.concatenate([part.shapes for part in parts]), parts[0].crs)
 
-    if len(fixed) and fixed.crs != table.crs:
-        fixed, table = _in_degrees(fixed), _in_degrees(table)
-    both = pd.concat([fixed, table], ignore_index=True) if len(fixed) else table
-    shares = sorted(share_columns(both.columns), key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
-    shift = ["shift_rows", "shift_cols", "shift_confidence"]
-    first = ["id", "scene", "split", "block", "row_off", "col_off", "valid", *shift]
-    return both.fillna(dict.fromkeys(shares, 0.0))[[*first, *shares, "geometry"]]
 
-
-def _in_degrees(table: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+def _in_degrees(table: ChipTable) -> ChipTable:
     """A table in EPSG:4326; footprints across the dateline have a part on either side of it."""
-    table = table.to_crs(4326)
-    shapes = table.geometry.to_numpy().copy()
+    table = table.to_crs(CRS.from_epsg(4326))
+    shapes = table.shapes.copy()
     left, _, right, _ = shapely.bounds(shapes).T
     for place in np.flatnonzero((right - left > 180) & (shapely.get_num_geometries(shapes) == 1)):
         ring = shapely.transform(shapes[place], lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
         east, west = ring.intersection(shapely.box(0, -90, 180, 90)), ring.intersection(shapely.box(180, -90, 360, 90))
         shapes[place] = shapely.union_all([east, shapely.transform(west, lambda xy: xy - (360, 0))])
-    return table.set_geometry(shapes, crs=table.crs)
-
-
-def read_index(file: Path) -> "geopandas.GeoDataFrame":
-    """Read an index.
-
-    Raises:
-        ChipSetError: It is missing or damaged.
-    """
-    import geopandas
-    import pyogrio
-
-    try:
-        table = geopandas.read_file(file, layer=LAYER)
-    except pyogrio.errors.DataSourceError as error:
-        raise ChipSetError(f"{file}: missing or damaged; tile again with --overwrite") from error
-    if table.crs is not None and table.crs.name.startswith("Undefined"):  # how a GeoPackage says that there is none
-        return geopandas.GeoDataFrame(table.drop(columns="geometry"), geometry=table.geometry.to_numpy(), crs=None)
-    return table
+    return ChipTable(table.columns, shapes, table.crs)
 
 
 def _index_style() -> str:

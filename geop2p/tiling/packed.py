@@ -25,10 +25,9 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:
-    import geopandas
-
     from geop2p.raster.grid import Grid
     from geop2p.tiling.slots import Integers, Slots
+    from geop2p.tiling.table import ChipTable
 
 ARRAYS = (*SIDES, "valid")
 HEADER = 128  # bytes before the pixels: room for any number of chips, so that chips can be added
@@ -175,13 +174,13 @@ def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], 
     return _Writer(staging, slots)
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
     """See `Layout`: chips that were all expected where they belong are renamed, others copied, split by split."""
     wanted, codes = {}, Counter[int]()
     for split in SPLITS:
-        own = table[table["split"] == split]
+        own = table.of_split(split)
         if len(own):
-            wanted[split] = slots.find(own["row_off"].to_numpy(), own["col_off"].to_numpy())
+            wanted[split] = slots.find(own["row_off"], own["col_off"])
             codes.update(np.unique(wanted[split][0]).tolist())
 
     def fill(split: Split, name: str) -> None:

@@ -5,7 +5,9 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
@@ -20,9 +22,7 @@ from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
-
-if TYPE_CHECKING:
-    import geopandas
+from geop2p.tiling.table import ChipTable
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,16 @@ def settle(
         ChipSetError: A split would be empty, or what says the splits is bad.
         OutputError: Something cannot be written.
     """
-    fixed = earlier.index() if earlier is not None else staged.table.iloc[:0].assign(split="")
+    nothing = staged.table.rows(np.arange(0)).assign(split=np.empty(0, object))
+    fixed = nothing if earlier is None else earlier.table()
     if given is None:
         table, lost = split_chips(staged.table, scene, fixed, config)
     else:
         places = zip(staged.table["row_off"], staged.table["col_off"], strict=True)
-        blocks = [f"{row // config.step}_{col // config.step}" for row, col in places]
-        table, lost = staged.table.assign(split=staged.table["id"].map(given), block=blocks), {}
-    if table.empty:
+        blocks = np.array([f"{row // config.step}_{col // config.step}" for row, col in places], object)
+        splits = np.array([given[name] for name in staged.table["id"]], object)
+        table, lost = staged.table.assign(split=splits, block=blocks), {}
+    if not len(table):
         reasons = ", ".join(f"{count} {reason}" for reason, count in (staged.dropped | lost).items() if count)
         raise NoGroundError(
             f"{scene.id}: no chip is left ({reasons}); change the split, the buffer, or size and stride"
@@ -95,7 +97,7 @@ def finish(folder: Path, progress: bool) -> None:
     if not (folder / STAGING).is_dir() or not (folder / DESCRIPTION).exists():
         return
     chipset = ChipSet.open(folder)
-    index = chipset.index()
+    index = chipset.table()
     source, target = scaled_encodings(chipset, progress)
     chipset = dataclasses.replace(chipset, source=source, target=target)
     chipset.save_description()
@@ -108,9 +110,9 @@ def finish(folder: Path, progress: bool) -> None:
             shutil.rmtree(folder / STAGING)
 
 
-def _warn_of_missing(chipset: ChipSet, index: "geopandas.GeoDataFrame") -> None:
+def _warn_of_missing(chipset: ChipSet, index: ChipTable) -> None:
     """Name the classes that no training chip holds: the model cannot learn them."""
-    train = index[index["split"] == "train"]
+    train = index.of_split("train")
     for side in SIDES:
         encoding = chipset.encoding(side)
         columns = {entry.name: f"{side}_{entry.value}" for entry in encoding.classes}

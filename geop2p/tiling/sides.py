@@ -4,9 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
@@ -19,12 +17,9 @@ from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import share_columns
+from geop2p.tiling.table import ChipTable
 
-if TYPE_CHECKING:
-    import geopandas
-
-READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
-LOT = 4 * 2**20  # bytes of a lot, unless one chip has more
+READ_AT_ONCE = 8  # chips, of which a thread holds two such lots at most
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
 
@@ -81,12 +76,12 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
 
 
-def with_observed_classes(draft: Encoding, layer: Layer, index: "geopandas.GeoDataFrame", side: str) -> Encoding:
+def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side: str) -> Encoding:
     """The encoding with every class that a training chip holds, in order of the codes."""
     if not draft.is_classes:
         return draft
-    train = index[index["split"] == "train"]
-    columns = [name for name in share_columns(index.columns) if name.startswith(side) and (train[name] > 0).any()]
+    train = index.of_split("train")
+    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
     known = {entry.value for entry in draft.classes}
     seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
     new = [layer.map_class(value) for value in seen]
@@ -108,9 +103,7 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     if not any(wanted) or not chipset.counts["train"]:
         return encodings
     count = chipset.counts["train"]
-    a_chip = chipset.size**2 * sum(len(side.bands) * np.dtype(side.dtype).itemsize for side in encodings)
-    lot = min(max(1, LOT // a_chip), READ_AT_ONCE)
-    jobs = [range(first, min(first + lot, count)) for first in range(0, count, lot)]
+    jobs = [range(first, min(first + READ_AT_ONCE, count)) for first in range(0, count, READ_AT_ONCE)]
     with tqdm(total=count, desc="values", unit="chip", disable=not progress) as bar:
         for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
             for chip in chips:

@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,7 @@ from geop2p.tiling.areas import codes_on, read_areas
 from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
 from geop2p.tiling.chips import Scene
 from geop2p.tiling.index import share_columns
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
+from geop2p.tiling.table import ChipTable
 
 NEAR_SPLIT = "near another split"
 NEAR_SCENE = "near another split of an earlier scene"
@@ -57,7 +54,7 @@ def read_split_file(path: Path) -> dict[str, Split]:
     return result
 
 
-def near(chips: "GeoDataFrame", others: "GeoDataFrame", distance: float, pixel: float) -> Mask:
+def near(chips: ChipTable, others: ChipTable, distance: float, pixel: float) -> Mask:
     """Which chips share ground with others or come nearer to them than a distance.
 
     Args:
@@ -71,16 +68,16 @@ def near(chips: "GeoDataFrame", others: "GeoDataFrame", distance: float, pixel: 
     """
     result = np.zeros(len(chips), bool)
     if chips.crs is None and len(chips):
-        others = others[others["scene"].isin(chips["scene"])]
+        others = others.rows(np.isin(others["scene"], np.unique(chips["scene"])))
     if len(chips) and len(others):
-        there = others if chips.crs is None or others.crs == chips.crs else others.to_crs(chips.crs)
-        inner = shapely.buffer(chips.geometry.to_numpy(), -0.01 * pixel, join_style="mitre")
-        tree = shapely.STRtree(there.geometry.to_numpy())
+        there = others if chips.crs is None else others.to_crs(chips.crs)
+        inner = shapely.buffer(chips.shapes, -0.01 * pixel, join_style="mitre")
+        tree = shapely.STRtree(there.shapes)
         result[np.unique(tree.query(inner, predicate="dwithin", distance=distance)[0])] = True
     return result
 
 
-def find_leaks(index: "GeoDataFrame", buffer: float, pixel: float) -> Mask:
+def find_leaks(index: ChipTable, buffer: float, pixel: float) -> Mask:
     """Which chips of a scene must go, so that no two splits share ground or come nearer than the buffer.
 
     Test chips stay before validation chips, these before training chips.
@@ -93,18 +90,18 @@ def find_leaks(index: "GeoDataFrame", buffer: float, pixel: float) -> Mask:
     Returns:
         bool, one for each row of `index`.
     """
-    split = index["split"].to_numpy()
+    split = index["split"]
     dropped = np.zeros(len(index), bool)
     for name, stronger in (("val", ("test",)), ("train", ("val", "test"))):
         own = split == name
-        others = index.loc[np.isin(split, stronger) & ~dropped]
-        dropped[own] |= near(index.loc[own], others, buffer, pixel)
+        others = index.rows(np.isin(split, stronger) & ~dropped)
+        dropped[own] |= near(index.rows(own), others, buffer, pixel)
     return dropped
 
 
 def split_chips(
-    table: "GeoDataFrame", scene: Scene, fixed: "GeoDataFrame", config: TileConfig
-) -> tuple["GeoDataFrame", dict[str, int]]:
+    table: ChipTable, scene: Scene, fixed: ChipTable, config: TileConfig
+) -> tuple[ChipTable, dict[str, int]]:
     """Add the columns split and block, and leave out chips that come too near to another split.
 
     Chips of earlier scenes keep their split, so chips on their ground take it too where the rule leaves a choice.
@@ -123,25 +120,25 @@ def split_chips(
     """
     pixel = math.sqrt(abs(scene.grid.transform.determinant))
     buffer = config.buffer * pixel
-    beside = np.stack([_near_earlier(table, fixed[fixed["split"] == name], buffer, pixel) for name in SPLITS])
+    beside = np.stack([_near_earlier(table, fixed.of_split(name), buffer, pixel) for name in SPLITS])
     beside_one = beside.sum(axis=0) == 1
-    areas = np.where(beside.sum(axis=0) > 1, 0.0, table["valid"].to_numpy())  # near two splits it will be dropped
+    areas = np.where(beside.sum(axis=0) > 1, 0.0, table["valid"])  # near two splits it will be dropped
     given = np.where(beside_one, beside.argmax(axis=0), FREE).astype(np.int8)
-    lattice = lattice_of(table["row_off"].to_numpy(), table["col_off"].to_numpy(), areas, given, config)
+    lattice = lattice_of(table["row_off"], table["col_off"], areas, given, config)
     codes = _codes(lattice, table, scene, fixed, config)
-    blocks = [f"{row}_{col}" for row, col in lattice.blocks]
+    blocks = np.array([f"{row}_{col}" for row, col in lattice.blocks], object)
     named = table.assign(split=np.array([*SPLITS, ""], object)[codes], block=blocks)  # FREE is -1, the last
     nowhere = codes == FREE
     taken = (beside & (np.arange(len(SPLITS))[:, None] != codes)).any(axis=0) & ~nowhere
     if taken.any():
-        _say_overlap(named[taken], fixed, buffer, pixel)
-    rest = named[~nowhere & ~taken].reset_index(drop=True)
+        _say_overlap(named.rows(taken), fixed, buffer, pixel)
+    rest = named.rows(~nowhere & ~taken)
     leaks = find_leaks(rest, buffer, pixel)
     dropped = {NEAR_SPLIT: int(leaks.sum()), NEAR_SCENE: int(taken.sum()), ACROSS_AREAS: int(nowhere.sum())}
-    return rest[~leaks].reset_index(drop=True), dropped
+    return rest.rows(~leaks), dropped
 
 
-def _near_earlier(table: "GeoDataFrame", earlier: "GeoDataFrame", buffer: float, pixel: float) -> Mask:
+def _near_earlier(table: ChipTable, earlier: ChipTable, buffer: float, pixel: float) -> Mask:
     """Which chips come too near to chips of earlier scenes; scenes without CRS have no common ground."""
     if table.crs is None or earlier.crs is None:
         return np.zeros(len(table), bool)
@@ -163,10 +160,10 @@ def lattice_of(
     )
 
 
-def _codes(lattice: Lattice, table: "GeoDataFrame", scene: Scene, fixed: "GeoDataFrame", config: TileConfig) -> Codes:
+def _codes(lattice: Lattice, table: ChipTable, scene: Scene, fixed: ChipTable, config: TileConfig) -> Codes:
     """The split of every chip by the rule of the settings, as its place in `SPLITS`, or `FREE` if it has none."""
     shares = config.split_shares
-    held = {split: float(fixed.loc[fixed["split"] == split, "valid"].sum()) for split in SPLITS}
+    held = {split: float(fixed.of_split(split)["valid"].sum()) for split in SPLITS}
     match config.split_by:
         case "polygon":
             return codes_on(read_areas(config, scene.grid), table)
@@ -181,9 +178,9 @@ def _codes(lattice: Lattice, table: "GeoDataFrame", scene: Scene, fixed: "GeoDat
                 "chips split at random lie side by side with the training: scores will be better than the model"
             )
             lattice = dataclasses.replace(lattice, side=1)
-    known = fixed[fixed["split"] == "train"]
-    columns = [name for name in share_columns(table.columns) if name not in known or not (known[name] > 0).any()]
-    classes = table[columns].to_numpy(float).T
+    known = fixed.of_split("train")
+    columns = [name for name in share_columns(table) if name not in known or not (known[name] > 0).any()]
+    classes = np.array([table[name] for name in columns], np.float64).reshape(-1, len(table))
     return assign_with_classes(lattice, shares, f"{config.seed}:{scene.id}", held, classes)
 
 
@@ -208,7 +205,7 @@ def _given_split(scene: Scene, config: TileConfig) -> dict[str, Split]:
     return given
 
 
-def _split_of_scene(scene: Scene, fixed: "GeoDataFrame", config: TileConfig) -> Split:
+def _split_of_scene(scene: Scene, fixed: ChipTable, config: TileConfig) -> Split:
     """The split that the split file gives a scene; for earlier scenes it must still say what it said then."""
     given = _given_split(scene, config)
     for name, split in zip(fixed["scene"], fixed["split"], strict=True):
@@ -220,12 +217,12 @@ def _split_of_scene(scene: Scene, fixed: "GeoDataFrame", config: TileConfig) -> 
     return given[scene.id]
 
 
-def _say_overlap(lost: "GeoDataFrame", fixed: "GeoDataFrame", buffer: float, pixel: float) -> None:
+def _say_overlap(lost: ChipTable, fixed: ChipTable, buffer: float, pixel: float) -> None:
     """Name the scenes whose ground costs chips of a new one."""
     found = []
     for scene, split in sorted(set(zip(fixed["scene"], fixed["split"], strict=True))):
-        chips = fixed[(fixed["scene"] == scene) & (fixed["split"] == split)]
-        count = int(near(lost[lost["split"] != split], chips, buffer, pixel).sum())
+        chips = fixed.rows((fixed["scene"] == scene) & (fixed["split"] == split))
+        count = int(near(lost.rows(lost["split"] != split), chips, buffer, pixel).sum())
         found += [f"{count} near {split} chips of '{scene}'"] if count else []
-    name, splits = lost["scene"].iloc[0], " and ".join(sorted(set(lost["split"])))
+    name, splits = lost["scene"][0], " and ".join(sorted(set(lost["split"])))
     log.warning("scene '%s' overlaps: %d of its %s chips are dropped, %s", name, len(lost), splits, ", ".join(found))

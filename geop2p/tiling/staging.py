@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -24,9 +23,7 @@ from geop2p.tiling.cutting import plan_regions
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey
-
-if TYPE_CHECKING:
-    import geopandas
+from geop2p.tiling.table import ChipTable
 
 STAGED_AS = 2  # form of what is staged; what another version staged is staged again
 
@@ -43,7 +40,7 @@ class Staged:
         slots: Where they were expected.
     """
 
-    table: "geopandas.GeoDataFrame"
+    table: ChipTable
     dropped: dict[str, int]
     slots: Slots
 
@@ -117,8 +114,6 @@ def _read_journal(file: Path) -> list[Found]:
 
 def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slots) -> Staged:
     """Everything that the regions gave."""
-    import geopandas
-
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
     entries = [entry for found in done for entry in found.entries]
     if not entries:
@@ -130,5 +125,9 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
     places = np.array([(entry["row_off"], entry["col_off"]) for entry in entries])
     shapes = footprints(scene.grid, places, config.size)
-    table = geopandas.GeoDataFrame(entries, geometry=shapes, crs=scene.grid.crs)
-    return Staged(table.fillna(dict.fromkeys(share_columns(table.columns), 0.0)), dropped, slots)
+    fixed = [name for name in entries[0] if name not in share_columns(entries[0])]
+    columns = {name: np.array([entry[name] for entry in entries]) for name in fixed}
+    columns = {name: values.astype(object) if values.dtype.kind == "U" else values for name, values in columns.items()}
+    for name in dict.fromkeys(name for entry in entries for name in share_columns(entry)):
+        columns[name] = np.array([entry.get(name, 0.0) for entry in entries])
+    return Staged(ChipTable(columns, shapes, scene.grid.crs), dropped, slots)

@@ -3,15 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geop2p.config import SPLITS, Split
 from geop2p.tiling.chips import SIDES, ChipSet
-
-if TYPE_CHECKING:
-    from geopandas import GeoDataFrame
+from geop2p.tiling.table import ChipTable
 
 CLASSES_SHOWN = 6  # of a side, the most frequent
 
@@ -55,12 +52,12 @@ def summarise(chips: str | Path) -> Summary:
         ChipSetError: It is no chip set.
     """
     chipset = ChipSet.open(chips)
-    index = chipset.index()
+    index = chipset.table()
     columns = _frequent(chipset, index)
     ground, splits = float(index["valid"].sum()), []
     for name in SPLITS:
-        own = index[index["split"] == name]
-        valid = own["valid"].to_numpy(float)
+        own = index.of_split(name)
+        valid = own["valid"]
         splits.append(
             SplitSummary(
                 name=name,
@@ -79,7 +76,7 @@ def summarise(chips: str | Path) -> Summary:
     return Summary(splits, {reason: count for reason, count in dropped.most_common() if count})
 
 
-def _frequent(chipset: ChipSet, index: "GeoDataFrame") -> dict[str, str]:
+def _frequent(chipset: ChipSet, index: ChipTable) -> dict[str, str]:
     """Index columns of the most frequent classes, by the name of the class, with its side where both hold classes."""
     both = all(chipset.encoding(side).is_classes for side in SIDES)
     result = {}

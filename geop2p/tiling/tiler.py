@@ -11,7 +11,6 @@ from typing import Any
 from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.layers import Layer
-from geop2p.raster.threads import import_ahead
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
@@ -78,7 +77,6 @@ def tile(
             would be empty.
         ConfigError: The settings do not fit the layers.
     """
-    import_ahead("geopandas", "pyogrio")  # a fifth of a second, for the index
     start = time.monotonic()
     config = config or TileConfig()
     folder = Path(chips)

@@ -12,9 +12,8 @@ from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.opening import reopen
 
 if TYPE_CHECKING:
-    import geopandas
-
     from geop2p.tiling.slots import Slots
+    from geop2p.tiling.table import ChipTable
 
 
 class _Reader:
@@ -67,5 +66,5 @@ def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], sl
     return _Writer()
 
 
-def place(staging: Path, chipset: ChipSet, table: "geopandas.GeoDataFrame", slots: "Slots") -> None:
+def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
     """See `Layout`: there is nothing to place."""
