@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from pyproj import CRS
 
 from geop2p.raster.vectors import VectorLayer
 
@@ -52,6 +51,6 @@ def _widened(features: "GeoDataFrame", thin: np.ndarray, width: float) -> "GeoDa
     zones = (32600 + 100 * south + ((longitude + 180) // 6).astype(int) % 60 + 1).astype(int)
     for zone in np.unique(zones[thin]):
         here = thin & (zones == zone)
-        metres = features.geometry[here].to_crs(CRS.from_epsg(int(zone)))
+        metres = features.geometry[here].to_crs(int(zone))
         shapes[here] = metres.buffer(width / 2).to_crs(features.crs).array
     return features.set_geometry(shapes)

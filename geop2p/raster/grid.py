@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
-from pyproj import Geod, Transformer
-from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError  # what GDAL says, which has no public name
 from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
@@ -19,7 +18,7 @@ from shapely.geometry import Polygon
 
 from geop2p.errors import RasterError
 
-_WGS84 = Geod(ellps="WGS84")
+GEOCENTRIC = CRS.from_epsg(4978)
 
 
 @dataclass(frozen=True)
@@ -90,19 +89,9 @@ class Grid:
         if self.crs is None:
             return None
         centre = (self.width / 2, self.height / 2)
-        down = (centre[0], centre[1] + 1)
-        along = (centre[0] + 1, centre[1])
-        try:
-            to_degrees = _to_degrees(self.crs.to_wkt())
-        except ProjError as error:
-            name = self.crs.to_string()
-            raise RasterError(
-                f"the CRS {name} has no relation to the earth; assign a real one (gdal_edit -a_srs)"
-            ) from error
-        here, below, beside = (to_degrees.transform(*(self.transform @ at)) for at in (centre, down, along))
-        if not all(map(math.isfinite, (*here, *below, *beside))):
-            raise RasterError(f"the grid's centre has no position on the earth in {self.crs.to_string()}")
-        return _WGS84.inv(*here, *below)[2], _WGS84.inv(*here, *beside)[2]
+        places = (centre, (centre[0], centre[1] + 1), (centre[0] + 1, centre[1]))
+        here, below, beside = _geocentric(self.crs, *(self.transform @ place for place in places))
+        return math.dist(here, below), math.dist(here, beside)
 
     def describe(self) -> str:
         """One line for messages: size, CRS and bounds."""
@@ -122,10 +111,18 @@ class Grid:
         return cls(crs, Affine(*data["transform"]), data["height"], data["width"])
 
 
-@functools.lru_cache(maxsize=64)
-def _to_degrees(crs: str) -> Transformer:
-    """To longitude and latitude; kept, since finding the way there takes PROJ up to 0.2 s."""
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+@functools.lru_cache(maxsize=64)  # finding the way there takes PROJ up to 0.2 s
+def _geocentric(crs: CRS, *places: tuple[float, float]) -> tuple[tuple[float, float, float], ...]:
+    """(x, y, z) in metres from the centre of the earth, on the ellipsoid of WGS 84."""
+    try:
+        axes = transform_points(crs, GEOCENTRIC, *zip(*places, strict=True), zs=[0.0] * len(places))
+    except CPLE_BaseError as error:
+        raise RasterError(
+            f"the CRS {crs.to_string()} has no relation to the earth; assign a real one (gdal_edit -a_srs)"
+        ) from error
+    if not np.isfinite(axes).all():
+        raise RasterError(f"the grid's centre has no position on the earth in {crs.to_string()}")
+    return tuple(zip(*axes, strict=True))
 
 
 def footprints(grid: Grid, places: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.object_]:
