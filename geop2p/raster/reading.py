@@ -279,17 +279,19 @@ def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tup
 
 
 def valid_pixels(values: Array, masks: Array | None) -> Mask:
-    """Where every band is data: not masked and finite."""
-    valid: Mask = np.ones(values.shape[1:], bool) if masks is None else np.all(masks > 0, axis=0)
-    if values.dtype.kind == "f":
-        valid &= np.all(np.isfinite(values), axis=0)
-    return valid
+    """Where every band is data: not masked and finite. Read-only where nothing can be missing."""
+    valid = _everywhere(values) if masks is None else np.all(masks > 0, axis=0)
+    return valid & np.all(np.isfinite(values), axis=0) if values.dtype.kind == "f" else valid
 
 
 def drawn_pixels(values: Array, masks: Array | None) -> Mask:
     """Where any band is data: a map drawn in colours, whose value for no data is part of many of them."""
-    valid: Mask = np.ones(values.shape[1:], bool) if masks is None else np.any(masks > 0, axis=0)
-    return valid
+    return _everywhere(values) if masks is None else np.any(masks > 0, axis=0)
+
+
+def _everywhere(values: Array) -> Mask:
+    """True for every pixel, in the memory of one."""
+    return np.broadcast_to(np.True_, values.shape[1:])
 
 
 def one_line(error: BaseException) -> str:

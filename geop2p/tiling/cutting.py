@@ -62,6 +62,11 @@ class Ground:
     readers: tuple[Callable[[Window], Array], Callable[[Window], Array]]
 
     @cached_property
+    def is_whole(self) -> bool:
+        """Whether all of the region is valid."""
+        return bool(self.valid.all())
+
+    @cached_property
     def source(self) -> Array:
         """Values of the source, read when they are first asked for."""
         return self.readers[0](self.region.window)

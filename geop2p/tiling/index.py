@@ -30,17 +30,16 @@ def write_index(file: Path, index: ChipTable) -> None:
     write_text(file.with_name(INDEX_STYLE), _index_style())
 
 
-def class_shares(side: str, codes: Array, valid: Mask, likely: Iterable[int] = ()) -> dict[str, float]:
-    """Share of each value among the valid pixels of a chip, by the name of its index column.
+def class_shares(codes: Array, valid: Mask | None, likely: Iterable[int] = ()) -> dict[int, float]:
+    """Share of each value among the valid pixels of a chip, in ascending order.
 
     Args:
-        side: source or target.
         codes: Class of every pixel (rows, cols).
-        valid: (rows, cols), some true.
+        valid: (rows, cols), some true; None: all are.
         likely: Values that are probably all there are: to count a few is several times faster than to find them.
     """
-    found = np.ascontiguousarray(codes) if valid.all() else codes[valid]
-    counted = {int(value): int(np.count_nonzero(found == value)) for value in likely}
+    found = np.ascontiguousarray(codes) if valid is None else codes[valid]
+    counted = {value: int(np.count_nonzero(found == value)) for value in likely}
     if sum(counted.values()) != found.size:
         if found.dtype in (np.uint8, np.uint16):
             every = np.bincount(found.ravel())
@@ -49,7 +48,7 @@ def class_shares(side: str, codes: Array, valid: Mask, likely: Iterable[int] = (
         else:
             values, counts = np.unique(found, return_counts=True)
         counted = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return {f"{side}_{value}": count / found.size for value, count in sorted(counted.items()) if count}
+    return {int(value): count / found.size for value, count in sorted(counted.items()) if count}
 
 
 def share_columns(table: Iterable[Any]) -> list[str]:

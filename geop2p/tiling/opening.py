@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,16 @@ def open_pair(
     fields = {"source": config.source_field, "target": config.target_field}
     table = None if config.classes is None else read_class_table(config.classes)
     mapped = [] if table is None else _mapped_sides(kinds, asked, table, earlier)
-    layers = {}
-    for side, path in zip(SIDES, (source, target), strict=True):
+
+    def opened(side: str, path: str | Path) -> Layer:
         own = table if side in mapped else None
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
-        if kinds[side] != asked[side]:
-            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
-        layers[side] = layer
+        if kinds[side] == asked[side]:
+            return layer
+        return dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
+
+    with ThreadPoolExecutor(len(SIDES)) as pool:
+        layers = dict(zip(SIDES, pool.map(opened, SIDES, (source, target)), strict=True))
     if table is not None and not any(layer.table for layer in layers.values()):
         side = _mapped_side(layers, kinds, table)
         layers[side] = open_layer(layers[side].path, "classes", table=table)

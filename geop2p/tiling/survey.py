@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import TileConfig
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
 from geop2p.tiling.chips import SIDES, Writer
 from geop2p.tiling.cutting import Ground, Region, open_ground
-from geop2p.tiling.index import class_shares, share_columns
+from geop2p.tiling.index import class_shares
 
 FEW = 16  # classes that are counted one by one
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
@@ -98,12 +98,12 @@ class Survey:
         found = Found()
         for row in ground.region.rows:
             for col in ground.region.cols:
-                inside = ground.valid[ground.at(row, col)]
-                valid = np.count_nonzero(inside) / inside.size
+                inside = None if ground.is_whole else ground.valid[ground.at(row, col)]
+                valid = 1.0 if inside is None else np.count_nonzero(inside) / inside.size
                 if valid < self.config.min_valid:
                     found.dropped["too little valid ground"] += 1
                     continue
-                shares = self._shares(ground, row, col)
+                shares = self._shares(ground, row, col, None if valid == 1 else inside)
                 if any(value > self.config.max_share for value in shares.values()):
                     found.dropped["nearly one class"] += 1
                     continue
@@ -113,14 +113,14 @@ class Survey:
         self._measure_shifts(number, ground, found)
         return found
 
-    def _shares(self, ground: Ground, row: int, col: int) -> dict[str, float]:
+    def _shares(self, ground: Ground, row: int, col: int, valid: Mask | None) -> dict[str, float]:
         shares: dict[str, float] = {}
         for side, draft in zip(SIDES, self.drafts, strict=True):
             if draft.is_classes:
-                at, likely = ground.at(row, col), self.likely[side]
-                codes = getattr(ground, side)[0][at]
-                shares |= class_shares(side, codes, ground.valid[at], sorted(likely) if len(likely) <= FEW else ())
-                likely |= {int(name.rsplit("_", 1)[1]) for name in share_columns(shares) if name.startswith(side)}
+                codes, likely = getattr(ground, side)[0][ground.at(row, col)], self.likely[side]
+                found = class_shares(codes, valid, sorted(likely) if len(likely) <= FEW else ())
+                likely.update(found)
+                shares |= {f"{side}_{value}": share for value, share in found.items()}
         return shares
 
     def _measure_shifts(self, number: int, ground: Ground, found: Found) -> None:
