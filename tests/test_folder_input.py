@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from conftest import CLASSES, Identity, TileMean, class_map, grid, image_encoding, write_raster
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
@@ -15,6 +16,7 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.ends import fingerprint
 from geop2p.raster.folder import stamps_of
 from geop2p.raster.reading import (
     OPEN_FILES,
@@ -216,7 +218,7 @@ def test_a_damaged_file_is_named_or_left_out(tmp_path: Path, make_model: Callabl
         made, there = dataset.read(), dataset.dataset_mask() > 0
     with pytest.raises(RasterError, match=r"d\.tif is damaged"):
         own = tmp_path / "own.vrt"  # made by others
-        own.write_text(_folder_source(str(folder), stamps_of(str(folder))))
+        own.write_text(_folder_source(str(folder), stamps_of(str(folder)))[0])
         with aligned_reader(own, grid(ROWS, COLS), "image") as reader:
             reader.read(Window(0, 0, COLS, ROWS))
     valid[:128, :128] = False
@@ -285,3 +287,21 @@ def test_masks_count_beside_a_nodata_value(tmp_path: Path) -> None:
     folder = cut(tmp_path / "tiles", stored, valid, nodata=0)
     found, there = read_whole(folder)
     assert np.array_equal(there, valid) and np.array_equal(found[:, valid], stored[:, valid])
+
+
+def test_masks_and_what_virtual_rasters_name_belong_to_a_folder(tmp_path: Path) -> None:
+    values, _ = ground()
+    (tmp_path / "elsewhere").mkdir()
+    folder = cut(tmp_path / "folder", values)
+    inner = sorted(folder.iterdir())[0]
+    moved = inner.rename(tmp_path / "elsewhere" / inner.name)
+    rasterio.shutil.copy(moved, folder / "part.vrt", driver="VRT")
+    masked = sorted(folder.glob("*.tif"))[0]
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(masked, "r+") as file:
+        file.write_mask(np.ones(file.shape, bool))
+    parts = describe_raster(folder).parts
+    assert {Path(name).name for name in parts} >= {moved.name, "part.vrt", masked.name, f"{masked.name}.msk"}
+    before = fingerprint(folder, parts)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(masked, "r+") as file:
+        file.write_mask(np.arange(file.width) % 2 == np.zeros(file.shape, bool))
+    assert fingerprint(folder, describe_raster(folder).parts) != before

@@ -25,14 +25,12 @@ from geop2p.raster.placement import control_points, grid_of
 from geop2p.raster.reading import (
     color_bands,
     data_bands,
-    drawn_pixels,
     gdal_env,
     one_line,
     opened,
-    read_masks,
-    valid_pixels,
 )
 from geop2p.raster.reproject import CODES, FLOATS, Resampler, through_power
+from geop2p.raster.validity import drawn_pixels, read_masks, valid_pixels
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 

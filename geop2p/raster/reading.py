@@ -6,7 +6,7 @@ This is the only module that opens rasters for reading.
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
+from geop2p.raster.validity import drawn_pixels, read_masks, valid_pixels
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
@@ -105,7 +106,7 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
     name = str(path)
     if "://" not in name and not name.startswith("/vsi") and ":" not in Path(name).name and not Path(name).exists():
         raise RasterError(f"{name}: no such file")
-    source = _folder_source(name, stamps_of(name)) if Path(name).is_dir() else name
+    source = _folder_source(name, stamps_of(name))[0] if Path(name).is_dir() else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # our own errors say what a missing CRS means
@@ -118,13 +119,20 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _folder_source(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """The virtual raster over the rasters of a folder, kept: every file is opened for it."""
-    with contextlib.suppress(RasterioError), rasterio.open(folder):
-        return folder  # a format that is a folder, such as Zarr
+def _folder_source(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> tuple[str, tuple[str, ...]]:
+    """The virtual raster over the rasters of a folder and all their files, kept: every file is opened for it."""
+    with contextlib.suppress(RasterioError), rasterio.open(folder) as dataset:
+        return folder, tuple(dataset.files)  # a format that is a folder, such as Zarr
     files = [Path(folder) / name for name, _, _ in stamps]
     rasters = [file for file in files if file.suffix.lower() in RASTER_SUFFIXES or _is_raster(file)]
-    return folder_vrt(folder, [describe_raster(file) for file in rasters])
+    found = [describe_raster(file) for file in rasters]
+    return folder_vrt(folder, found), tuple(name for info in found for name in (info.path, *info.parts))
+
+
+def _parts(path: str, files: Sequence[str]) -> tuple[str, ...]:
+    """Files of a raster, beside its own, that its pixels or their validity come from."""
+    found = _folder_source(path, stamps_of(path))[1] if Path(path).is_dir() else files
+    return tuple(name for name in found if name != path and not name.endswith(NOT_PIXELS))
 
 
 def _is_raster(file: Path) -> bool:
@@ -168,7 +176,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
             block=tuple(dataset.block_shapes[data[0] - 1]),
             by_points=control_points(dataset) is not None,
             by_polynomials=dataset.crs is None and dataset.rpcs is not None,
-            parts=tuple(name for name in dataset.files if name != str(path) and not name.endswith(NOT_PIXELS)),
+            parts=_parts(str(path), dataset.files),
             is_whole="int" in dataset.dtypes[data[0] - 1] and not may_hide,
         )
 
@@ -262,36 +270,6 @@ def file_bands(info: RasterInfo) -> tuple[Band, ...]:
 def data_bands(dataset: Any) -> list[int]:
     """Numbers of the bands that are data, not alpha."""
     return [band for band, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
-
-
-def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
-    """0 where not valid, (1 or bands, rows, cols); from the alpha band where there is one. None: all is valid."""
-    if ColorInterp.alpha in dataset.colorinterp:
-        alpha = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
-        return np.asarray(dataset.read(alpha, window=window, out_shape=(1, *shape) if shape else None))
-    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-    if all(MaskFlags.all_valid in flag for flag in flags):
-        return None
-    if all(MaskFlags.per_dataset in flag for flag in flags):
-        bands = bands[:1]
-    masks = dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape) if shape else None)
-    return np.asarray(masks)
-
-
-def valid_pixels(values: Array, masks: Array | None) -> Mask:
-    """Where every band is data: not masked and finite. Read-only where nothing can be missing."""
-    valid = _everywhere(values) if masks is None else np.all(masks > 0, axis=0)
-    return valid & np.all(np.isfinite(values), axis=0) if values.dtype.kind == "f" else valid
-
-
-def drawn_pixels(values: Array, masks: Array | None) -> Mask:
-    """Where any band is data: a map drawn in colours, whose value for no data is part of many of them."""
-    return _everywhere(values) if masks is None else np.any(masks > 0, axis=0)
-
-
-def _everywhere(values: Array) -> Mask:
-    """True for every pixel, in the memory of one."""
-    return np.broadcast_to(np.True_, values.shape[1:])
 
 
 def one_line(error: BaseException) -> str:
