@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +37,13 @@ def open_pair(
     fields = {"source": config.source_field, "target": config.target_field}
     table = None if config.classes is None else read_class_table(config.classes)
     mapped = [] if table is None else _mapped_sides(kinds, asked, table, earlier)
-
-    def opened(side: str, path: str | Path) -> Layer:
+    layers = {}
+    for side, path in zip(SIDES, (source, target), strict=True):
         own = table if side in mapped else None
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
-        if kinds[side] == asked[side]:
-            return layer
-        return dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
-
-    with ThreadPoolExecutor(len(SIDES)) as pool:
-        layers = dict(zip(SIDES, pool.map(opened, SIDES, (source, target)), strict=True))
+        if kinds[side] != asked[side]:
+            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
+        layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
         side = _mapped_side(layers, kinds, table)
         layers[side] = open_layer(layers[side].path, "classes", table=table)
