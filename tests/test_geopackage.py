@@ -51,6 +51,7 @@ def test_what_is_written_is_read_by_us_and_by_others(tmp_path: Path, crs: CRS | 
     for name in there:
         assert here[name].dtype == there[name].dtype
         assert np.array_equal(here[name], there[name], equal_nan=here[name].dtype.kind == "f")
+    assert there.frame().crs == crs
     theirs = geopandas.read_file(file)
     assert pyogrio.list_layers(file).tolist() == [["chips", "Polygon"]]
     assert theirs.drop(columns="geometry").equals(there.frame().drop(columns="geometry"))
@@ -152,6 +153,19 @@ def test_a_missing_or_damaged_file_is_one_line(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(ChipSetError, match="missing or damaged"):
         read_table(file)
+    for statement in (
+        "UPDATE chips SET valid = 'much'",
+        "UPDATE chips SET geom = NULL",
+        "UPDATE gpkg_spatial_ref_sys SET definition = 'nonsense' WHERE srs_id = 32632",
+    ):
+        file.unlink()
+        write_table(file, table(CRS.from_epsg(32632)))
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.executescript("".join(f"DROP TRIGGER rtree_chips_geom_update{n};" for n in (1, 2, 3, 4)))
+            connection.execute(statement)
+        with pytest.raises(ChipSetError, match="missing or damaged"):
+            read_table(file)
+    file.unlink()
     write_table(file, table(None))
     file.write_bytes(b"no database at all" * 100)
     with pytest.raises(ChipSetError, match="missing or damaged"):

@@ -210,3 +210,15 @@ def test_longitudes_beyond_180_are_found(tmp_path: Path, left: float, zone: int,
     assert valid.mean() > 0.9
     row = found[0, target.height // 2]
     assert row[valid[target.height // 2]][[3, -4]] == pytest.approx([-216, -25], abs=3)
+
+
+def test_heights_of_a_crs_do_not_count_in_the_size_of_a_pixel() -> None:
+    """PROJ lacks the grid of this geoid, as those of many older elevation models."""
+    crs = CRS.from_proj4("+proj=utm +zone=33 +ellps=GRS80 +geoidgrids=egm96_15.gtx +vunits=m")
+    assert Grid(crs, Affine(2, 0, 5e5, 0, -2, 5e6), 10, 10).pixel_size == pytest.approx((2.0, 2.0), rel=1e-3)
+
+
+@pytest.mark.parametrize(("code", "left", "top"), [("EPSG:4326", 9, 95), ("EPSG:32633", 5e8, 5e8)])
+def test_a_grid_beside_the_earth_is_told_from_a_crs_without_one(code: str, left: float, top: float) -> None:
+    with pytest.raises(RasterError, match=f"the grid's centre has no position on the earth in {code}"):
+        _ = Grid(CRS.from_string(code), Affine(1e-3, 0, left, 0, -1e-3, top), 10, 10).pixel_size

@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 from conftest import UTM, class_map, grid, write_raster
@@ -258,3 +259,46 @@ def test_a_raster_placed_by_polynomials_says_how_to_warp_it(tmp_path: Path) -> N
     target = write_raster(tmp_path / "image.tif", image(100, 100), grid(100, 100))
     with pytest.raises(RasterError, match=r"scene.tif: only rational polynomials \(RPC\) place it, .*gdalwarp -rpc"):
         tile(source, target, tmp_path / "chips", SMALL)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_scenes_that_have_no_place_in_each_others_crs_share_a_chip_set(tmp_path: Path, order: tuple[int, int]) -> None:
+    places = [("EPSG:32618", 500_000.0, 100_000.0), ("EPSG:32633", 500_000.0, 5_000_000.0)]
+    for number in order:
+        code, left, top = places[number]
+        where = Grid(CRS.from_string(code), Affine(2, 0, left, 0, -2, top), 100, 100)
+        map_file = write_raster(tmp_path / f"map{number}.tif", class_map(100, 100), where)
+        tile(map_file, write_raster(tmp_path / f"s{number}.tif", image(100, 100), where), tmp_path / "chips", SMALL)
+    assert ChipSet.open(tmp_path / "chips").index().crs == "EPSG:4326"
+    assert check_chips(ChipSet.open(tmp_path / "chips")) == []
+
+
+def test_one_crs_told_in_two_ways_stays_the_crs_of_the_index(tmp_path: Path) -> None:
+    for number, ending in enumerate(("tif", "img")):
+        where = grid(100, 100, left=500_000.0 + 10_000 * number)
+        for name, values in (("map", class_map(100, 100)), ("s", image(100, 100))):
+            made = write_raster(tmp_path / f"{name}{number}.tif", values, where)
+            rasterio.shutil.copy(made, tmp_path / f"{name}.{ending}", driver="HFA" if ending == "img" else "GTiff")
+        tile(tmp_path / f"map.{ending}", tmp_path / f"s.{ending}", tmp_path / "chips", SMALL)
+    with rasterio.open(tmp_path / "map.tif") as first, rasterio.open(tmp_path / "map.img") as second:
+        assert first.crs == second.crs and first.crs.to_wkt() != second.crs.to_wkt()
+    assert ChipSet.open(tmp_path / "chips").index().crs == "EPSG:32632"
+
+
+def test_an_index_that_lost_columns(tmp_path: Path) -> None:
+    """What is measured on some chips may be missing, what tells a chip may not."""
+    for number in range(2):
+        where = grid(100, 100, left=500_000.0 + 10_000 * number)
+        map_file = write_raster(tmp_path / f"map{number}.tif", class_map(100, 100), where)
+        tile(map_file, write_raster(tmp_path / f"s{number}.tif", image(100, 100), where), tmp_path / "chips", SMALL)
+        chipset = ChipSet.open(tmp_path / "chips")
+        table = chipset.table()
+        columns = {name: values for name, values in table.columns.items() if name != "shift_rows"}
+        chipset.save(dataclasses.replace(table, columns=columns))
+    index = chipset.index()
+    with_both = tile(map_file, tmp_path / "s1.tif", tmp_path / "chips", SMALL)
+    assert with_both.scenes == 2 and "shift_rows" not in index
+    del columns["block"]
+    chipset.save(dataclasses.replace(table, columns=columns))
+    with pytest.raises(ChipSetError, match=r"index\.gpkg: has no column block; tile again with --overwrite"):
+        chipset.table()

@@ -384,3 +384,14 @@ def test_the_check_finds_a_scene_in_two_splits(tmp_path: Path, rule) -> None:
     index["split"][-1] = "val"
     dataclasses.replace(chipset, counts={"train": len(index) - 1, "val": 1, "test": 0}).save(index)
     assert check(tmp_path / "chips") == ["scene 'a' is in train and val, though its rule gives a scene one split"]
+
+
+def test_shifts_that_an_index_lacks_were_not_measured() -> None:
+    first, second = (
+        chip_table(grid(96, 96), TileConfig(size=32), name).assign(split=np.full(9, "train")) for name in "ab"
+    )
+    first, second = (table.assign(block=np.full(9, "0_0")) for table in (first, second))
+    del first.columns["shift_rows"]
+    second.columns["source_3"] = np.ones(9)
+    both = joined(first, second)
+    assert np.isnan(both["shift_rows"][:9]).all() and (both["source_3"] == [0.0] * 9 + [1.0] * 9).all()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # what GDAL says, which has no public name
+from rasterio._err import CPLE_BaseError, CPLE_NotSupportedError  # what GDAL says, which has no public name
 from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
@@ -113,15 +113,19 @@ class Grid:
 
 @functools.lru_cache(maxsize=64)  # finding the way there takes PROJ up to 0.2 s
 def _geocentric(crs: CRS, *places: tuple[float, float]) -> tuple[tuple[float, float, float], ...]:
-    """(x, y, z) in metres from the centre of the earth, on the ellipsoid of WGS 84."""
+    """(x, y, z) in metres from the centre of the earth, on the ellipsoid of WGS 84; heights of the CRS do not count."""
+    lost = f"the grid's centre has no position on the earth in {crs.to_string()}"
     try:
-        axes = transform_points(crs, GEOCENTRIC, *zip(*places, strict=True), zs=[0.0] * len(places))
-    except CPLE_BaseError as error:
+        degrees = transform_points(crs, CRS.from_epsg(4326), *zip(*places, strict=True))
+        axes = transform_points(CRS.from_epsg(4979), GEOCENTRIC, *degrees, zs=[0.0] * len(places))
+    except CPLE_NotSupportedError as error:
         raise RasterError(
             f"the CRS {crs.to_string()} has no relation to the earth; assign a real one (gdal_edit -a_srs)"
         ) from error
+    except CPLE_BaseError as error:
+        raise RasterError(lost) from error
     if not np.isfinite(axes).all():
-        raise RasterError(f"the grid's centre has no position on the earth in {crs.to_string()}")
+        raise RasterError(lost)
     return tuple(zip(*axes, strict=True))
 
 

@@ -202,10 +202,14 @@ class ChipSet:
     def table(self) -> "ChipTable":
         """The same without geopandas."""
         from geop2p.tiling.geopackage import read_table
+        from geop2p.tiling.index import KEYS
 
         table = read_table(self.folder / INDEX)
+        if missing := [name for name in KEYS if name not in table]:
+            columns = ", ".join(missing)
+            raise ChipSetError(f"{self.folder / INDEX}: has no column {columns}; tile again with --overwrite")
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
-        return table.rows(np.isin(table["scene"], list(known)))
+        return table.among("scene", known)
 
     def entries(self, split: Split) -> list[Entry]:
         """The chips of a split in the order of the index.

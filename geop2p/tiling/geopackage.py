@@ -10,9 +10,10 @@ from urllib.parse import quote
 import numpy as np
 import shapely
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from geop2p.errors import ChipSetError
-from geop2p.tiling.table import ChipTable, Column
+from geop2p.tiling.table import ChipTable, Column, epsg_of
 
 LAYER = "chips"
 PIXELS = -1  # srs_id of an undefined Cartesian system
@@ -81,7 +82,7 @@ def write_table(file: Path, table: ChipTable) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    srs = _code(table.crs)
+    srs = PIXELS if table.crs is None else epsg_of(table.crs) or OTHER
     boxes = shapely.bounds(table.shapes)
     ends = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     kinds = set(shapely.get_type_id(table.shapes).tolist())
@@ -111,14 +112,6 @@ def write_table(file: Path, table: ChipTable) -> None:
                 connection.execute(f'CREATE TRIGGER "{name}" {action}')
     except sqlite3.Error as error:
         raise OSError(str(error)) from error
-
-
-def _code(crs: CRS | None) -> int:
-    """The srs_id of a CRS: its EPSG code where that says all of it."""
-    if crs is None:
-        return PIXELS
-    epsg = crs.to_epsg()
-    return epsg if epsg is not None and CRS.from_epsg(epsg) == crs else OTHER
 
 
 def _add_systems(connection: sqlite3.Connection, texts: dict[int, str]) -> None:
@@ -174,19 +167,19 @@ def read_table(file: Path) -> ChipTable:
             rows = connection.execute("SELECT * FROM chips ORDER BY fid").fetchall()
         values = dict(zip(kinds, zip(*rows, strict=True) if rows else [()] * len(kinds), strict=True))
         shapes = shapely.from_wkb([blob[8 + ENVELOPES[blob[3] >> 1 & 7] :] for blob in values.pop("geom")])
-    except (sqlite3.Error, shapely.errors.ShapelyError, TypeError, LookupError) as error:
+        del values["fid"]
+        columns = {name: _column(kinds[name], found) for name, found in values.items()}
+        return ChipTable(columns, np.asarray(shapes, object), _crs(system))
+    except (sqlite3.Error, shapely.errors.ShapelyError, CRSError, TypeError, ValueError, LookupError) as error:
         raise ChipSetError(f"{file}: missing or damaged ({error}); tile again with --overwrite") from error
-    del values["fid"]
-    columns = {name: _column(kinds[name], found) for name, found in values.items()}
-    return ChipTable(columns, np.asarray(shapes, object), _crs(system))
 
 
 def _crs(system: dict[str, Any]) -> CRS | None:
     """What a row of gpkg_spatial_ref_sys says."""
     if system["srs_id"] in UNDEFINED:
         return None
-    texts = (system.get("definition_12_063"), system["definition"])
-    return CRS.from_wkt(next(text for text in texts if text not in (None, "undefined")))
+    text = system.get("definition_12_063", "undefined")
+    return CRS.from_wkt(system["definition"] if text == "undefined" else text)
 
 
 def _column(kind: str, values: tuple[object, ...]) -> Column:

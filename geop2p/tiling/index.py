@@ -17,6 +17,7 @@ from geop2p.tiling.geopackage import write_table
 from geop2p.tiling.table import ChipTable
 
 INDEX_STYLE = "index.qml"
+KEYS = ("id", "scene", "split", "block", "row_off", "col_off", "valid")  # columns without which it is none
 SPLIT_COLORS: dict[Split, tuple[int, int, int]] = {"train": (31, 120, 180), "val": (255, 127, 0), "test": (227, 26, 28)}
 
 
@@ -27,6 +28,8 @@ def write_index(file: Path, index: ChipTable) -> None:
     """
     with replacing(file) as temporary:
         write_table(temporary, index)
+    for ending in ("-wal", "-shm"):  # of a program that had the file of before open
+        file.with_name(file.name + ending).unlink(missing_ok=True)
     write_text(file.with_name(INDEX_STYLE), _index_style())
 
 
@@ -59,14 +62,15 @@ def share_columns(table: Iterable[Any]) -> list[str]:
 def joined(fixed: ChipTable, table: ChipTable) -> ChipTable:
     """One index of earlier and new chips, in their common CRS or EPSG:4326, or in pixels without CRS."""
     parts = [fixed, table] if len(fixed) else [table]
-    if len({part.crs for part in parts}) > 1:
+    if len(fixed) and fixed.crs != table.crs:
         parts = [_in_degrees(part) for part in parts]
     shares = {name for part in parts for name in share_columns(part)}
     ordered = sorted(shares, key=lambda name: (name.split("_")[0], int(name.split("_")[1])))
     shift = ("shift_rows", "shift_cols", "shift_confidence")
+    absent = dict.fromkeys(ordered, 0.0) | dict.fromkeys(shift, np.nan)
     columns = {
-        name: np.concatenate([part[name] if name in part else np.zeros(len(part)) for part in parts])
-        for name in ("id", "scene", "split", "block", "row_off", "col_off", "valid", *shift, *ordered)
+        name: np.concatenate([part[name] if name in part else np.full(len(part), absent[name]) for part in parts])
+        for name in (*KEYS, *shift, *ordered)
     }
     return ChipTable(columns, np.concatenate([part.shapes for part in parts]), parts[0].crs)
 

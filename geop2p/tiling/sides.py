@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 from tqdm import tqdm
 
 from geop2p.config import TileConfig
@@ -19,7 +20,8 @@ from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.table import ChipTable
 
-READ_AT_ONCE = 8  # chips, of which a thread holds two such lots at most
+READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
+LOT = 4 * 2**20  # bytes of a lot, unless one chip has more
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
 
 
@@ -103,7 +105,9 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     if not any(wanted) or not chipset.counts["train"]:
         return encodings
     count = chipset.counts["train"]
-    jobs = [range(first, min(first + READ_AT_ONCE, count)) for first in range(0, count, READ_AT_ONCE)]
+    a_chip = chipset.size**2 * sum(len(side.bands) * np.dtype(side.dtype).itemsize for side in encodings)
+    lot = min(max(1, LOT // a_chip), READ_AT_ONCE)
+    jobs = [range(first, min(first + lot, count)) for first in range(0, count, lot)]
     with tqdm(total=count, desc="values", unit="chip", disable=not progress) as bar:
         for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
             for chip in chips:

@@ -68,7 +68,7 @@ def near(chips: ChipTable, others: ChipTable, distance: float, pixel: float) -> 
     """
     result = np.zeros(len(chips), bool)
     if chips.crs is None and len(chips):
-        others = others.rows(np.isin(others["scene"], np.unique(chips["scene"])))
+        others = others.among("scene", set(chips["scene"]))
     if len(chips) and len(others):
         there = others if chips.crs is None else others.to_crs(chips.crs)
         inner = shapely.buffer(chips.shapes, -0.01 * pixel, join_style="mitre")

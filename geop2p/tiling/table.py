@@ -1,6 +1,6 @@
 """`ChipTable`: the rows of an index in memory, without pandas, which takes longer to load than many layers."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
-from rasterio.warp import transform as transform_points
 
 if TYPE_CHECKING:
     import geopandas
@@ -46,6 +45,10 @@ class ChipTable:
         """Some of the rows, by a mask or their numbers."""
         return ChipTable({name: values[which] for name, values in self.columns.items()}, self.shapes[which], self.crs)
 
+    def among(self, name: str, values: Collection[str]) -> "ChipTable":
+        """The rows with one of these texts in a column."""
+        return self.rows(np.fromiter((value in values for value in self[name]), bool, len(self)))
+
     def of_split(self, split: str) -> "ChipTable":
         """The chips of a split."""
         return self.rows(self["split"] == split)
@@ -55,12 +58,17 @@ class ChipTable:
         return ChipTable(self.columns | columns, self.shapes, self.crs)
 
     def to_crs(self, crs: CRS) -> "ChipTable":
-        """The same with the footprints in another CRS."""
+        """The same with the footprints in another CRS; corners without a place in it are infinite."""
         if crs == self.crs:
             return self
 
+        from pyproj import Transformer  # whose PROJ is a second one, so that it is loaded where there are several CRSs
+
+        assert self.crs is not None, "pixels have no place on the ground"
+        here_to_there = Transformer.from_crs(self.crs.to_wkt(), crs.to_wkt(), always_xy=True)
+
         def project(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-            return np.column_stack(transform_points(self.crs, crs, *places.T))
+            return np.column_stack(here_to_there.transform(*places.T))
 
         return ChipTable(self.columns, shapely.transform(self.shapes, project), crs)
 
@@ -68,5 +76,12 @@ class ChipTable:
         """The same for geopandas."""
         import geopandas
 
-        crs = None if self.crs is None else self.crs.to_string()
+        code = None if self.crs is None else epsg_of(self.crs)
+        crs = self.crs.to_wkt() if self.crs is not None and code is None else code
         return geopandas.GeoDataFrame(self.columns, geometry=self.shapes, crs=crs)
+
+
+def epsg_of(crs: CRS) -> int | None:
+    """EPSG code of a CRS where that says all of it."""
+    code: int | None = crs.to_epsg()
+    return code if code is not None and CRS.from_epsg(code) == crs else None

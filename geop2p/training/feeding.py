@@ -22,7 +22,8 @@ from geop2p.training.encoder import BatchEncoder, as_tensor, blank
 
 DEVICE_SHARE = 0.3  # of the free memory of a device, for chips
 AHEAD = 2  # fetches that are under way before they are asked for
-TOGETHER = 8  # chips of a fetch, at least: handing one over from a thread takes as long as encoding half a chip
+TOGETHER = 8  # chips of a fetch of small batches: handing one over from a thread takes as long as encoding half a chip
+LOT = 4 * 2**20  # bytes of such a fetch, unless one batch has more
 PIECE = 256  # chips that are put on the device at once
 
 
@@ -201,6 +202,8 @@ class Feed:
         # encoding takes float64, which Apple's GPUs lack
         self._home = device if device.type == "cuda" else torch.device("cpu")
         self._maker = BatchMaker(source, target, self._home, augmentation)
+        a_chip = arrays.nbytes // max(1, len(arrays))
+        self._together = min(max(1, LOT // max(1, a_chip)), TOGETHER)
         fits = device.type == "cuda" and arrays.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
         self._chips: Chips = DeviceChips(arrays, device) if fits else HostChips(arrays, device.type == "cuda")
         self.place = "device" if fits else ("disk" if isinstance(arrays.source, np.memmap) else "memory")
@@ -222,7 +225,7 @@ class Feed:
         waiting: deque[tuple[Future[Stored], list[Indices]]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="chips")
         try:
-            for group in _together(pieces):
+            for group in _together(pieces, self._together):
                 rows = np.concatenate([some for some, _ in group])
                 waiting.append((pool.submit(self._chips.fetch, rows), [places for _, places in group]))
                 if len(waiting) > AHEAD:
@@ -249,12 +252,12 @@ class Feed:
         return Batch.joined(singles).to(self.device)
 
 
-def _together(pieces: Iterable[tuple[Indices, Indices]]) -> Iterator[list[tuple[Indices, Indices]]]:
-    """Pieces in groups of at least `TOGETHER` chips; the last group may have fewer."""
+def _together(pieces: Iterable[tuple[Indices, Indices]], chips: int) -> Iterator[list[tuple[Indices, Indices]]]:
+    """Pieces in groups of at least so many chips; the last group may have fewer."""
     group: list[tuple[Indices, Indices]] = []
     for piece in pieces:
         group.append(piece)
-        if sum(len(rows) for rows, _ in group) >= TOGETHER:
+        if sum(len(rows) for rows, _ in group) >= chips:
             yield group
             group = []
     if group:
