@@ -300,5 +300,5 @@ def test_an_index_that_lost_columns(tmp_path: Path) -> None:
     assert with_both.scenes == 2 and "shift_rows" not in index
     del columns["block"]
     chipset.save(dataclasses.replace(table, columns=columns))
-    with pytest.raises(ChipSetError, match=r"index\.gpkg: has no column block; tile again with --overwrite"):
+    with pytest.raises(ChipSetError, match=r"index\.gpkg: missing or damaged \(no column block\); tile again"):
         chipset.table()

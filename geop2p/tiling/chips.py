@@ -204,10 +204,7 @@ class ChipSet:
         from geop2p.tiling.geopackage import read_table
         from geop2p.tiling.index import KEYS
 
-        table = read_table(self.folder / INDEX)
-        if missing := [name for name in KEYS if name not in table]:
-            columns = ", ".join(missing)
-            raise ChipSetError(f"{self.folder / INDEX}: has no column {columns}; tile again with --overwrite")
+        table = read_table(self.folder / INDEX, KEYS)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
         return table.among("scene", known)
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 import struct
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,12 @@ def _plain(values: Column) -> list[object]:
     return plain
 
 
-def read_table(file: Path) -> ChipTable:
+def read_table(file: Path, keys: Collection[str] = ()) -> ChipTable:
     """Read an index, of ours or as GDAL and QGIS write it.
+
+    Args:
+        file: GeoPackage.
+        keys: Columns that it must have.
 
     Raises:
         ChipSetError: It is missing or damaged.
@@ -168,6 +173,8 @@ def read_table(file: Path) -> ChipTable:
         values = dict(zip(kinds, zip(*rows, strict=True) if rows else [()] * len(kinds), strict=True))
         shapes = shapely.from_wkb([blob[8 + ENVELOPES[blob[3] >> 1 & 7] :] for blob in values.pop("geom")])
         del values["fid"]
+        if missing := [name for name in keys if name not in values]:
+            raise LookupError(f"no column {', '.join(missing)}")
         columns = {name: _column(kinds[name], found) for name, found in values.items()}
         return ChipTable(columns, np.asarray(shapes, object), _crs(system))
     except (sqlite3.Error, shapely.errors.ShapelyError, CRSError, TypeError, ValueError, LookupError) as error:
