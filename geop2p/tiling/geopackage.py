@@ -94,8 +94,13 @@ def write_table(file: Path, table: ChipTable) -> None:
     texts = {4326: CRS.from_epsg(4326).to_wkt()} | ({} if table.crs is None else {srs: table.crs.to_wkt()})
     try:
         with closing(sqlite3.connect(file)) as connection, connection:
-            connection.executescript(SCHEMA.format(wkt2="" if all(map(_is_wkt1, texts.values())) else WKT2_COLUMN))
-            _add_systems(connection, texts)
+            systems = _systems(texts)
+            needs_wkt2 = not all(map(_is_wkt1, texts.values()))
+            connection.executescript(SCHEMA.format(wkt2=WKT2_COLUMN if needs_wkt2 else ""))
+            if needs_wkt2:
+                systems = [(*row, texts.get(row[1], "undefined")) for row in systems]
+                connection.execute(WKT2_EXTENSION)
+            connection.executemany(f"INSERT INTO gpkg_spatial_ref_sys VALUES ({_marks(len(systems[0]))})", systems)
             connection.execute(
                 "INSERT INTO gpkg_contents VALUES (?, 'features', ?, '', ?, ?, ?, ?, ?, ?)",
                 (LAYER, LAYER, WRITTEN, *ends, srs),
@@ -106,8 +111,7 @@ def write_table(file: Path, table: ChipTable) -> None:
             )
             key = '"fid" INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL'
             connection.execute(f'CREATE TABLE "chips" ({key}, "geom" {geometry_type}{columns})')
-            marks = ", ".join("?" * (len(table.columns) + 2))
-            connection.executemany(f"INSERT INTO chips VALUES ({marks})", rows)
+            connection.executemany(f"INSERT INTO chips VALUES ({_marks(len(table.columns) + 2)})", rows)
             connection.executemany("INSERT INTO rtree_chips_geom VALUES (?, ?, ?, ?, ?)", places)
             for name, action in TRIGGERS.items():
                 connection.execute(f'CREATE TRIGGER "{name}" {action}')
@@ -115,21 +119,21 @@ def write_table(file: Path, table: ChipTable) -> None:
         raise OSError(str(error)) from error
 
 
-def _add_systems(connection: sqlite3.Connection, texts: dict[int, str]) -> None:
+def _systems(texts: dict[int, str]) -> list[tuple[Any, ...]]:
     """The undefined systems that every GeoPackage lists, and those that have a text, by their srs_id."""
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         ("Undefined Cartesian SRS", PIXELS, "NONE", PIXELS, "undefined", "undefined Cartesian coordinates"),
         ("Undefined geographic SRS", 0, "NONE", 0, "undefined", "undefined geographic coordinates"),
     ]
     for code, text in texts.items():
         name, owner = text.split('"')[1], "NONE" if code == OTHER else "EPSG"
         rows.append((name, code, owner, code, text if _is_wkt1(text) else "undefined", name))
-    if all(map(_is_wkt1, texts.values())):
-        connection.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?)", rows)
-        return
-    more = [(*row, texts.get(row[1], "undefined")) for row in rows]
-    connection.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?, ?)", more)
-    connection.execute(WKT2_EXTENSION)
+    return rows
+
+
+def _marks(count: int) -> str:
+    """Places for so many values of a row."""
+    return ", ".join("?" * count)
 
 
 def _is_wkt1(text: str) -> bool:

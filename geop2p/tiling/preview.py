@@ -34,10 +34,9 @@ def write_preview(chipset: ChipSet) -> None:
             for place, pair in enumerate(pairs):
                 row[:height, place * (width + GAP) : place * (width + GAP) + width] = pair
             rows.append(row)
-    with replacing(chipset.folder / PREVIEW) as temporary:  # a file that is larger than it could be, and faster
-        Image.fromarray(np.concatenate(rows)).save(
-            temporary, compress_level=1, compress_type=zlib.Z_RLE
-        )  # larger, faster
+    picture = Image.fromarray(np.concatenate(rows))
+    with replacing(chipset.folder / PREVIEW) as temporary:
+        picture.save(temporary, compress_level=1, compress_type=zlib.Z_RLE)  # larger than it could be, and much faster
 
 
 def _pair(chipset: ChipSet, split: Split, chip: Chip) -> npt.NDArray[np.uint8]:

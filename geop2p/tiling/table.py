@@ -76,8 +76,7 @@ class ChipTable:
         """The same for geopandas."""
         import geopandas
 
-        code = None if self.crs is None else epsg_of(self.crs)
-        crs = self.crs.to_wkt() if self.crs is not None and code is None else code
+        crs = None if self.crs is None else epsg_of(self.crs) or self.crs.to_wkt()
         return geopandas.GeoDataFrame(self.columns, geometry=self.shapes, crs=crs)
 
 
