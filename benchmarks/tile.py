@@ -2,13 +2,13 @@
 
     python benchmarks/tile.py --size 10000 --rounds 5
 
-Every job runs in a process of its own, start-up included; the jobs of a round follow each other, so that ratios are of
-one moment. Prints one JSON object: medians of seconds, of processor seconds and of peak memory in MB (and what geop2p
-adds to its imports), and the ratios, of seconds and of processor seconds. `bound` is the work of `packed` by hand: the
-pixels read once by two threads and written chip by chip, without index, split or statistics. The jobs named by a
-smaller side are those of layers of a quarter and of half the side, for time by area. gdal_retile.py and gdalwarp are
-left out where they are not installed (Debian: gdal-bin python3-gdal); geoai is measured where --geoai names a Python
-that has it.
+Every job runs in a process of its own, start-up included, with compiled bytecode as pip leaves it; the jobs of a round
+follow each other, so that ratios are of one moment. Prints one JSON object: medians of seconds, of processor seconds
+and of peak memory in MB (and what geop2p adds to its imports), and the ratios, of seconds and of processor seconds.
+`bound` is the work of `packed` by hand: the pixels read once by two threads and written chip by chip, without index,
+split or statistics. The jobs named by a smaller side are those of layers of a quarter and of half the side, for time by
+area. gdal_retile.py and gdalwarp are left out where they are not installed (Debian: gdal-bin python3-gdal); geoai is
+measured where --geoai names a Python that has it.
 """
 
 import argparse
@@ -33,6 +33,8 @@ LEFT, TOP = 500_000.0, 5_300_000.0
 CLASSES = 6
 SMALLER = {"quarter": 4, "half": 2}  # names and parts of the side of layers for time by area
 PAUSE = 6  # seconds: ext4 is slow to create files in the 5 seconds after many were deleted
+
+COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 TILE = "import geop2p, sys; geop2p.tile(sys.argv[1], sys.argv[2], sys.argv[3], geop2p.TileConfig(format=sys.argv[4]))"
 LOOP = """
@@ -114,7 +116,7 @@ def run(command: list[str | Path]) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak memory in MB of a process; its output goes to stderr."""
     start = time.perf_counter()
     pid = os.posix_spawnp(
-        str(command[0]), [str(part) for part in command], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)]
+        str(command[0]), [str(part) for part in command], COMPILED, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)]
     )
     _, status, usage = os.wait4(pid, 0)
     if status:

@@ -148,9 +148,9 @@ def test_virtual_chips_read_what_is_needed_to_know_them(tmp_path: Path, changed:
     config = TileConfig(size=32, format="virtual", max_shift=12 if changed == "max_shift" else None)
     pixels, read = [], aligned._read_masked
 
-    def counted(dataset: Any, bands: list[int], path: Path, window: Window) -> Any:
+    def counted(dataset: Any, bands: list[int], read_masks: Any, path: Path, window: Window) -> Any:
         pixels.append(window.width * window.height if len(bands) == 3 else 0)
-        return read(dataset, bands, path, window)
+        return read(dataset, bands, read_masks, path, window)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aligned, "_read_masked", counted)
@@ -201,7 +201,7 @@ def die_at(
     [
         (survey_module.Survey, "examine", 1),
         (survey_module.Survey, "examine", 5),
-        (survey_module, "class_shares", 20),
+        (survey_module, "class_counts", 5),
         (staging_module, "staged_chips", 1),
         (chips_module, "write_json", 1),
         (Path, "replace", 25),

@@ -30,7 +30,7 @@ from geop2p.raster.reading import (
     opened,
 )
 from geop2p.raster.reproject import CODES, FLOATS, Resampler, through_power
-from geop2p.raster.validity import drawn_pixels, read_masks, valid_pixels
+from geop2p.raster.validity import MaskReader, drawn_pixels, mask_reader, valid_pixels
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 
@@ -98,10 +98,12 @@ def aligned_reader(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
                 "assign one (gdal_edit -a_srs)"
             )
-        read: Read = partial(_read_pixels, dataset, bands, path)
+        read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
         count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
         if colors is not None:
-            read, count, dtype = partial(_read_codes, dataset, color_bands(dataset), path, colors), 1, "uint8"
+            shown = color_bands(dataset)
+            read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
+            count, dtype = 1, "uint8"
         by_power = kind == "sar" and backscatter != "power"
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
@@ -116,7 +118,8 @@ def aligned_reader(
             level = overview_for(dataset, bands, own, grid, kind)
             seen = dataset if level is None else stack.enter_context(opened(path, level))
             vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, _resampling(own, grid, kind)))
-            warped = partial(_read_pixels, vrt, data_bands(vrt), path)
+            seen_bands = data_bands(vrt)
+            warped = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
             inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
         yield AlignedReader(grid, count, dtype, inside)
 
@@ -184,29 +187,33 @@ def _padded(
     return values, valid
 
 
-def _read_pixels(dataset: Any, bands: list[int], path: str | Path, window: Window) -> tuple[Array, Mask]:
+def _read_pixels(
+    dataset: Any, bands: list[int], read_masks: MaskReader, path: str | Path, window: Window
+) -> tuple[Array, Mask]:
     """A window that lies inside a dataset."""
-    values, masks = _read_masked(dataset, bands, path, window)
+    values, masks = _read_masked(dataset, bands, read_masks, path, window)
     return values, valid_pixels(values, masks)
 
 
 def _read_codes(
-    dataset: Any, bands: list[int], path: str | Path, colors: ClassTable, window: Window
+    dataset: Any, bands: list[int], read_masks: MaskReader, path: str | Path, colors: ClassTable, window: Window
 ) -> tuple[Array, Mask]:
     """The classes that the colours of a window stand for; valid where any band is: 0 is part of many."""
-    values, masks = _read_masked(dataset, bands, path, window)
+    values, masks = _read_masked(dataset, bands, read_masks, path, window)
     return colors.codes(values), drawn_pixels(values, masks)
 
 
-def _read_masked(dataset: Any, bands: list[int], path: str | Path, window: Window) -> tuple[Array, Array | None]:
-    """Values (bands, rows, cols) and masks (see `read_masks`) of a window that lies inside a dataset.
+def _read_masked(
+    dataset: Any, bands: list[int], read_masks: MaskReader, path: str | Path, window: Window
+) -> tuple[Array, Array | None]:
+    """Values (bands, rows, cols) and masks (see `mask_reader`) of a window that lies inside a dataset.
 
     Raises:
         RasterError: A block of it cannot be read.
     """
     try:
         values: Array = dataset.read(bands, window=window)
-        return values, read_masks(dataset, bands, window)
+        return values, read_masks(window)
     except RasterioIOError as error:
         bottom, right = window.row_off + window.height - 1, window.col_off + window.width - 1
         file = unreadable_file(dataset, window)

@@ -24,7 +24,7 @@ from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
-from geop2p.raster.validity import drawn_pixels, read_masks, valid_pixels
+from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
@@ -209,11 +209,12 @@ def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]
     """
     with gdal_env(), opened(path) as dataset:
         bands = color_bands(dataset) if as_colors else data_bands(dataset)
+        read_masks = mask_reader(dataset, bands)
 
         def read(window: Window | None, shape: tuple[int, ...] = ()) -> tuple[Array, Mask]:
             there = (len(bands), *shape) if shape else None
             values = dataset.read(bands, window=window, out_shape=there, resampling=Resampling.nearest)
-            masks = read_masks(dataset, bands, window, shape)
+            masks = read_masks(window, shape)
             return values, drawn_pixels(values, masks) if as_colors else valid_pixels(values, masks)
 
         if max(dataset.shape) <= SAMPLE_SIDE:
@@ -247,7 +248,7 @@ def read_whole(path: str | Path) -> tuple[Array, Mask]:
     with gdal_env(), opened(path) as dataset:
         bands = data_bands(dataset)
         values = dataset.read(bands)
-        return values, valid_pixels(values, read_masks(dataset, bands, None))
+        return values, valid_pixels(values, mask_reader(dataset, bands)(None))
 
 
 def color_bands(dataset: Any) -> list[int]:

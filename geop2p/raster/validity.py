@@ -1,6 +1,6 @@
 """Which pixels of a raster are data: by its mask, alpha band, value for no data or NaN."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
@@ -9,18 +9,37 @@ from rasterio.windows import Window
 from geop2p.raster.encoding import Array, Mask
 
 
-def read_masks(dataset: Any, bands: list[int], window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
-    """0 where not valid, (1 or bands, rows, cols); from the alpha band where there is one. None: all is valid."""
+class MaskReader(Protocol):
+    """See `mask_reader`."""
+
+    def __call__(self, window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+        """Masks of a window; None: all is valid."""
+
+
+def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
+    """What reads 0 where a dataset is not valid, (1 or bands, rows, cols), from the alpha band where there is one.
+
+    It takes a window, None for all, and the (rows, cols) to read it in, () for its own. None: all is valid.
+    """
+
+    def alpha(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+        return np.asarray(dataset.read(band, window=window, out_shape=(1, *shape) if shape else None))
+
+    def nothing(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+        return None
+
+    def masks(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+        there = (len(masked), *shape) if shape else None
+        return np.asarray(dataset.read_masks(masked, window=window, out_shape=there))
+
     if ColorInterp.alpha in dataset.colorinterp:
-        alpha = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
-        return np.asarray(dataset.read(alpha, window=window, out_shape=(1, *shape) if shape else None))
+        band = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
+        return alpha
     flags = [dataset.mask_flag_enums[band - 1] for band in bands]
     if all(MaskFlags.all_valid in flag for flag in flags):
-        return None
-    if all(MaskFlags.per_dataset in flag for flag in flags):
-        bands = bands[:1]
-    masks = dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape) if shape else None)
-    return np.asarray(masks)
+        return nothing
+    masked = bands[:1] if all(MaskFlags.per_dataset in flag for flag in flags) else bands
+    return masks
 
 
 def valid_pixels(values: Array, masks: Array | None) -> Mask:

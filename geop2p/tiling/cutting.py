@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,21 +59,28 @@ class Ground:
     region: Region
     valid: Mask
     readers: tuple[Callable[[Window], Array], Callable[[Window], Array]]
+    _read: dict[int, Array] = field(default_factory=dict, init=False)
 
-    @cached_property
+    @property
     def is_whole(self) -> bool:
         """Whether all of the region is valid."""
-        return bool(self.valid.all())
+        return bool(self.valid.all() if any(self.valid.strides) else self.valid[0, 0])
 
-    @cached_property
+    @property
     def source(self) -> Array:
         """Values of the source, read when they are first asked for."""
-        return self.readers[0](self.region.window)
+        return self._side(0)
 
-    @cached_property
+    @property
     def target(self) -> Array:
         """Values of the target, read when they are first asked for."""
-        return self.readers[1](self.region.window)
+        return self._side(1)
+
+    def _side(self, number: int) -> Array:
+        # no cached_property: until Python 3.12 all regions share its lock, and threads would read one after the other
+        if number not in self._read:
+            self._read[number] = self.readers[number](self.region.window)
+        return self._read[number]
 
     def at(self, row: int, col: int) -> tuple[slice, slice]:
         """Rows and columns of the window at a place of the grid."""
@@ -127,10 +133,15 @@ def _is_whole(layer: Layer, grid: Grid) -> bool:
     return offset[0] + grid.height <= info.grid.height and offset[1] + grid.width <= info.grid.width
 
 
+def _pixels(reader: Reader) -> Callable[[Window], Array]:
+    """What gives the values of a reader alone."""
+    return lambda window: reader.read(window)[0]
+
+
 def _side(reader: Reader, region: Window, valid: Mask, is_whole: bool) -> Callable[[Window], Array]:
     """What gives the values of a layer in windows of a region; where pixels may not be valid they are read now."""
     if is_whole:
-        return lambda window: reader.read(window)[0]
+        return _pixels(reader)
     values, there = reader.read(region)
     valid &= there
 
@@ -157,7 +168,11 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
 
         def read(region: Region) -> Ground:
             window = region.window
-            valid = np.ones((window.height, window.width), bool)
+            shape = (window.height, window.width)
+            reaches_beyond = region.rows[0] + shape[0] > grid.height or region.cols[0] + shape[1] > grid.width
+            if all(whole) and polygons is None and not reaches_beyond:
+                return Ground(region, np.broadcast_to(np.True_, shape), (_pixels(readers[0]), _pixels(readers[1])))
+            valid = np.ones(shape, bool)
             sides = [_side(reader, window, valid, is_whole) for reader, is_whole in zip(readers, whole, strict=True)]
             valid[max(0, grid.height - region.rows[0]) :] = False
             valid[:, max(0, grid.width - region.cols[0]) :] = False

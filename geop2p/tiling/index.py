@@ -12,7 +12,6 @@ from rasterio.crs import CRS
 
 from geop2p.config import Split
 from geop2p.raster.atomic import replacing, write_text
-from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.geopackage import write_table
 from geop2p.tiling.table import ChipTable
 
@@ -31,27 +30,6 @@ def write_index(file: Path, index: ChipTable) -> None:
     for ending in ("-wal", "-shm"):  # of a program that had the file of before open
         file.with_name(file.name + ending).unlink(missing_ok=True)
     write_text(file.with_name(INDEX_STYLE), _index_style())
-
-
-def class_shares(codes: Array, valid: Mask | None, likely: Iterable[int] = ()) -> dict[int, float]:
-    """Share of each value among the valid pixels of a chip, in ascending order.
-
-    Args:
-        codes: Class of every pixel (rows, cols).
-        valid: (rows, cols), some true; None: all are.
-        likely: Values that are probably all there are: to count a few is several times faster than to find them.
-    """
-    found = np.ascontiguousarray(codes) if valid is None else codes[valid]
-    counted = {value: int(np.count_nonzero(found == value)) for value in likely}
-    if sum(counted.values()) != found.size:
-        if found.dtype in (np.uint8, np.uint16):
-            every = np.bincount(found.ravel())
-            values = np.flatnonzero(every)
-            counts = every[values]
-        else:
-            values, counts = np.unique(found, return_counts=True)
-        counted = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return {int(value): count / found.size for value, count in sorted(counted.items()) if count}
 
 
 def share_columns(table: Iterable[Any]) -> list[str]:

@@ -125,9 +125,8 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
     places = np.array([(entry["row_off"], entry["col_off"]) for entry in entries])
     shapes = footprints(scene.grid, places, config.size)
-    fixed = [name for name in entries[0] if name not in share_columns(entries[0])]
-    columns = {name: np.array([entry[name] for entry in entries]) for name in fixed}
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    absent = dict.fromkeys(share_columns(names), 0.0)
+    columns = {name: np.array([entry.get(name, absent.get(name)) for entry in entries]) for name in names}
     columns = {name: values.astype(object) if values.dtype.kind == "U" else values for name, values in columns.items()}
-    for name in dict.fromkeys(name for entry in entries for name in share_columns(entry)):
-        columns[name] = np.array([entry.get(name, 0.0) for entry in entries])
     return Staged(ChipTable(columns, shapes, scene.grid.crs), dropped, slots)

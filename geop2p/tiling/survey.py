@@ -9,19 +9,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geop2p.config import TileConfig
-from geop2p.raster.encoding import Encoding, Mask
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
 from geop2p.tiling.chips import SIDES, Writer
+from geop2p.tiling.counting import Counts, class_counts, true_pixels
 from geop2p.tiling.cutting import Ground, Region, open_ground
-from geop2p.tiling.index import class_shares
 
-FEW = 16  # classes that are counted one by one
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
+
+
+Shares = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -96,31 +99,37 @@ class Survey:
     def examine(self, number: int, ground: Ground) -> Found:
         """Which windows of a region become chips."""
         found = Found()
-        for row in ground.region.rows:
-            for col in ground.region.cols:
-                inside = None if ground.is_whole else ground.valid[ground.at(row, col)]
-                valid = 1.0 if inside is None else np.count_nonzero(inside) / inside.size
-                if valid < self.config.min_valid:
-                    found.dropped["too little valid ground"] += 1
-                    continue
-                shares = self._shares(ground, row, col, None if valid == 1 else inside)
-                if any(value > self.config.max_share for value in shares.values()):
-                    found.dropped["nearly one class"] += 1
-                    continue
-                name = f"{self.scene}_r{row:06d}_c{col:06d}"
-                entry = {"id": name, "scene": self.scene, "row_off": row, "col_off": col, "valid": valid}
-                found.entries.append(entry | shares)
+        rows, cols, size = ground.region.rows, ground.region.cols, ground.region.size
+        tops, lefts = [row - rows[0] for row in rows], [col - cols[0] for col in cols]
+        pixels = np.full((len(rows), len(cols)), size * size)
+        if not ground.is_whole:
+            pixels = true_pixels(ground.valid, tops, lefts, size)
+        enough = pixels / (size * size) >= self.config.min_valid
+        shares = self._shares(ground, tops, lefts, pixels) if enough.any() else {}
+        for at in np.ndindex(pixels.shape):
+            if not enough[at]:
+                found.dropped["too little valid ground"] += 1
+                continue
+            own = {name: float(share[at]) for name, share in shares.items() if share[at]}
+            if any(share > self.config.max_share for share in own.values()):
+                found.dropped["nearly one class"] += 1
+                continue
+            row, col = rows[at[0]], cols[at[1]]
+            name, valid = f"{self.scene}_r{row:06d}_c{col:06d}", int(pixels[at]) / (size * size)
+            entry = {"id": name, "scene": self.scene, "row_off": row, "col_off": col, "valid": valid}
+            found.entries.append(entry | own)
         self._measure_shifts(number, ground, found)
         return found
 
-    def _shares(self, ground: Ground, row: int, col: int, valid: Mask | None) -> dict[str, float]:
-        shares: dict[str, float] = {}
+    def _shares(self, ground: Ground, tops: list[int], lefts: list[int], pixels: Counts) -> dict[str, Shares]:
+        """Share of each class among the valid pixels of every window, by the index's column for it."""
+        shares: dict[str, Shares] = {}
         for side, draft in zip(SIDES, self.drafts, strict=True):
             if draft.is_classes:
-                codes, likely = getattr(ground, side)[0][ground.at(row, col)], self.likely[side]
-                found = class_shares(codes, valid, sorted(likely) if len(likely) <= FEW else ())
-                likely.update(found)
-                shares |= {f"{side}_{value}": share for value, share in found.items()}
+                codes, valid = getattr(ground, side)[0], None if ground.is_whole else ground.valid
+                counts = class_counts(codes, valid, tops, lefts, ground.region.size, list(self.likely[side]))
+                self.likely[side].update(counts)
+                shares |= {f"{side}_{value}": counts[value] / np.maximum(pixels, 1) for value in sorted(counts)}
         return shares
 
     def _measure_shifts(self, number: int, ground: Ground, found: Found) -> None:
