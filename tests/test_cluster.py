@@ -25,10 +25,10 @@ BLENDED = {"tile_size": 64, "overlap": 0.25, "memory": "1MB"}
 
 OBEDIENT = """
 import os, pathlib, signal
-from geop2p.mosaic import cluster, parts
+from geop2p.mosaic import cluster, finished
 from geop2p.translator import Translator
 
-load, write, made = Translator.load, parts.write_json, []
+load, write, made = Translator.load, finished.write_json, []
 
 def load_and_tell(*arguments):
     with open(loads, "a") as file:
@@ -46,7 +46,7 @@ def write_or_die(path, data):  # when the pixels of a part are there, and nothin
             os.kill(os.getpid(), signal.SIGKILL)
     write(path, data)
 
-Translator.load, parts.write_json = load_and_tell, write_or_die
+Translator.load, finished.write_json = load_and_tell, write_or_die
 """
 
 
@@ -120,6 +120,17 @@ def test_workers_make_the_pixels_of_one_process_also_if_one_is_killed(
     assert (many.tile_mismatch, many.network_px_per_px) == (whole.tile_mismatch, whole.network_px_per_px)
     assert set(Counter(loads.read_text().split()).values()) == {1}, "a model is loaded once by each process"
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_worker_takes_the_parts_as_they_were_cut(
+    tmp_path: Path, model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with a GPU, or with more memory to spare, would cut other parts."""
+    job = cluster_module.Job(str(model), str(scene), tmp_path / "out.tif.parts", PredictConfig(memory="1MB"))
+    mosaic, _, claim = job.begin("cpu")
+    monkeypatch.setattr("geop2p.mosaic.mosaic.choose_part_side", lambda *_: mosaic.part_side + 512)
+    there = cluster_module._elsewhere(job, mosaic)
+    assert there.begin("cpu")[2] == claim != job.begin("cpu")[2]
 
 
 def test_what_a_worker_finds_is_told_in_one_line(client: Any, tmp_path: Path, model: Path) -> None:

@@ -110,6 +110,7 @@ def test_every_part_is_a_cog_that_tells_of_itself(
             assert np.array_equal(pixels(path), here, equal_nan=True)
             assert part.overviews(1) == [2, 4]
             assert part.tags()["GEOP2P_SYNTHETIC"] == "YES" and "GEOP2P_MODEL_SHA256" in part.tags()
+            assert part.tags()["GEOP2P_INPUT"] == scene.name
             assert float(part.tags(2)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(here[1]))
             assert not path.with_name(f"{path.name}.msk").exists()
         lattice = mosaic_lattice(path)

@@ -1,6 +1,7 @@
 """Rule 3: one process, many shards and a killed and repeated run give the same pixels."""
 
 import contextlib
+import dataclasses
 import json
 import resource
 import shutil
@@ -186,6 +187,27 @@ def test_the_map_of_seams_shows_where_tiles_disagree(
     assert (tmp_path / "seams.qml").exists()
     with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
         predict(model, path, tmp_path / "other.tif", config)
+
+
+@pytest.mark.parametrize("killed_at", [0, 1])
+def test_a_map_of_seams_that_was_cut_short_is_made_again(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+) -> None:  # fmt: skip
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    config = PredictConfig(**BLENDED, seam_map=tmp_path / "seams.tif")
+    predict(model, scene, tmp_path / "whole.tif", dataclasses.replace(config, seam_map=tmp_path / "first.tif"))
+
+    def power_off(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("geop2p.mosaic.seam_map.put_together", power_off)
+        predict(model, scene, tmp_path / "out.tif", config)
+    part = sorted((tmp_path / "out.tif.parts").glob("seams_*.tif"))[killed_at]
+    part.write_bytes(part.read_bytes()[:100])
+    predict(model, scene, tmp_path / "out.tif", config)
+    assert np.array_equal(pixels(tmp_path / "seams.tif"), pixels(tmp_path / "first.tif"), equal_nan=True)
 
 
 def test_ground_in_a_corner_is_measured_too(tmp_path: Path, make_model: Callable[..., Path], small_parts: None) -> None:

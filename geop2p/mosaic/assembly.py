@@ -37,7 +37,6 @@ def assemble(
     folder: Path,
     made: list[Part],
     output: Path,
-    tags: dict[str, str],
     progress: bool,
 ) -> dict[str, Any]:
     """Make the COG or the VRT of the parts, its style and its class names, and the rasters beside it; the seam figures.
@@ -55,9 +54,9 @@ def assemble(
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
         figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
-    described = tags | making(mosaic, mosaic.frame) | told(figures)
+    described = making(mosaic, mosaic.frame) | told(figures)
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
-    beside = [_extra(mosaic, extra, folder, made, tags) for extra in mosaic.extras.rasters]
+    beside = [_extra(mosaic, extra, folder, made) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
         beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
     overview = None
@@ -106,9 +105,9 @@ def _moved(part: Part, folder: str) -> Part:
     return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
 
 
-def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part], tags: dict[str, str]) -> Beside:
+def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> Beside:
     """A raster that was made with the parts."""
-    said = tags | making(mosaic, mosaic.frame) | extra.tags
+    said = making(mosaic, mosaic.frame) | extra.tags
     del said["GEOP2P_KIND"]  # of the mosaic
     vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
     return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, said, extra.ramp)

@@ -44,12 +44,14 @@ class Job:
         input: File or GDAL name.
         folder: Where the parts go.
         config: Settings.
+        part_side: Of the parts, where it is known already; None: as the memory allows.
     """
 
     model: str
     input: str
     folder: Path
     config: PredictConfig
+    part_side: int | None = None
 
     def begin(self, device: Device) -> tuple[Mosaic, ModelInput, dict[str, Any]]:
         """Load the model and look at the input: the mosaic, what it is made from, and the claim to the parts.
@@ -63,7 +65,8 @@ class Job:
         translator = Translator.load(self.model, device)
         check_extras(translator.card, self.config)
         given = open_input(self.input, translator.card, self.config)
-        mosaic = Mosaic(translator, given.grid, self.config, self.folder)
+        name = Path(self.input).name or Path(self.input).resolve().name
+        mosaic = Mosaic(translator, given.grid, self.config, self.folder, self.part_side, name)
         return mosaic, given, mosaic.claim(translator.digest, fingerprint(self.input, given.parts), given.codes)
 
 
@@ -161,7 +164,7 @@ def _elsewhere(job: Job, mosaic: Mosaic) -> Job:
         aoi=None if config.aoi is None else config.aoi.absolute(),
         like=None if config.like is None else config.like.absolute(),
     )
-    return Job(_absolute(job.model), _absolute(job.input), job.folder.absolute(), config)
+    return Job(_absolute(job.model), _absolute(job.input), job.folder.absolute(), config, mosaic.part_side)
 
 
 def _absolute(name: str) -> str:

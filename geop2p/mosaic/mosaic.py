@@ -41,6 +41,8 @@ class Mosaic:
         grid: Grid of the input.
         config: Settings; its area of interest says what is shown of the grid.
         folder: For files on the way.
+        part_side: Of the parts, as another process chose it; None: as the memory allows here.
+        input_name: Of what is translated.
 
     Attributes:
         frame: What the result shows of the grid, in pixels of it.
@@ -49,8 +51,16 @@ class Mosaic:
         extras: Rasters that are made with the result.
     """
 
-    def __init__(self, translator: Translator, grid: Grid, config: PredictConfig, folder: Path) -> None:
-        self.translator, self.grid, self.config = translator, grid, config
+    def __init__(
+        self,
+        translator: Translator,
+        grid: Grid,
+        config: PredictConfig,
+        folder: Path,
+        part_side: int | None = None,
+        input_name: str = "",
+    ) -> None:
+        self.translator, self.grid, self.config, self.input_name = translator, grid, config, input_name
         self.area = None if config.aoi is None else Area(config.aoi, grid)
         self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
         self.shown = grid.window(self.frame)
@@ -65,7 +75,7 @@ class Mosaic:
         encodings, spread = [extra.encoding for extra in self.extras.rasters], self.extras.spread
         card, sums = translator.card, spread.pixel_bytes if spread else 0
         a_column = column_bytes(self.lattice, card.source, card.target, encodings, sums)
-        self.part_side = choose_part_side(self.tiles, config, a_column)
+        self.part_side = part_side or choose_part_side(self.tiles, config, a_column)
         self.network_pixels = 0
         self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -16,10 +15,11 @@ from tqdm import tqdm
 
 from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.blend import Floats
+from geop2p.mosaic.finished import finished, note_finished, read_json
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import remove_folder, write_json, writing
+from geop2p.raster.atomic import remove_folder, write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
@@ -50,7 +50,7 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
     if manifest.exists() or _has_work(folder):  # without a manifest it is of an unknown making
-        apart = differences(_read_json(manifest), claim)
+        apart = differences(read_json(manifest), claim)
         if apart and (shared or not overwrite):
             hint = "delete the folder" if shared else "delete the folder or give --overwrite"
             raise ConfigError(
@@ -72,15 +72,6 @@ def _foreign(folder: Path) -> bool:
 def _has_work(folder: Path) -> bool:
     """Whether a folder holds parts, statistics or a network, which a process that came too late may have left."""
     return any(entry.name.startswith(("part_", "norm_", "int8")) for entry in folder.glob("*"))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a file says; nothing if it is not there, or if the power went while it was written."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -124,7 +115,7 @@ def make_parts(
 
 def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
     """The parts that are not there yet."""
-    todo = [window for window in windows if not _entry(folder, window)]
+    todo = [window for window in windows if not finished(folder, _name(window))]
     if todo and len(todo) < len(windows):
         log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
     return todo
@@ -162,26 +153,18 @@ def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window,
         window, files, network_pixels = part
         if files and mosaic.config.keep_parts:
             files = [keep_part(mosaic, window, files[0], folder / COGS / f"{_name(window)}.tif"), *files[1:]]
-        sizes = {path.relative_to(folder).as_posix(): _on_disk(path) for path in files}
-        write_json(_finished(folder, window), {"files": sizes, "network_pixels": network_pixels})
+        note_finished(folder, _name(window), files, network_pixels=network_pixels)
 
     yield job
 
 
 def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
     """Refuse to add a part to those of another run."""
-    if differences(_read_json(folder / MANIFEST), claim):
+    if differences(read_json(folder / MANIFEST), claim):
         raise ConfigError(
             f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
             "command if there is no mosaic yet"
         )
-
-
-def _on_disk(path: Path) -> int:
-    """Size of a file in bytes, all of which have reached the disk."""
-    with writing(path), path.open("r+b") as file:
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
 
 
 def _files(mosaic: Mosaic, folder: Path, window: Window) -> dict[Path, Encoding]:
@@ -236,7 +219,7 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
     """
     made, network_pixels, frame = [], 0, mosaic.frame
     for window in windows:
-        entry = _entry(folder, window)
+        entry = finished(folder, _name(window))
         if not entry:
             raise ConfigError(f"{folder}: {_name(window)} was changed or removed meanwhile; repeat the command")
         network_pixels += entry["network_pixels"]
@@ -248,17 +231,3 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
 
 def _name(window: Window) -> str:
     return f"part_r{window.row_off:07d}_c{window.col_off:07d}"
-
-
-def _finished(folder: Path, window: Window) -> Path:
-    return folder / f"{_name(window)}.json"
-
-
-def _entry(folder: Path, window: Window) -> dict[str, Any]:
-    """What stands beside a finished part; nothing if it is not finished, or has other sizes than when it was."""
-    entry = _read_json(_finished(folder, window))
-    for name, size in entry.get("files", {}).items():
-        path = folder / name
-        if not path.exists() or path.stat().st_size != size:
-            return {}
-    return entry

@@ -129,8 +129,7 @@ def predict(
         made, network_pixels = finished_parts(mosaic, folder, mine)
         figures = NO_FIGURES
         if config.shard is None:
-            tags = {"GEOP2P_INPUT": Path(input).name or Path(input).resolve().name}
-            figures = assemble(mosaic, reader, folder, made, output, tags, progress)
+            figures = assemble(mosaic, reader, folder, made, output, progress)
     int8_psnr = mosaic.int8_psnr
     if config.shard is None:
         remove_folder(folder)

@@ -8,6 +8,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.mosaic.beside import Beside, put_together
+from geop2p.mosaic.finished import finished, note_finished
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import parts
 from geop2p.mosaic.seams import mismatch
@@ -19,7 +20,7 @@ from geop2p.raster.writing import part_writer
 DESCRIPTION = "Difference between predictions on two lattices of tiles (geop2p): where it is not 0, tiles disagree"
 
 
-def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, folder: Path, progress: bool) -> Beside:
+def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folder: Path, progress: bool) -> Beside:
     """Make the tile mismatch of every pixel: the mean over bands in the target's units, or 0 and 1 for classes.
 
     It costs as much as the mosaic did. Parts that are there already are kept.
@@ -27,7 +28,7 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, 
     Args:
         mosaic: What made the mosaic.
         reader: Its input.
-        finished: The mosaic.
+        vrt: The mosaic.
         output: What the GeoTIFF is to be called in the end.
         folder: For the parts.
         progress: Show a progress bar.
@@ -35,13 +36,14 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, 
     target, grid, frame = mosaic.translator.card.target, mosaic.shown, mosaic.frame
     encoding = Encoding("elevation", "float32", (Band("tile mismatch", _unit(target)),))
     made, half = [], mosaic.shifts(2)[1]
-    with aligned_reader(finished, grid, target.kind) as result:
+    with aligned_reader(vrt, grid, target.kind) as result:
         for window in tqdm(parts(frame, mosaic.part_side), unit="part", desc="seam map", disable=not progress):
             here = Window(window.col_off - frame.col_off, window.row_off - frame.row_off, window.width, window.height)
-            name = f"seams_r{window.row_off:07d}_c{window.col_off:07d}.tif"
-            if not (folder / name).exists():
+            name = f"seams_r{window.row_off:07d}_c{window.col_off:07d}"
+            path = folder / f"{name}.tif"
+            if not finished(folder, name):
                 with (
-                    part_writer(folder / name, mosaic.grid.window(window), encoding) as write,
+                    part_writer(path, mosaic.grid.window(window), encoding) as write,
                     contextlib.closing(mosaic.rows(reader, window, (half, half))) as rows,
                 ):
                     row = 0
@@ -49,7 +51,8 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, finished: Path, output: Path, 
                         first, _ = result.read(Window(here.col_off, here.row_off + row, here.width, len(valid)))
                         write(row, _apart(first, second, valid, target), valid)
                         row += len(valid)
-            made.append(Part(name, here))
+                note_finished(folder, name, [path])
+            made.append(Part(path.name, here))
     tags = {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}
     return put_together(folder / "seams.vrt", output, grid, encoding, made, tags)
 
