@@ -11,7 +11,7 @@ LEVELS = [
     {"geop2p.errors"},
     {"geop2p.config"},
     {"geop2p.models", "geop2p.raster"},
-    {"geop2p.translator", "geop2p.metrics", "geop2p.page"},
+    {"geop2p.translator", "geop2p.metrics", "geop2p.page", "geop2p.progress"},
     {"geop2p.tiling"},
     {"geop2p.training", "geop2p.mosaic", "geop2p.interop"},
     {"geop2p.evaluation"},

@@ -3,10 +3,9 @@
 import hashlib
 import itertools
 
-from tqdm import tqdm
-
 from geop2p.config import SPLITS, Split
 from geop2p.errors import GeoP2PError
+from geop2p.progress import progress_bar
 from geop2p.raster.grid import local_crs
 from geop2p.tiling.chips import STAGING, ChipSet, count_splits
 from geop2p.tiling.splits import near
@@ -27,7 +26,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
     nowhere = {scene.id for scene in chipset.scenes if scene.grid.crs is None}
     alike: dict[bytes, list[tuple[Split, str]]] = {}
-    with tqdm(total=len(index), desc="check", unit="chip", disable=not progress) as bar:
+    with progress_bar(len(index), "chip", "check", progress) as advance:
         for split in SPLITS:
             with chipset.reader(split) as reader:
                 for row, entry in enumerate(chipset.entries(split)):
@@ -39,7 +38,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                         if entry.scene in nowhere:
                             digest = hashlib.sha256(chip.source.tobytes() + chip.target.tobytes()).digest()
                             alike.setdefault(digest, []).append((split, entry.id))
-                    bar.update()
+                    advance()
     for twins in alike.values():
         if len({split for split, _ in twins}) > 1:
             problems.append(" and ".join(f"{name} ({split})" for split, name in twins) + " hold the same pixels")

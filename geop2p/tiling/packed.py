@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
+from geop2p.progress import progress_bar
 from geop2p.raster.atomic import replacing, write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
@@ -91,10 +91,12 @@ def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = Fa
         for file, name in zip(files, ARRAYS, strict=True):
             file.write(_header((count, *_form(chipset, name)[0]), _form(chipset, name)[1]))
         reader = stack.enter_context(chipset.reader(split))
-        for row in tqdm(range(count), desc=f"pack {split}", unit="chip", disable=not progress):
+        advance = stack.enter_context(progress_bar(count, "chip", f"pack {split}", progress))
+        for row in range(count):
             chip = reader.read(row)
             for file, array in zip(files, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
                 file.write(np.ascontiguousarray(array).data)
+            advance()
 
 
 def _map(chipset: ChipSet, split: Split, name: str) -> Array:

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError
+from geop2p.progress import progress_bar
 from geop2p.raster.agreement import difference
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
@@ -108,13 +108,13 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     a_chip = chipset.size**2 * sum(len(side.bands) * np.dtype(side.dtype).itemsize for side in encodings)
     lot = min(max(1, LOT // a_chip), READ_AT_ONCE)
     jobs = [range(first, min(first + lot, count)) for first in range(0, count, lot)]
-    with tqdm(total=count, desc="values", unit="chip", disable=not progress) as bar:
+    with progress_bar(count, "chip", "values", progress) as advance:
         for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
             for chip in chips:
                 for number, values in enumerate((chip.source, chip.target)):
                     if wanted[number]:
                         add_values(statistics[number], encodings[number], values, chip.valid)
-                bar.update()
+                advance()
     scaled = [
         with_statistics(encoding, found) if needed else encoding
         for encoding, found, needed in zip(encodings, statistics, wanted, strict=True)

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
+from geop2p.progress import progress_bar
 from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import footprints
@@ -86,17 +86,17 @@ def stage(
     open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, palettes, slots)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     with (
-        tqdm(total=windows, unit="chip", desc="tile", disable=not progress) as bar,
+        progress_bar(windows, "chip", "tile", progress) as advance,
         writing(staging),
         journal_file.open("a", encoding="utf-8") as journal,
     ):
-        bar.update(sum(len(region) for region in regions[: len(done)]))
+        advance(sum(len(region) for region in regions[: len(done)]))
         waiting = regions[len(done) :]
         for region, found in zip(waiting, survey.run(scene.grid, regions, len(done), open_writer), strict=True):
             journal.write(json.dumps(vars(found)) + "\n")
             journal.flush()
             done.append(found)
-            bar.update(len(region))
+            advance(len(region))
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
     return staged_chips(scene, config, done, slots)
 
