@@ -19,7 +19,7 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training import caching, feeding
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.caching import pack_if_large
-from geop2p.training.data import ChipArrays, batches
+from geop2p.training.data import Batch, ChipArrays, batches
 from geop2p.training.encoder import BatchEncoder, as_tensor, blank
 from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, Stored, encode_batch
 
@@ -164,6 +164,27 @@ def jittered(augmentation: Augmentation = JITTER, place: int = 0, valid: Tensor 
     maker = BatchMaker(MAP, image_encoding("float32", 1, 0, 63), CPU, augmentation)
     batch = maker(Stored(codes, ramp, valid), np.array([place]))
     return batch.source, batch.target, batch.valid
+
+
+@pytest.mark.parametrize("augmentation", [None, JITTER, Augmentation(1, flip=True, d4=True)])
+@pytest.mark.parametrize("has_holes", [False, True])
+@pytest.mark.parametrize("name", list(ENCODINGS))
+def test_a_batch_is_made_in_the_memory_that_is_given(
+    name: str, has_holes: bool, augmentation: Augmentation | None
+) -> None:
+    chips, target = arrays(MAP, ENCODINGS[name]), ENCODINGS[name]
+    stored = HostChips(chips).fetch(np.arange(2))
+    if not has_holes:
+        stored = dataclasses.replace(stored, valid=None)
+    maker = BatchMaker(MAP, target, CPU, augmentation)
+    whole = Batch.empty(4, (MAP.channels, target.channels), chips.source.shape[-1])
+    for side in (whole.source, whole.target, whole.valid):
+        side.fill_(torch.nan)
+    made, again = maker(stored, np.arange(2)), maker(stored, np.arange(2), into=whole.part(1, 3))
+    for side in ("source", "target", "valid"):
+        one, two, memory = (getattr(batch, side) for batch in (made, again, whole))
+        assert torch.equal(one, two) and torch.equal(memory[1:3], two)
+        assert memory[[0, 3]].isnan().all()
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_place() -> None:

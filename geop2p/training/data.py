@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -121,12 +120,19 @@ class Batch:
     valid: Tensor
 
     @classmethod
-    def joined(cls, parts: Sequence["Batch"]) -> "Batch":
-        """Batches as one."""
-        if len(parts) == 1:
-            return parts[0]
-        sides = zip(*((part.source, part.target, part.valid) for part in parts), strict=True)
-        return cls(*(torch.cat(side) for side in sides))
+    def empty(cls, chips: int, channels: tuple[int, int], size: int) -> "Batch":
+        """Memory for a batch on the host.
+
+        Args:
+            chips: How many.
+            channels: Of source and target.
+            size: Side of a chip in pixels.
+        """
+        return cls(*(torch.empty(chips, count, size, size) for count in (*channels, 1)))
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Some of the chips, in the same memory."""
+        return Batch(self.source[start:stop], self.target[start:stop], self.valid[start:stop])
 
     def blinded(self) -> "Batch":
         """The batch with nothing valid: it adds nothing to a loss."""

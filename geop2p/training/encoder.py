@@ -65,13 +65,14 @@ class BatchEncoder:
         """
         return (self._unsigned(codes, torch.int64) == self._codes).float()
 
-    def scaled(self, values: Tensor) -> Tensor:
+    def scaled(self, values: Tensor, into: Tensor | None = None) -> Tensor:
         """Float32 in [-1, 1] (batch, bands, rows, cols); not a number where the value is none.
 
         Args:
             values: Stored values (batch, bands, rows, cols), as `as_tensor` gives them.
+            into: Memory for the result, which is used where it needs no wider type on the way.
         """
-        wide = self._on_scale(self._unsigned(values, self._work))
+        wide = self._on_scale(self._unsigned(values, self._work, into if self._work == torch.float32 else None))
         if not self._from_zero:
             wide.sub_(self._low)
         return wide.mul_(self._factor).sub_(1).clamp_(-1, 1).float()
@@ -86,10 +87,12 @@ class BatchEncoder:
             return torch.maximum(linear, self._scale.abs()).log10_().mul_(20)
         return linear.clamp_(min=POWER_FLOOR).log10_().mul_(10)
 
-    def _unsigned(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+    def _unsigned(self, stored: Tensor, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
         """A copy of stored values in a wide type, the bits of unsigned integers read as such."""
         if self._dtype == np.uint16:
-            return stored.to(torch.int32).bitwise_and_(0xFFFF).to(dtype)
+            stored = stored.to(torch.int32).bitwise_and_(0xFFFF)
+        if into is not None:
+            return into.copy_(stored)
         if self._dtype == np.uint32:
             return stored.to(torch.int64).bitwise_and_(0xFFFFFFFF).to(dtype, copy=True)
         wide = stored.to(dtype, copy=True)

@@ -69,7 +69,7 @@ class BatchMaker:
         self.encoders = (BatchEncoder(source, device), BatchEncoder(target, device))
         self.augmentation = augmentation
 
-    def __call__(self, stored: Stored, places: Indices, epoch: int = 0) -> Batch:
+    def __call__(self, stored: Stored, places: Indices, epoch: int = 0, into: Batch | None = None) -> Batch:
         """A batch for the networks.
 
         Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is made
@@ -79,16 +79,19 @@ class BatchMaker:
             stored: The chips.
             places: Theirs in the order of the epoch.
             epoch: Counted from 0.
+            into: Memory for the batch; None: new memory.
         """
         sides, valid, draws = [stored.source, stored.target], stored.valid, None
+        memory = [None, None] if into is None else [into.source, into.target]
         if self.augmentation is not None:
             draws = self.augmentation.draw(places, epoch, stored.source.shape[-1])
             sides, valid = [draws.turn(side) for side in sides], None if valid is None else draws.turn(valid)
         maps = [encoder.encoding.is_classes for encoder in self.encoders]
+        resizes = draws is not None and draws.resizes
         for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
             if not is_map:
-                sides[number] = encoder.scaled(sides[number])
-        if draws is not None and draws.resizes:
+                sides[number] = encoder.scaled(sides[number], None if resizes else memory[number])
+        if draws is not None and resizes:
             if valid is not None:
                 blank([side for side, is_map in zip(sides, maps, strict=True) if not is_map], valid)
             sides, valid = _enlarge(draws, sides, maps, valid)
@@ -96,9 +99,16 @@ class BatchMaker:
             if is_map:
                 sides[number] = encoder.one_hot(sides[number])
         if valid is None:
-            return Batch(sides[0], sides[1], torch.ones_like(sides[0][:, :1]))
-        blank(sides, valid)
-        return Batch(sides[0], sides[1], valid.view(torch.uint8).float())  # bools take seven times as long
+            weights = torch.ones((), device=sides[0].device).expand_as(sides[0][:, :1])
+        else:
+            blank(sides, valid)
+            weights = valid.view(torch.uint8)  # bools take seven times as long to become floats
+        if into is None:
+            return Batch(sides[0], sides[1], weights.float().contiguous())
+        for whole, made in ((into.source, sides[0]), (into.target, sides[1]), (into.valid, weights)):
+            if made.data_ptr() != whole.data_ptr():
+                whole.copy_(made)
+        return into
 
 
 def _enlarge(
@@ -244,12 +254,12 @@ class Feed:
     def _finish(self, stored: Stored, places: Indices, epoch: int) -> Batch:
         if self._home.type == "cuda":
             return self._maker(stored.to(self._home), places, epoch)
-        # chip by chip, what is made of one stays in the cache of the processor
-        singles = [
-            self._maker(stored.part(number, number + 1), places[number : number + 1], epoch)
-            for number in range(len(places))
-        ]
-        return Batch.joined(singles).to(self.device)
+        channels = [encoder.encoding.channels for encoder in self._maker.encoders]
+        batch = Batch.empty(len(places), (channels[0], channels[1]), stored.source.shape[-1])
+        for number in range(len(places)):  # what is made of one chip stays in the cache of the processor
+            chosen = (number, number + 1)
+            self._maker(stored.part(*chosen), places[slice(*chosen)], epoch, batch.part(*chosen))
+        return batch.to(self.device)
 
 
 def _together(pieces: Iterable[tuple[Indices, Indices]], chips: int) -> Iterator[list[tuple[Indices, Indices]]]:
