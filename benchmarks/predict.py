@@ -8,8 +8,9 @@ left out; the jobs of a round follow each other, so that ratios are of one momen
 - arrays: uint8 (3, rows, cols) in memory to the same, an identity network in between
 - rasters: GeoTIFF to GeoTIFF, deflate at its default level, the same network; geop2p also masks, makes overviews and
   reports seams
-- network: GeoTIFF to GeoTIFF through a U-Net of width 16, beside that network alone on as many tiles,
+- network: GeoTIFF to GeoTIFF through the U-Net-256 of pix2pix (width 64), beside that network alone on as many tiles,
   those of the seam report included
+- narrow network: the same with a U-Net of width 16, a larger raster
 - memory: what a raster adds to the process, by its size and by --memory
 - bounds: what real networks add, by --memory; their weights were loaded before
 - large: a raster of 30,000 x 20,000 pixels, a picture repeated
@@ -37,8 +38,9 @@ import numpy.typing as npt
 TILE, PICTURE = 256, 2048
 BOUNDS = ("100MB", "200MB", "300MB", "500MB", "2GB")
 LARGE = (20_000, 30_000)  # rows, columns
-GROUPS = ("arrays", "rasters", "network", "memory", "bounds", "large")
+GROUPS = ("arrays", "rasters", "network", "narrow network", "memory", "bounds", "large")
 NETWORKS = {"unet": ("unet", 16, None), "unet-64": ("unet", 64, None), "resnet-64": ("resnet", 64, 84)}  # width, field
+ALONE = {"network": ("unet-64", 1024), "narrow network": ("unet", 2048)}  # network and side of the raster
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -198,7 +200,7 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     import geop2p.mosaic.predictor
     from geop2p.translator import Translator
 
-    names = {"network": "unet", "bounds": options.job}
+    names = {"bounds": options.job} | {group: name for group, (name, _) in ALONE.items()}
     model = make_model(folder, names.get(options.group, "identity"))
     output, memory = Path(options.folder) / f"out_{os.getpid()}.tif", options.memory
     settings: dict[str, Any] = {"memory": memory} if memory else {}
@@ -250,7 +252,7 @@ def bare_network(options: argparse.Namespace, folder: Path) -> Callable[[], Any]
 
     from geop2p.translator import Translator
 
-    translator = Translator.load(make_model(folder, "unet"))
+    translator = Translator.load(make_model(folder, ALONE[options.group][0]))
     tiles = torch.rand(4, 3, TILE, TILE)
 
     def job() -> None:
@@ -266,9 +268,9 @@ JOBS = {
     ("arrays", "toolbelt"): toolbelt_arrays,
     ("rasters", "geop2p"): geop2p_rasters,
     ("rasters", "geoai"): geoai_rasters,
-    ("network", "geop2p"): geop2p_rasters,
+    **{(group, "geop2p"): geop2p_rasters for group in ALONE},
+    **{(group, "bare"): bare_network for group in ALONE},
     **{("bounds", name): geop2p_rasters for name in ("identity", "unet-64", "resnet-64")},
-    ("network", "bare"): bare_network,
 }
 
 
@@ -336,8 +338,9 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
     if group == "rasters":
         settings = {"input": make_raster(folder, size, size)}
         return interleaved(options, group, dict.fromkeys(("geop2p", "geoai"), settings))
-    if group == "network":
-        return interleaved(options, group, {"geop2p": {"input": make_raster(folder, 2048, 2048)}, "bare": {}})
+    if group in ALONE:
+        side = ALONE[group][1]
+        return interleaved(options, group, {"geop2p": {"input": make_raster(folder, side, side)}, "bare": {}})
     result: dict[str, Any] = {}
     if group == "bounds":
         path = make_raster(folder, 1024, 1024)
