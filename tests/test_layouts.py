@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +128,25 @@ def test_packed_chips_of_whole_ground_are_written_once(
                 assert np.array_equal(one.source, two.source) and np.array_equal(one.target, two.target)
 
 
+def test_threads_read_their_regions_side_by_side() -> None:
+    region, meeting = cutting.Region((0,), (0,), 8), threading.Barrier(2, timeout=20)
+
+    def read(window: Window) -> np.ndarray:
+        meeting.wait()
+        return np.zeros((1, window.height, window.width), np.uint8)
+
+    grounds = [cutting.Ground(region, np.ones((8, 8), bool), (read, read)) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert [values.shape for values in pool.map(lambda ground: ground.source, grounds)] == [(1, 8, 8)] * 2
+
+
 @pytest.mark.parametrize("layout", ["geotiff", "packed", "virtual"])
 def test_rasters_are_tiled_without_pandas(pair: tuple[Path, Path], tmp_path: Path, layout) -> None:
-    arguments = ["tile", *map(str, pair), str(tmp_path / "chips"), "--size", "32", "--format", layout]
+    arguments = ["tile", *map(str, pair), str(tmp_path / "chips"), "--size", "32", "--format", layout, "--json"]
     program = (
         "import sys\nfrom geop2p_cli.main import main\n"
         f"try: main({arguments})\nexcept SystemExit as stop: assert not stop.code\n"
-        "sys.exit(bool({'pandas', 'geopandas', 'pyogrio', 'torch'} & set(sys.modules)))"
+        "sys.exit(bool({'pandas', 'geopandas', 'pyogrio', 'torch', 'tqdm'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     assert ChipSet.open(tmp_path / "chips").counts["train"]

@@ -98,9 +98,10 @@ def aligned_reader(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
                 "assign one (gdal_edit -a_srs)"
             )
-        read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
         count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
-        if colors is not None:
+        if colors is None:
+            read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
+        else:
             shown = color_bands(dataset)
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype = 1, "uint8"

@@ -85,7 +85,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Chip:
-    """One pair: stored values (bands, rows, cols) of both sides, and the valid pixels (rows, cols) of both."""
+    """One pair: stored values (bands, rows, cols) of both sides, and where both are valid (rows, cols); read-only."""
 
     source: Array
     target: Array

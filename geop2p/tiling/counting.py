@@ -3,7 +3,7 @@
 Threads do this side by side: a few sums over large arrays let the others run, thousands of small ones do not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,13 @@ def true_pixels(flags: Mask, tops: Sequence[int], lefts: Sequence[int], size: in
 
 
 def class_counts(
-    codes: Array, valid: Mask | None, tops: Sequence[int], lefts: Sequence[int], size: int, likely: Iterable[int]
+    codes: Array,
+    valid: Mask | None,
+    tops: Sequence[int],
+    lefts: Sequence[int],
+    size: int,
+    likely: Collection[int],
+    pixels: Counts,
 ) -> dict[int, Counts]:
     """Valid pixels of each class in the square windows with these first rows and columns, (tops, lefts) each.
 
@@ -40,35 +46,29 @@ def class_counts(
         tops: First rows.
         lefts: First columns.
         size: Side of a window in pixels.
-        likely: Values that are probably all there are: the others are looked for only if these are not all.
+        likely: Values that are probably all there are. Windows that hold others are looked at one by one; all are where
+            many are likely.
+        pixels: Valid pixels of the windows (tops, lefts).
     """
-
-    def count(value: int) -> Counts:
-        flags = codes == value
-        return true_pixels(flags if valid is None else np.logical_and(flags, valid, out=flags), tops, lefts, size)
-
-    values = sorted(likely)
-    counts = {value: count(value) for value in values} if len(values) <= FEW else {}
-    pixels = size * size if valid is None else true_pixels(valid, tops, lefts, size)
-    if np.all(sum(counts.values()) == pixels):
-        return counts
-    values = _values(codes if valid is None else codes[valid])[0].tolist()
-    if len(values) <= FEW:
-        return counts | {value: count(value) for value in values if value not in counts}
-    counts = {value: np.zeros((len(tops), len(lefts)), np.int64) for value in values}
-    for at in np.ndindex(len(tops), len(lefts)):
-        window = np.s_[tops[at[0]] : tops[at[0]] + size, lefts[at[1]] : lefts[at[1]] + size]
-        for value, number in zip(
-            *_values(codes[window] if valid is None else codes[window][valid[window]]), strict=True
-        ):
-            counts[int(value)][at] = number
+    counts: dict[int, Counts] = {}
+    if len(likely) <= FEW:
+        for value in sorted(likely):
+            flags = codes == value
+            counts[value] = true_pixels(flags if valid is None else flags & valid, tops, lefts, size)
+    known, shape = set(counts), pixels.shape
+    for row, col in np.argwhere(sum(counts.values(), np.zeros(shape, np.int64)) < pixels):
+        window = np.s_[tops[row] : tops[row] + size, lefts[col] : lefts[col] + size]
+        found = codes[window].ravel() if valid is None else codes[window][valid[window]]
+        for value, count in zip(*_present(found), strict=True):
+            if value not in known:
+                counts.setdefault(int(value), np.zeros(shape, np.int64))[row, col] = count
     return counts
 
 
-def _values(codes: Array) -> tuple[Array, Counts]:
+def _present(codes: Array) -> tuple[Array, Counts]:
     """The values that occur, ascending, and how often."""
     if codes.dtype not in (np.uint8, np.uint16):
         return np.unique(codes, return_counts=True)
-    every = np.bincount(codes.ravel())
+    every = np.bincount(codes)
     values = np.flatnonzero(every)
     return values, every[values]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.config import TileConfig
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
@@ -101,36 +101,41 @@ class Survey:
         found = Found()
         rows, cols, size = ground.region.rows, ground.region.cols, ground.region.size
         tops, lefts = [row - rows[0] for row in rows], [col - cols[0] for col in cols]
+        valid = None if ground.is_whole else ground.valid
         pixels = np.full((len(rows), len(cols)), size * size)
-        if not ground.is_whole:
-            pixels = true_pixels(ground.valid, tops, lefts, size)
+        if valid is not None:
+            pixels = true_pixels(valid, tops, lefts, size)
         enough = pixels / (size * size) >= self.config.min_valid
-        shares = self._shares(ground, tops, lefts, pixels) if enough.any() else {}
+        names, shares = self._shares(ground, valid, tops, lefts, pixels) if enough.any() else ([], np.zeros(0))
         for at in np.ndindex(pixels.shape):
             if not enough[at]:
                 found.dropped["too little valid ground"] += 1
                 continue
-            own = {name: float(share[at]) for name, share in shares.items() if share[at]}
+            here = shares[:, *at]
+            own = {names[place]: float(here[place]) for place in np.flatnonzero(here)}
             if any(share > self.config.max_share for share in own.values()):
                 found.dropped["nearly one class"] += 1
                 continue
             row, col = rows[at[0]], cols[at[1]]
-            name, valid = f"{self.scene}_r{row:06d}_c{col:06d}", int(pixels[at]) / (size * size)
-            entry = {"id": name, "scene": self.scene, "row_off": row, "col_off": col, "valid": valid}
+            entry = {"id": f"{self.scene}_r{row:06d}_c{col:06d}", "scene": self.scene, "row_off": row, "col_off": col}
+            entry["valid"] = int(pixels[at]) / (size * size)
             found.entries.append(entry | own)
         self._measure_shifts(number, ground, found)
         return found
 
-    def _shares(self, ground: Ground, tops: list[int], lefts: list[int], pixels: Counts) -> dict[str, Shares]:
-        """Share of each class among the valid pixels of every window, by the index's column for it."""
-        shares: dict[str, Shares] = {}
+    def _shares(
+        self, ground: Ground, valid: Mask | None, tops: list[int], lefts: list[int], pixels: Counts
+    ) -> tuple[list[str], Shares]:
+        """Columns of the index, and the share of each in every window's valid pixels (columns, rows, cols)."""
+        names, found = [], []
         for side, draft in zip(SIDES, self.drafts, strict=True):
             if draft.is_classes:
-                codes, valid = getattr(ground, side)[0], None if ground.is_whole else ground.valid
-                counts = class_counts(codes, valid, tops, lefts, ground.region.size, list(self.likely[side]))
+                codes, likely = getattr(ground, side)[0], list(self.likely[side])
+                counts = class_counts(codes, valid, tops, lefts, ground.region.size, likely, pixels)
                 self.likely[side].update(counts)
-                shares |= {f"{side}_{value}": counts[value] / np.maximum(pixels, 1) for value in sorted(counts)}
-        return shares
+                names += [f"{side}_{value}" for value in sorted(counts)]
+                found += [counts[value] for value in sorted(counts)]
+        return names, np.array(found).reshape(-1, *pixels.shape) / np.maximum(pixels, 1)
 
     def _measure_shifts(self, number: int, ground: Ground, found: Found) -> None:
         """Add the shift of some chips; of all where those that are shifted are to be dropped."""
