@@ -27,6 +27,7 @@ WORST_COST = 2.5  # above which exact tiles are given up: blending halves costs 
 NETWORK_SHARE = 0.5  # of the memory
 FIELD_SHARE = 4  # what a field of statistics multiplies the activations by: maps in double precision
 WORKSPACE = 1.75  # what convolutions hold beside the activations, measured on CPUs: 1.2 to 1.7 times these
+KEPT = 150 * 10**6  # bytes, at most as many as activations, that the heap keeps after tiles of other shapes; measured
 BASE = 130 * 10**6  # bytes that a prediction adds whatever it does: GDAL's cache, libraries, heaps of threads; measured
 BATCH = 4  # blended tiles at once; exact ones are large
 PARTS_SHARE = 0.25  # of the memory
@@ -107,7 +108,8 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
     batch_size = config.batch_size or 1
     lattice = Lattice(core, 0, halo)
-    return Tiles(lattice, "exact", needs, batch_size, batch_size * _host_bytes(translator, statistics, lattice))
+    network = _with_kept(batch_size * _host_bytes(translator, statistics, lattice))
+    return Tiles(lattice, "exact", needs, batch_size, network)
 
 
 def _blended(
@@ -137,6 +139,11 @@ def _host_bytes(translator: Translator, statistics: NormStatistics, lattice: Lat
     if translator.device.type == "cuda":
         return 0
     return int(_pixel_bytes(translator, statistics) * lattice.network_size**2)
+
+
+def _with_kept(network: float) -> int:
+    """What the activations of exact tiles take, which borders of the raster and of parts cut to several shapes."""
+    return int(network + min(network, KEPT))
 
 
 def choose_part_side(tiles: Tiles, config: PredictConfig, a_column: int) -> int:
@@ -177,7 +184,7 @@ def _largest_core(
 
     def fits(core: int) -> bool:
         lattice = Lattice(core, 0, halo)
-        network = 0 if on_gpu else a_pixel * lattice.network_size**2
+        network = 0 if on_gpu else _with_kept(a_pixel * lattice.network_size**2)
         part = _part_unit(lattice, "exact") * column_bytes(lattice, card.source, card.target)
         return BASE + network + part <= config.memory_bytes
 
