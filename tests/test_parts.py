@@ -189,11 +189,9 @@ def test_the_map_of_seams_shows_where_tiles_disagree(
         predict(model, path, tmp_path / "other.tif", config)
 
 
-@pytest.mark.parametrize("killed_at", [0, 1])
 def test_a_map_of_seams_that_was_cut_short_is_made_again(
-    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch,
-    killed_at: int,
-) -> None:  # fmt: skip
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make_model(TileMean, image_encoding(), statistics="tile")
     config = PredictConfig(**BLENDED, seam_map=tmp_path / "seams.tif")
     predict(model, scene, tmp_path / "whole.tif", dataclasses.replace(config, seam_map=tmp_path / "first.tif"))
@@ -204,7 +202,7 @@ def test_a_map_of_seams_that_was_cut_short_is_made_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("geop2p.mosaic.seam_map.put_together", power_off)
         predict(model, scene, tmp_path / "out.tif", config)
-    part = sorted((tmp_path / "out.tif.parts").glob("seams_*.tif"))[killed_at]
+    part = sorted((tmp_path / "out.tif.parts").glob("seams_*.tif"))[1]
     part.write_bytes(part.read_bytes()[:100])
     predict(model, scene, tmp_path / "out.tif", config)
     assert np.array_equal(pixels(tmp_path / "seams.tif"), pixels(tmp_path / "first.tif"), equal_nan=True)
