@@ -16,7 +16,8 @@ class Advance(Protocol):
 def progress_bar(total: int, unit: str, what: str, shown: bool) -> Iterator[Advance]:
     """A function that is told how much more of a total is done.
 
-    tqdm is loaded where a bar is shown: that takes a tenth of the time in which a small raster is cut.
+    For what loads little else: tqdm is loaded where a bar is shown, which takes a tenth of the time in which a small
+    raster is cut. Where torch is loaded anyway, tqdm itself says it shorter.
     """
     if not shown:
         yield lambda by=1: None

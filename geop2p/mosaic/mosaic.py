@@ -75,8 +75,8 @@ class Mosaic:
         encodings, spread = [extra.encoding for extra in self.extras.rasters], self.extras.spread
         card, sums = translator.card, spread.pixel_bytes if spread else 0
         a_column = column_bytes(self.lattice, card.source, card.target, encodings, sums)
-        own = choose_part_side(self.tiles, config, a_column)
-        self.part_side = part_side or own
+        own_side = choose_part_side(self.tiles, config, a_column)  # warns of too little memory, whoever cut the parts
+        self.part_side = part_side or own_side
         self.network_pixels = 0
         self._batch = torch.empty(0, 0, 0, 0)
         self.engine = choose_engine(translator, config.engine, self._ground is not None)

@@ -21,38 +21,32 @@ def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
 
     It takes a window, None for all, and the (rows, cols) to read it in, () for its own. None: all is valid.
     """
-
-    def alpha(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
-        return np.asarray(dataset.read(band, window=window, out_shape=(1, *shape) if shape else None))
-
-    def nothing(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
-        return None
-
-    def masks(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
-        there = (len(masked), *shape) if shape else None
-        return np.asarray(dataset.read_masks(masked, window=window, out_shape=there))
-
     if ColorInterp.alpha in dataset.colorinterp:
-        band = [dataset.colorinterp.index(ColorInterp.alpha) + 1]
-        return alpha
-    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-    if all(MaskFlags.all_valid in flag for flag in flags):
-        return nothing
-    masked = bands[:1] if all(MaskFlags.per_dataset in flag for flag in flags) else bands
+        read, masked = dataset.read, [dataset.colorinterp.index(ColorInterp.alpha) + 1]
+    else:
+        flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+        if all(MaskFlags.all_valid in flag for flag in flags):
+            return lambda window, shape=(): None
+        same = all(MaskFlags.per_dataset in flag for flag in flags)
+        read, masked = dataset.read_masks, bands[:1] if same else bands
+
+    def masks(window: Window | None, shape: tuple[int, ...] = ()) -> Array:
+        return np.asarray(read(masked, window=window, out_shape=(len(masked), *shape) if shape else None))
+
     return masks
 
 
 def valid_pixels(values: Array, masks: Array | None) -> Mask:
     """Where every band is data: not masked and finite. Read-only where nothing can be missing."""
-    valid = _everywhere(values) if masks is None else np.all(masks > 0, axis=0)
+    valid = everywhere(values.shape[1:]) if masks is None else np.all(masks > 0, axis=0)
     return valid & np.all(np.isfinite(values), axis=0) if values.dtype.kind == "f" else valid
 
 
 def drawn_pixels(values: Array, masks: Array | None) -> Mask:
     """Where any band is data: a map drawn in colours, whose value for no data is part of many of them."""
-    return _everywhere(values) if masks is None else np.any(masks > 0, axis=0)
+    return everywhere(values.shape[1:]) if masks is None else np.any(masks > 0, axis=0)
 
 
-def _everywhere(values: Array) -> Mask:
-    """True for every pixel, in the memory of one."""
-    return np.broadcast_to(np.True_, values.shape[1:])
+def everywhere(shape: tuple[int, ...]) -> Mask:
+    """True for every pixel (rows, cols), in the memory of one; read-only."""
+    return np.broadcast_to(np.True_, shape)

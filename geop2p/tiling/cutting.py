@@ -15,6 +15,7 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.reading import gdal_env
+from geop2p.raster.validity import everywhere
 from geop2p.raster.vectors import Area
 from geop2p.tiling.chips import Chip
 from geop2p.tiling.scenes import lattice_axis
@@ -171,7 +172,7 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
             shape = (window.height, window.width)
             reaches_beyond = region.rows[0] + shape[0] > grid.height or region.cols[0] + shape[1] > grid.width
             if all(whole) and polygons is None and not reaches_beyond:
-                return Ground(region, np.broadcast_to(np.True_, shape), (_pixels(readers[0]), _pixels(readers[1])))
+                return Ground(region, everywhere(shape), (_pixels(readers[0]), _pixels(readers[1])))
             valid = np.ones(shape, bool)
             sides = [_side(reader, window, valid, is_whole) for reader, is_whole in zip(readers, whole, strict=True)]
             valid[max(0, grid.height - region.rows[0]) :] = False

@@ -23,7 +23,6 @@ from geop2p.tiling.cutting import Ground, Region, open_ground
 
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
 
-
 Shares = npt.NDArray[np.float64]
 
 
@@ -102,9 +101,8 @@ class Survey:
         rows, cols, size = ground.region.rows, ground.region.cols, ground.region.size
         tops, lefts = [row - rows[0] for row in rows], [col - cols[0] for col in cols]
         valid = None if ground.is_whole else ground.valid
-        pixels = np.full((len(rows), len(cols)), size * size)
-        if valid is not None:
-            pixels = true_pixels(valid, tops, lefts, size)
+        whole = np.full((len(rows), len(cols)), size * size)
+        pixels = whole if valid is None else true_pixels(valid, tops, lefts, size)
         enough = pixels / (size * size) >= self.config.min_valid
         names, shares = self._shares(ground, valid, tops, lefts, pixels) if enough.any() else ([], np.zeros(0))
         for at in np.ndindex(pixels.shape):

@@ -67,6 +67,7 @@ class BatchMaker:
         self, source: Encoding, target: Encoding, device: torch.device, augmentation: Augmentation | None = None
     ) -> None:
         self.encoders = (BatchEncoder(source, device), BatchEncoder(target, device))
+        self.channels = (source.channels, target.channels)
         self.augmentation = augmentation
 
     def __call__(self, stored: Stored, places: Indices, epoch: int = 0, into: Batch | None = None) -> Batch:
@@ -254,11 +255,9 @@ class Feed:
     def _finish(self, stored: Stored, places: Indices, epoch: int) -> Batch:
         if self._home.type == "cuda":
             return self._maker(stored.to(self._home), places, epoch)
-        channels = [encoder.encoding.channels for encoder in self._maker.encoders]
-        batch = Batch.empty(len(places), (channels[0], channels[1]), stored.source.shape[-1])
-        for number in range(len(places)):  # what is made of one chip stays in the cache of the processor
-            chosen = (number, number + 1)
-            self._maker(stored.part(*chosen), places[slice(*chosen)], epoch, batch.part(*chosen))
+        batch = Batch.empty(len(places), self._maker.channels, stored.source.shape[-1])
+        for row in range(len(places)):  # what is made of one chip stays in the cache of the processor
+            self._maker(stored.part(row, row + 1), places[row : row + 1], epoch, batch.part(row, row + 1))
         return batch.to(self.device)
 
 
