@@ -74,34 +74,32 @@ def test_json_form_returns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "palette", "band", "kind"),
+    ("values", "band", "kind"),
     [
-        (np.array([[[1, 2, 3]]], np.uint8), True, Band(), "classes"),
-        (np.array([[[1, 2, 3]]], np.int16), False, Band(), "classes"),
-        (np.arange(32, dtype=np.uint8).reshape(1, 4, 8), False, Band(), "classes"),
-        (np.arange(33, dtype=np.uint8).reshape(1, 3, 11), False, Band(), "image"),
-        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), True, Band(), "classes"),
-        (np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8), False, Band(), "image"),
-        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), False, Band(), "image"),
-        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, False, Band(), "image"),  # reflectance
-        (np.arange(64, dtype=np.int16).reshape(1, 8, 8) * 50, False, Band(), "elevation"),  # SRTM
-        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, False, Band(unit="m"), "elevation"),
-        (np.arange(192, dtype=np.int16).reshape(3, 8, 8) * 50, False, Band(), "image"),  # Sentinel-2 as int16
-        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "sar"),
-        (np.linspace(-25, 2, 128, dtype=np.float64).reshape(2, 8, 8), False, Band(), "sar"),
-        (np.linspace(-2500, 200, 64).reshape(1, 8, 8).astype(np.int16), False, Band(scale=0.01), "sar"),
-        (np.linspace(20, 60, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(unit="dB"), "sar"),
-        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(unit="m"), "elevation"),  # polder
-        (np.linspace(-1, 0.2, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "image"),  # NDVI of water
-        (np.linspace(200, 900, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "elevation"),
-        (np.linspace(-400, 8800, 64, dtype=np.float64).reshape(1, 8, 8), False, Band(), "elevation"),
-        (np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), False, Band(), "image"),
-        (np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8), False, Band(), "image"),
+        (np.array([[[1, 2, 3]]], np.int16), Band(), "classes"),
+        (np.arange(32, dtype=np.uint8).reshape(1, 4, 8), Band(), "classes"),
+        (np.arange(33, dtype=np.uint8).reshape(1, 3, 11), Band(), "image"),
+        (np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8), Band(), "image"),
+        (np.arange(64, dtype=np.uint8).reshape(1, 8, 8), Band(), "image"),
+        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, Band(), "image"),  # reflectance
+        (np.arange(64, dtype=np.int16).reshape(1, 8, 8) * 50, Band(), "elevation"),  # SRTM
+        (np.arange(64, dtype=np.uint16).reshape(1, 8, 8) * 50, Band(unit="m"), "elevation"),
+        (np.arange(192, dtype=np.int16).reshape(3, 8, 8) * 50, Band(), "image"),  # Sentinel-2 as int16
+        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), Band(), "sar"),
+        (np.linspace(-25, 2, 128, dtype=np.float64).reshape(2, 8, 8), Band(), "sar"),
+        (np.linspace(-2500, 200, 64).reshape(1, 8, 8).astype(np.int16), Band(scale=0.01), "sar"),
+        (np.linspace(20, 60, 64, dtype=np.float32).reshape(1, 8, 8), Band(unit="dB"), "sar"),
+        (np.linspace(-25, 2, 64, dtype=np.float32).reshape(1, 8, 8), Band(unit="m"), "elevation"),  # polder
+        (np.linspace(-1, 0.2, 64, dtype=np.float32).reshape(1, 8, 8), Band(), "image"),  # NDVI of water
+        (np.linspace(200, 900, 64, dtype=np.float32).reshape(1, 8, 8), Band(), "elevation"),
+        (np.linspace(-400, 8800, 64, dtype=np.float64).reshape(1, 8, 8), Band(), "elevation"),
+        (np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), Band(), "image"),
+        (np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8), Band(), "image"),
     ],
 )
-def test_kind_is_concluded_with_a_reason(values: np.ndarray, palette: bool, band: Band, kind: str) -> None:
+def test_kind_is_concluded_with_a_reason(values: np.ndarray, band: Band, kind: str) -> None:
     bands = (band,) * len(values)
-    found, reason = guess_kind(values, np.ones(values.shape[1:], bool), has_palette=palette, bands=bands)
+    found, reason = guess_kind(values, np.ones(values.shape[1:], bool), bands)
     assert found == kind and reason and "linear power" not in reason
 
 
@@ -110,13 +108,13 @@ def test_heights_of_flat_ground_are_hinted_at() -> None:
     heights = np.rint(100 + 6 * np.sin(np.arange(60) / 9) + np.arange(40)[:, None] / 10).astype(np.int16)
     codes = np.random.default_rng(0).integers(1, 12, (40, 60)).astype(np.int16)
     for values, hinted in ((heights, True), (codes, False)):
-        found, reason = guess_kind(values[np.newaxis], valid, has_palette=False)
+        found, reason = guess_kind(values[np.newaxis], valid)
         assert found == "classes" and ("heights of flat ground" in reason) == hinted
 
 
 def test_a_kind_without_valid_pixels_is_called_a_guess() -> None:
     for values in (np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.uint8), np.zeros((2, 4, 4), np.int16)):
-        found, reason = guess_kind(values, np.zeros((4, 4), bool), has_palette=False)
+        found, reason = guess_kind(values, np.zeros((4, 4), bool))
         assert found == "image" and "without a valid pixel" in reason
 
 

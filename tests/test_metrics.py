@@ -185,14 +185,58 @@ def test_ms_ssim_beside_a_hole_is_that_of_the_part_without(large: tuple[np.ndarr
     assert ms_ssim(predicted, real, valid & (np.arange(181) > 5), span)[1] == 0
 
 
-def test_scores_stream(images: tuple[np.ndarray, np.ndarray]) -> None:
-    predicted, real = images
-    valid = np.ones((60, 47), bool)
-    once, twice = ImageScores(image_encoding()), ImageScores(image_encoding())
-    once.add(predicted, real, valid)
-    for rows in (slice(0, 30), slice(30, 60)):
-        twice.add(predicted[:, rows], real[:, rows], valid[rows])
-    assert once.result()["rmse"] == pytest.approx(twice.result()["rmse"])
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_masked_changes_no_score_of_classes(full: bool) -> None:
+    generator = np.random.default_rng(0)
+    real, predicted = generator.choice([1, 2, 5], (2, 1, 40, 50)).astype(np.uint8)
+    valid = generator.random((40, 50)) > 0.3
+    results = []
+    for junk, other in ((1, 5), (5, 1), (2, 2), (0, 255)):
+        scores = ClassScores(MAP, full)
+        scores.add(np.where(valid, predicted, junk), np.where(valid, real, other), valid)
+        results.append(scores.result())
+    assert results[0]["pixels"] == valid.sum() and all(result == results[0] for result in results)
+    assert results[0]["accuracy"] == pytest.approx((predicted == real)[0, valid].mean())
+
+
+def test_scores_of_many_chips_are_those_of_all_their_pixels_at_once() -> None:
+    """Values far from the middle of their range, so that sums in float32 would show."""
+    generator, encoding = np.random.default_rng(0), image_encoding("uint16", high=65_535)
+    sizes = [(20, 16)] * 300 + [(180, 176)] * 2
+    pairs, scores = [], BlockScores(lambda: ImageScores(encoding, full=True))
+    for number, shape in enumerate(sizes):
+        real = 60_000 + generator.normal(0, 20, (3, *shape))
+        predicted = real + generator.normal(3, 10, real.shape)
+        pairs.append((np.rint(predicted).astype(np.uint16), np.rint(real).astype(np.uint16)))
+        scores.add(*pairs[-1], np.ones(shape, bool), str(number % 7))
+    result, span = scores.result(), np.full(3, 65_535.0)
+    sides = zip(*pairs, strict=True)
+    made, truth = (np.concatenate([one.reshape(3, -1) for one in side], axis=1).astype(float) for side in sides)
+    rmse = np.sqrt(np.square(made - truth).mean(axis=1))
+    cosine = (made * truth).sum(axis=0) / np.linalg.norm(made, axis=0) / np.linalg.norm(truth, axis=0)
+    windows = [ssim_map(*pair, np.ones(pair[0].shape[1:], bool), span)[0].reshape(3, -1) for pair in pairs]
+    coarse = [ms_ssim(*pair, np.ones(pair[0].shape[1:], bool), span)[0] for pair in pairs[-2:]]
+    wanted = {
+        "l1": np.abs(made - truth).mean(),
+        "rmse": np.sqrt(np.square(rmse).mean()),
+        "psnr": 20 * np.log10(65_535 / np.sqrt(np.square(rmse).mean())),
+        "ssim": np.concatenate(windows, axis=1).mean(),
+        "ms_ssim": np.mean(coarse),
+        "ergas": 100 * np.sqrt(np.square(rmse / truth.mean(axis=1)).mean()),
+    }
+    assert {name: result[name] for name in wanted} == pytest.approx(wanted, rel=1e-11)
+    assert result["sam"] == pytest.approx(np.degrees(np.arccos(cosine)).mean(), rel=1e-6)
+    correlation = [np.corrcoef(*band)[0, 1] for band in zip(made, truth, strict=True)]
+    assert result["correlation"] == pytest.approx(np.mean(correlation), rel=1e-7)
+    assert result["pixels"] == made.shape[1]
+
+
+def test_a_pixel_counts_beside_very_many() -> None:
+    scores = ClassScores(MAP, full=True)
+    scores.sums["confusion"][0, 0] = 2**24  # where float32 begins to leave out odd numbers
+    for _ in range(3):
+        scores.add(np.array([[[1]]]), np.array([[[1]]]), np.ones((1, 1), bool))
+    assert scores.result()["confusion"][0][0] == 2**24 + 3
 
 
 def test_scores_are_in_physical_units() -> None:

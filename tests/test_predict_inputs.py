@@ -12,17 +12,21 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
+from torch import nn
 
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
+from geop2p.mosaic.framing import framed
 from geop2p.raster.damaged import SkippingReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
@@ -184,6 +188,51 @@ def test_the_grid_that_was_asked_for(tmp_path: Path, make_model: Callable[..., P
     coarse = write_raster(tmp_path / "coarse.tif", np.zeros((1, 9, 9), np.uint8), grid(9, 9, pixel=5))
     with pytest.raises(GridMismatchError, match=r"pixels of 5\.002 m, the model was trained on 2 m; give a grid"):
         predict(model, path, tmp_path / "no.tif", PredictConfig(like=coarse))
+
+
+class Blur(Identity):
+    """A mean over 17 x 17 pixels that takes what lies beyond the tile for 0."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(source, 17, 1, 8)
+
+
+@pytest.mark.parametrize("settings", [{"field": 8}, {"statistics": "tile", "field": 8}], ids=["exact", "blend"])
+def test_a_grid_inside_the_input_is_a_cut_of_the_whole(
+    tmp_path: Path, make_model: Callable[..., Path], settings: dict
+) -> None:
+    """It sees the ground beyond its border, on the same tiles: two neighbours meet without a seam."""
+    model = make_model(Blur, image_encoding(), **settings)
+    values = np.random.default_rng(0).integers(0, 255, (3, 230, 310), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(230, 310))
+    predict(model, path, tmp_path / "whole.tif", PredictConfig(tile_size=64))
+    whole = pixels(tmp_path / "whole.tif")
+    for row, col, height, width in ((0, 0, 50, 60), (37, 101, 90, 70), (37, 171, 90, 139)):
+        moved = Grid(UTM, Affine(2, 0, 500_000 + 2 * col, 0, -2, TOP - 2 * row), height, width)
+        like = write_raster(tmp_path / "like.tif", np.zeros((1, height, width), np.uint8), moved)
+        predict(model, path, tmp_path / "out.tif", PredictConfig(like=like, tile_size=64), overwrite=True)
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert dataset.transform == moved.transform
+            assert np.array_equal(dataset.read(), whole[:, row : row + height, col : col + width])
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def test_a_grid_that_is_no_cut_is_read_with_what_lies_around_it(tmp_path: Path) -> None:
+    asked = Grid(UTM, Affine(2, 0, 500_011, 0, -2, TOP - 21), 60, 70)  # off the pixels of the input, by half of one
+    around, frame = framed(asked, grid(9000, 120), UTM, grid(9000, 120).bounds) or (asked, None)
+    assert (frame.col_off, frame.row_off, around.width) == (5, 10, 5 + 70 + 44)
+    assert around.height == 10 + 60 + 2048 and around.window(frame) == asked
+    beyond = Grid(UTM, Affine(2, 0, 500_230, 0, -2, TOP + 30), 60, 70)  # over the input's first corner, to the right
+    around, frame = framed(beyond, grid(9000, 120), UTM, grid(9000, 120).bounds) or (beyond, None)
+    assert (frame.col_off, frame.row_off, around.width) == (115, 0, 115 + 70)
+    globe = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, 90), 1800, 3600)
+    around, frame = framed(asked, None, globe.crs, globe.bounds) or (asked, None)
+    assert (frame.col_off, frame.row_off, around.height, around.width) == (2048, 2048, 4156, 4166)
+    assert framed(Grid(UTM, Affine(2, 0, 600_000, 0, -2, TOP), 9, 9), None, UTM, grid(90, 90).bounds) is None
 
 
 @pytest.fixture

@@ -33,12 +33,15 @@ def info(path: str, check: bool, as_json: bool) -> None:
 
 
 def _print(data: dict[str, Any], indent: str) -> None:
+    """Print what there is to say, under the names that `--json` has."""
     for name, value in data.items():
         if isinstance(value, dict) and value:
             click.echo(f"{indent}{name}")
             _print(value, indent + "  ")
         elif name == "problems":
             click.echo("problems: none" if not value else "problems\n  " + "\n  ".join(value))
-        elif value not in (None, {}, []):
-            shown = ", ".join(str(entry) for entry in value) if isinstance(value, list | tuple) else value
-            click.echo(f"{indent}{name.replace('_', ' ')}: {shown}")
+        elif isinstance(value, list | tuple):
+            if any(entry != "" for entry in value):
+                click.echo(f"{indent}{name}: {', '.join(map(str, value))}")
+        elif value not in (None, {}):
+            click.echo(f"{indent}{name}: {value}")

@@ -66,7 +66,7 @@ class Job:
         check_extras(translator.card, self.config)
         given = open_input(self.input, translator.card, self.config)
         name = Path(self.input).name or Path(self.input).resolve().name
-        mosaic = Mosaic(translator, given.grid, self.config, self.folder, self.part_side, name)
+        mosaic = Mosaic(translator, given.grid, self.config, self.folder, self.part_side, name, given.frame)
         return mosaic, given, mosaic.claim(translator.digest, fingerprint(self.input, given.parts), given.codes)
 
 

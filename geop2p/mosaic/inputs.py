@@ -10,11 +10,13 @@ from pathlib import Path
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.windows import Window
 
 from geop2p.config import PredictConfig, names
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
+from geop2p.mosaic.framing import Bounds, framed
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import SkippingReader
@@ -40,6 +42,7 @@ class ModelInput:
         path: File or GDAL name, or a folder of rasters.
         grid: Where it is read.
         source: What the model takes it for.
+        frame: What of the grid was asked for; None: all.
         valid_share: Share of its ground that holds data, about.
         block: (rows, cols) that are left out together where something cannot be read; None: that is an error.
         vector: Its features, if it is a vector layer.
@@ -52,6 +55,7 @@ class ModelInput:
     path: str
     grid: Grid
     source: Encoding
+    frame: Window | None = None
     valid_share: float = 1.0
     block: tuple[int, int] | None = None
     vector: VectorLayer | None = None
@@ -112,11 +116,30 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     else:
         check_values(path, card.source, colors, codes, sample)
         valid_share = float(sample[1].mean())
-    grid = like or _output_grid(info.grid, card, config.no_resample)
-    if like is not None:
-        _check_overlap(str(path), like, info.grid.bounds_in(like.crs))
-    block = info.block if config.skip_bad else None
-    return ModelInput(str(path), grid, card.source, valid_share, block, colors=colors, codes=codes, parts=info.parts)
+    frame = None
+    if like is None:
+        grid = _output_grid(info.grid, card, config.no_resample)
+        if grid != info.grid:
+            log.info(
+                "pixels of %s, the model was trained on %s: reading through a warp onto %s",
+                _in_metres(info.grid.pixel_size), _in_metres(card.pixel_size), grid.describe(),
+            )  # fmt: skip
+    else:
+        whole = None
+        if like.crs == info.grid.crs or like.crs == local_crs(info.grid):
+            whole = _output_grid(info.grid, card, config.no_resample)
+        grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
+    return ModelInput(
+        str(path),
+        grid,
+        card.source,
+        frame,
+        valid_share,
+        info.block if config.skip_bad else None,
+        colors=colors,
+        codes=codes,
+        parts=info.parts,
+    )
 
 
 def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None) -> ModelInput:
@@ -140,16 +163,27 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     background = next((value for value, name in ours.items() if name == BACKGROUND_NAME), None)
     if background is None:
         log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
-    if like is not None:
-        _check_overlap(path, like, layer.bounds_in(like.crs))
-    grid, parts = like or _vector_grid(layer, card), vector_parts(path)
-    return ModelInput(path, grid, card.source, vector=layer, background=background, parts=parts)
+    frame = None
+    if like is None:
+        grid = _vector_grid(layer, card)
+    else:
+        whole = None if card.pixel_size is None else _vector_grid(layer, card)
+        own = layer.features.crs
+        grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
+    parts = vector_parts(path)
+    return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
 
 
-def _check_overlap(path: str, grid: Grid, bounds: tuple[float, float, float, float]) -> None:
-    left, bottom, right, top = grid.bounds
-    if bounds[0] >= right or bounds[2] <= left or bounds[1] >= top or bounds[3] <= bottom:
-        raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {grid.describe()}")
+def _framed(path: str, like: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> tuple[Grid, Window]:
+    """See `framed`.
+
+    Raises:
+        GridMismatchError: The input lies elsewhere.
+    """
+    found = framed(like, whole, crs, bounds)
+    if found is None:
+        raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {like.describe()}")
+    return found
 
 
 def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
@@ -197,12 +231,7 @@ def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     if no_resample or _has_size(grid, card.pixel_size):
         return grid
     crs = local_crs(grid)
-    result = _trained_grid(grid.bounds_in(crs), crs, card)
-    log.info(
-        "pixels of %s, the model was trained on %s: reading through a warp onto %s",
-        _in_metres(grid.pixel_size), _in_metres(card.pixel_size), result.describe(),
-    )  # fmt: skip
-    return result
+    return _trained_grid(grid.bounds_in(crs), crs, card)
 
 
 def _vector_grid(layer: VectorLayer, card: Card) -> Grid:

@@ -38,11 +38,12 @@ class Mosaic:
 
     Args:
         translator: What translates a tile.
-        grid: Grid of the input.
+        grid: Grid that the input is read on.
         config: Settings; its area of interest says what is shown of the grid.
         folder: For files on the way.
         part_side: Of the parts, as another process chose it; None: as the memory allows here.
         input_name: Of what is translated.
+        frame: What may be shown of the grid; None: all.
 
     Attributes:
         frame: What the result shows of the grid, in pixels of it.
@@ -59,10 +60,13 @@ class Mosaic:
         folder: Path,
         part_side: int | None = None,
         input_name: str = "",
+        frame: Window | None = None,
     ) -> None:
         self.translator, self.grid, self.config, self.input_name = translator, grid, config, input_name
         self.area = None if config.aoi is None else Area(config.aoi, grid)
-        self.frame = Window(0, 0, grid.width, grid.height) if self.area is None else self.area.window()
+        self.frame = frame or Window(0, 0, grid.width, grid.height)
+        if self.area is not None:
+            self.frame = self.area.window(self.frame)
         self.shown = grid.window(self.frame)
         self.norm_stats = norm_statistics(translator.card, config)
         self._ground: GroundStatistics | QuantisedNetwork | None = None

@@ -28,11 +28,12 @@ def conclude_kind(
         look: Gives a sample of its values, in order of the colours where asked for, and which of them are data.
     """
     concluded, reason, is_drawn, backscatter = kind if kind != "auto" else "image", "as asked for", False, DECIBELS
+    if kind == "auto" and info.count == 1 and np.dtype(info.dtype).kind in "iu" and (info.palette or info.categories):
+        return "classes", "one integer band with a colour table or class names", False, DECIBELS
     if kind in ("auto", "sar"):
         (sample, valid), bands = look(False), file_bands(info)
         if kind == "auto":
-            has_palette = bool(info.palette or info.categories)
-            concluded, reason = guess_kind(sample, valid, has_palette=has_palette, bands=bands)
+            concluded, reason = guess_kind(sample, valid, bands)
             if concluded == "image" and has_colors(info):
                 is_drawn = 1 < (count := count_colors(sample, valid)) <= DRAWN_COLORS
                 reason += f", only {count} colours: if it is a map, read it with --classes FILE" if is_drawn else ""
@@ -42,27 +43,23 @@ def conclude_kind(
     return concluded, reason, is_drawn, backscatter
 
 
-def guess_kind(sample: Array, valid: Mask, *, has_palette: bool, bands: Sequence[Band] = ()) -> tuple[Kind, str]:
-    """What a layer seems to hold, and why.
+def guess_kind(sample: Array, valid: Mask, bands: Sequence[Band] = ()) -> tuple[Kind, str]:
+    """What a layer seems to hold that names no classes, and why.
 
-    One integer band with a colour table, class names or few values: classes. Otherwise units decide where the file
-    names any, then physical values: up to four bands in the range of backscatter in dB: sar; one band of floats or
-    signed integers over a large range: elevation (SRTM is int16; imagery of one band comes unsigned); else image.
+    One integer band of few values: classes. Otherwise units decide where the file names any, then physical values: up
+    to four bands in the range of backscatter in dB: sar; one band of floats or signed integers over a large range:
+    elevation (SRTM is int16; imagery of one band comes unsigned); else image.
 
     Args:
         sample: Some of its values (bands, rows, cols).
         valid: Which of them are data (rows, cols).
-        has_palette: Whether it has a colour table or category names.
         bands: What the file says of each band: unit, scale and offset; may be left out.
     """
     values = sample[:, valid]
     count, kind = len(sample), sample.dtype.kind
-    if count == 1 and kind in "iu":
-        if has_palette:
-            return "classes", "one integer band with a colour table or class names"
-        if values.size and (found := len(np.unique(values))) <= MOST_CLASSES:
-            hint = "; if they are heights of flat ground, say that its kind is elevation"
-            return "classes", f"one integer band with {found} different values{hint if _runs_on(sample, valid) else ''}"
+    if count == 1 and kind in "iu" and values.size and (found := len(np.unique(values))) <= MOST_CLASSES:
+        hint = "; if they are heights of flat ground, say that its kind is elevation"
+        return "classes", f"one integer band with {found} different values{hint if _runs_on(sample, valid) else ''}"
     what = f"{count} band(s) of {sample.dtype}"
     if not values.size:
         return "image", f"{what} without a valid pixel in a sample, so it is a guess"

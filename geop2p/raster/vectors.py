@@ -179,23 +179,28 @@ class Area:
         self._path, self._grid = path, grid
         self._features = _on_ground_of(grid, read_polygons(path))
 
-    def window(self) -> Window:
+    def window(self, frame: Window) -> Window:
         """The smallest window of the grid that holds all pixels inside.
+
+        Args:
+            frame: Window of the grid to look in.
 
         Raises:
             GridMismatchError: None are.
         """
-        box = shapely.box(*self._grid.footprint.bounds)
+        looked_in = self._grid.window(frame)
+        box = shapely.box(*looked_in.footprint.bounds)
         places = [shapely.get_coordinates(shapely.intersection(shape, box)) for shape in self._features.geometry]
         found = np.concatenate([np.empty((0, 2)), *places])
         if not len(found):
-            raise GridMismatchError(f"{self._path}: none of its polygons lies on {self._grid.describe()}")
+            raise GridMismatchError(f"{self._path}: none of its polygons lies on {looked_in.describe()}")
         cols, rows = np.array([~self._grid.transform @ tuple(place) for place in found]).T
-        left, top = max(0, math.floor(cols.min())), max(0, math.floor(rows.min()))
-        right, bottom = min(self._grid.width, math.ceil(cols.max())), min(self._grid.height, math.ceil(rows.max()))
+        left, top = max(frame.col_off, math.floor(cols.min())), max(frame.row_off, math.floor(rows.min()))
+        right = min(frame.col_off + frame.width, math.ceil(cols.max()))
+        bottom = min(frame.row_off + frame.height, math.ceil(rows.max()))
         window = Window(left, top, right - left, bottom - top)
         if right <= left or bottom <= top or not self.mask(window).any():
-            raise GridMismatchError(f"{self._path}: no pixel of {self._grid.describe()} has its centre in its polygons")
+            raise GridMismatchError(f"{self._path}: no pixel of {looked_in.describe()} has its centre in its polygons")
         return window
 
     def mask(self, window: Window) -> Mask:

@@ -1,6 +1,8 @@
 """Seeing a chip set: pairs of every split in one picture."""
 
 import zlib
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,7 @@ from PIL import Image
 from geop2p.config import SPLITS, Split
 from geop2p.raster.atomic import replacing
 from geop2p.raster.render import render
+from geop2p.raster.threads import cores, in_order
 from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import SPLIT_COLORS
 
@@ -23,20 +26,23 @@ def write_preview(chipset: ChipSet) -> None:
 
     The colours of the frames are those that QGIS shows the index in: train blue, val orange, test red.
     """
-    rows = []
-    for split in SPLITS:
-        if chipset.counts[split]:
-            shown = np.unique(np.linspace(0, chipset.counts[split] - 1, PAIRS).astype(int))
-            with chipset.reader(split) as reader:
-                pairs = [_pair(chipset, split, reader.read(int(row))) for row in shown]
-            height, width = pairs[0].shape[:2]
-            row = np.full((height + GAP, PAIRS * (width + GAP), 3), 255, np.uint8)
-            for place, pair in enumerate(pairs):
-                row[:height, place * (width + GAP) : place * (width + GAP) + width] = pair
-            rows.append(row)
+    splits = [split for split in SPLITS if chipset.counts[split]]
+    rows = list(in_order(splits, lambda: nullcontext(partial(_row, chipset)), min(cores(), len(splits))))
     picture = Image.fromarray(np.concatenate(rows))
     with replacing(chipset.folder / PREVIEW) as temporary:
         picture.save(temporary, compress_level=1, compress_type=zlib.Z_RLE)  # larger than it could be, and much faster
+
+
+def _row(chipset: ChipSet, split: Split) -> npt.NDArray[np.uint8]:
+    """Pairs of a split side by side, uint8 (rows, cols, 3)."""
+    shown = np.unique(np.linspace(0, chipset.counts[split] - 1, PAIRS).astype(int))
+    with chipset.reader(split) as reader:
+        pairs = [_pair(chipset, split, reader.read(int(row))) for row in shown]
+    height, width = pairs[0].shape[:2]
+    row = np.full((height + GAP, PAIRS * (width + GAP), 3), 255, np.uint8)
+    for place, pair in enumerate(pairs):
+        row[:height, place * (width + GAP) : place * (width + GAP) + width] = pair
+    return row
 
 
 def _pair(chipset: ChipSet, split: Split, chip: Chip) -> npt.NDArray[np.uint8]:

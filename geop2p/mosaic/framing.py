@@ -1,0 +1,70 @@
+"""The ground around a grid that was asked for: read, so that the network sees what lies beyond its border."""
+
+import math
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from geop2p.raster.grid import Grid
+
+MARGIN = 2048  # pixels around, where the input has them: more than a tile, a multiple of every network's stride
+
+Bounds = tuple[float, float, float, float]  # (left, bottom, right, top)
+
+
+def framed(asked: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> tuple[Grid, Window] | None:
+    """The grid to read so that the pixels of another are those of a larger mosaic.
+
+    Where the grid that was asked for is a cut of the one that the whole input would be translated on, that is it, so
+    that cuts of one input meet without a seam. Elsewhere it is grown by `MARGIN`, or as far as the input reaches.
+
+    Args:
+        asked: The grid that was asked for.
+        whole: The grid of the whole input, if it has one.
+        crs: CRS of the input.
+        bounds: Of the input in its CRS.
+
+    Returns:
+        The grid, and the window of it that was asked for; None where the input lies elsewhere.
+    """
+    if _common(asked, crs, bounds) is None:
+        return None
+    if whole is not None and (offset := asked.offset_in(whole)) is not None:
+        row, col = offset
+        if min(row, col) >= 0 and row + asked.height <= whole.height and col + asked.width <= whole.width:
+            return _around(asked, row, col, whole.height, whole.width), Window(col, row, asked.width, asked.height)
+    around = _around(asked, MARGIN, MARGIN, asked.height + 2 * MARGIN, asked.width + 2 * MARGIN)
+    near = _common(around, crs, bounds)
+    assert near is not None
+    left, bottom, right, top = near
+    corners = [(left, bottom), (left, top), (right, bottom), (right, top)]
+    cols, rows = zip(*(~asked.transform @ corner for corner in corners), strict=True)
+    above, before = _margin(-min(rows)), _margin(-min(cols))
+    below, after = _margin(max(rows) - asked.height), _margin(max(cols) - asked.width)
+    grid = _around(asked, above, before, above + asked.height + below, before + asked.width + after)
+    return grid, Window(before, above, asked.width, asked.height)
+
+
+def _common(grid: Grid, crs: CRS | None, bounds: Bounds) -> Bounds | None:
+    """Bounds, in the CRS of a grid, of what it has in common with an input. Only its own ground changes its CRS."""
+    here = grid.bounds_in(crs)
+    left, bottom = max(here[0], bounds[0]), max(here[1], bounds[1])
+    right, top = min(here[2], bounds[2]), min(here[3], bounds[3])
+    if left >= right or bottom >= top:
+        return None
+    if crs is None or grid.crs is None or crs == grid.crs:
+        return left, bottom, right, top
+    found = transform_bounds(crs, grid.crs, left, bottom, right, top, densify_pts=51)
+    return found[0], found[1], found[2], found[3]
+
+
+def _around(asked: Grid, row: int, col: int, height: int, width: int) -> Grid:
+    """The grid of so many rows and columns in which another begins at a row and column."""
+    return Grid(asked.crs, asked.transform @ Affine.translation(-col, -row), height, width)
+
+
+def _margin(pixels: float) -> int:
+    """Whole pixels that the input reaches beyond a border, `MARGIN` at most."""
+    return math.floor(min(max(pixels + 1e-3, 0), MARGIN))
