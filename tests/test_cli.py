@@ -75,10 +75,16 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     }  # fmt: skip
     refused = invoke("predict", run, pair[0], tmp_path / "other.tif", "--confidence", tmp_path / "sure.tif")
     assert refused.exit_code == 1 and "confidence is the probability of a class" in refused.stderr
-    scored = invoke("evaluate", run, chips, report, "--json")
-    assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(json.loads(scored.stdout))
+    scored = invoke("evaluate", run, chips, report, "--split", "val", "--mosaic", mosaic, "--json")
+    figures, seams = json.loads(scored.stdout), json.loads(predicted.stdout)
+    assert {"path", "l1", "rmse", "psnr", "ssim", "corner_ratio"} <= set(figures)
+    assert f"geop2p evaluate {run} {chips} {report} --split val --mosaic {mosaic}" in report.read_text()
     compared = invoke("evaluate", mosaic, pair[1], tmp_path / "mosaic.html")
     assert compared.stdout.splitlines()[-1] == str(tmp_path / "mosaic.html")
+    assert f"geop2p evaluate {mosaic} {pair[1]} {tmp_path / 'mosaic.html'}" in (tmp_path / "mosaic.html").read_text()
+    assert seams["tile_mismatch"] > 0
+    for name in ("tile_mismatch", "tile_mismatch_percent"):
+        assert figures[name] == pytest.approx(seams[name])
     shown = invoke("info", mosaic)
     assert "synthetic: True" in shown.stdout and json.loads(invoke("info", run, "--json").stdout)["type"] == "model"
 

@@ -200,35 +200,38 @@ def test_what_is_masked_changes_no_score_of_classes(full: bool) -> None:
 
 
 def test_scores_of_many_chips_are_those_of_all_their_pixels_at_once() -> None:
-    """Values far from the middle of their range, so that sums in float32 would show."""
-    generator, encoding = np.random.default_rng(0), image_encoding("uint16", high=65_535)
-    sizes = [(20, 16)] * 300 + [(180, 176)] * 2
-    pairs, scores = [], BlockScores(lambda: ImageScores(encoding, full=True))
-    for number, shape in enumerate(sizes):
-        real = 60_000 + generator.normal(0, 20, (3, *shape))
-        predicted = real + generator.normal(3, 10, real.shape)
-        pairs.append((np.rint(predicted).astype(np.uint16), np.rint(real).astype(np.uint16)))
-        scores.add(*pairs[-1], np.ones(shape, bool), str(number % 7))
-    result, span = scores.result(), np.full(3, 65_535.0)
-    sides = zip(*pairs, strict=True)
-    made, truth = (np.concatenate([one.reshape(3, -1) for one in side], axis=1).astype(float) for side in sides)
-    rmse = np.sqrt(np.square(made - truth).mean(axis=1))
-    cosine = (made * truth).sum(axis=0) / np.linalg.norm(made, axis=0) / np.linalg.norm(truth, axis=0)
-    windows = [ssim_map(*pair, np.ones(pair[0].shape[1:], bool), span)[0].reshape(3, -1) for pair in pairs]
-    coarse = [ms_ssim(*pair, np.ones(pair[0].shape[1:], bool), span)[0] for pair in pairs[-2:]]
+    """Values far from zero, so that sums in float32 would show."""
+    span, generator = 20_000.0, np.random.default_rng(0)
+    encoding = image_encoding("float64", low=1e7 - span / 2, high=1e7 + span / 2)
+    sizes = [(20, 16)] * 100 + [(180, 176), (192, 208)]
+    pairs, valid, scores = (
+        [],
+        [np.ones(shape, bool) for shape in sizes],
+        BlockScores(lambda: ImageScores(encoding, True)),
+    )
+    for number, there in enumerate(valid):
+        real = 1e7 + generator.normal(0, 20, (3, *there.shape))
+        predicted = real + generator.normal(3, 10, real.shape) - np.array([0, 9000, 0])[:, None, None]
+        pairs.append((predicted, real))
+        scores.add(predicted, real, there, str(number % 7))
+    result, sides = scores.result(), zip(*pairs, strict=True)
+    made, truth = (np.concatenate([one.reshape(3, -1) for one in side], axis=1) for side in sides)
+    mse, across = np.square(made - truth).mean(axis=1), np.linalg.norm(np.cross(made, truth, axis=0), axis=0)
+    width = np.full(3, span)
+    windows = [ssim_map(*pair, there, width)[0].reshape(3, -1) for pair, there in zip(pairs, valid, strict=True)]
+    coarse, counts = zip(*(ms_ssim(*pairs[chip], valid[chip], width) for chip in (-2, -1)), strict=True)
     wanted = {
         "l1": np.abs(made - truth).mean(),
-        "rmse": np.sqrt(np.square(rmse).mean()),
-        "psnr": 20 * np.log10(65_535 / np.sqrt(np.square(rmse).mean())),
+        "rmse": np.sqrt(mse.mean()),
+        "psnr": 20 * np.log10(span / np.sqrt(mse.mean())),
         "ssim": np.concatenate(windows, axis=1).mean(),
-        "ms_ssim": np.mean(coarse),
-        "ergas": 100 * np.sqrt(np.square(rmse / truth.mean(axis=1)).mean()),
+        "ms_ssim": np.average(coarse, axis=0, weights=counts).mean(),
+        "correlation": np.mean([np.corrcoef(*band)[0, 1] for band in zip(made, truth, strict=True)]),
+        "sam": np.degrees(np.arctan2(across, (made * truth).sum(axis=0))).mean(),
+        "ergas": 100 * np.sqrt((mse / truth.mean(axis=1) ** 2).mean()),
+        "pixels": made.shape[1],
     }
-    assert {name: result[name] for name in wanted} == pytest.approx(wanted, rel=1e-11)
-    assert result["sam"] == pytest.approx(np.degrees(np.arccos(cosine)).mean(), rel=1e-6)
-    correlation = [np.corrcoef(*band)[0, 1] for band in zip(made, truth, strict=True)]
-    assert result["correlation"] == pytest.approx(np.mean(correlation), rel=1e-7)
-    assert result["pixels"] == made.shape[1]
+    assert counts == (1, 6) and {name: result[name] for name in wanted} == pytest.approx(wanted, rel=1e-8)
 
 
 def test_a_pixel_counts_beside_very_many() -> None:

@@ -27,7 +27,7 @@ from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
 from geop2p.mosaic.framing import framed
-from geop2p.raster.damaged import SkippingReader
+from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import VectorReader, read_vector
@@ -258,7 +258,7 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
 ) -> None:  # fmt: skip
     path, values = broken
     model = make_model(Identity, image_encoding())
-    with pytest.raises(RasterError, match=r"in\.tif"):
+    with pytest.raises(RasterError, match=r"in\.tif: pixels .* damaged.*it is block \(1, 2\) of 128 x 128 pixels"):
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=overlap))
     assert not (tmp_path / "out.tif").exists()
     predict(model, path, tmp_path / "skipped.tif", PredictConfig(tile_size=64, overlap=overlap, skip_bad=True))
@@ -294,7 +294,7 @@ class Damaged:
 @given(st.sets(st.integers(0, 299), max_size=4), st.integers(0, 250), st.integers(1, 50))
 def test_few_files_are_opened_to_find_what_cannot_be_read(bad: set[int], first: int, height: int) -> None:
     raster = Damaged(bad)
-    reader = SkippingReader(raster, (1, 8), raster.anew)
+    reader = DamagedReader(raster, (1, 8), raster.anew, skip=True)
     window = Window(1, first, 6, height)
     here = [row - first for row in bad if first <= row < first + height]
     expected = np.ones((height, 6), bool)

@@ -7,7 +7,7 @@ import click
 
 import geop2p
 from geop2p import CompareConfig
-from geop2p_cli.options import build, config_options, shared_options
+from geop2p_cli.options import as_typed, build, config_options, shared_options
 from geop2p_cli.output import print_result, print_table
 
 
@@ -16,7 +16,10 @@ from geop2p_cli.output import print_result, print_table
 @click.argument("report", type=click.Path(path_type=Path))
 @config_options(CompareConfig)
 @shared_options
-def compare(runs: tuple[str, ...], report: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+@click.pass_context
+def compare(
+    context: click.Context, /, runs: tuple[str, ...], report: Path, overwrite: bool, as_json: bool, **values: Any
+) -> None:
     """Score RUNS on the same chips; write the page REPORT and its table as Markdown, CSV and JSON beside it.
 
     \b
@@ -25,7 +28,8 @@ def compare(runs: tuple[str, ...], report: Path, overwrite: bool, as_json: bool,
       geop2p compare --ablation losses chips losses.html --steps 5000
     """
     config = build(CompareConfig, values)
-    result = geop2p.compare(runs, report, config, overwrite=overwrite, progress=not as_json)
+    commands = [as_typed(context)]
+    result = geop2p.compare(runs, report, config, commands=commands, overwrite=overwrite, progress=not as_json)
     shown = result["columns"][:8]
     print_table([["run", *shown], *([row["name"], *(_cell(row, name) for name in shown)] for row in result["rows"])])
     for note in result["notes"]:

@@ -7,7 +7,7 @@ import click
 
 import geop2p
 from geop2p import EvaluateConfig
-from geop2p_cli.options import build, config_options, shared_options
+from geop2p_cli.options import as_typed, build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary
 
 SHOWN = ("l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "seam_index", "seconds")
@@ -19,7 +19,10 @@ SHOWN = ("l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "seam
 @click.argument("report", type=click.Path(path_type=Path))
 @config_options(EvaluateConfig)
 @shared_options
-def evaluate(result: str, truth: str, report: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
+@click.pass_context
+def evaluate(
+    context: click.Context, /, result: str, truth: str, report: Path, overwrite: bool, as_json: bool, **values: Any
+) -> None:
     """Score a model on chips, or a mosaic against a reference raster, and write the page REPORT.
 
     RESULT TRUTH is either MODEL CHIPS or PREDICTION REFERENCE.
@@ -30,10 +33,9 @@ def evaluate(result: str, truth: str, report: Path, overwrite: bool, as_json: bo
       geop2p evaluate prediction.tif image.tif report.html
     """
     config = build(EvaluateConfig, values)
-    if Path(result).is_dir() or result.endswith(".safetensors"):
-        scores = geop2p.evaluate(result, truth, report, config, overwrite=overwrite, progress=not as_json)
-    else:
-        scores = geop2p.evaluate_mosaic(result, truth, report, config, overwrite=overwrite, progress=not as_json)
+    score = geop2p.evaluate if Path(result).is_dir() or result.endswith(".safetensors") else geop2p.evaluate_mosaic
+    commands = [as_typed(context)]
+    scores = score(result, truth, report, config, commands=commands, overwrite=overwrite, progress=not as_json)
     shown, notes = {name: scores[name] for name in SHOWN if name in scores}, scores["notes"]
     if (judge := scores.get("judge")) is not None:
         shown["judge_miou_real"] = judge["real"]["miou"]

@@ -1,6 +1,7 @@
 """Options built from the fields of a config dataclass: a default stands in one place."""
 
 import dataclasses
+import shlex
 import types
 import typing
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,6 +35,20 @@ def shared_options(command: Command) -> Command:
 def build(config: type[Any], values: dict[str, Any]) -> Any:
     """The config from the values of its options."""
     return config(**{field.name: values[field.name] for field in dataclasses.fields(config)})
+
+
+def as_typed(context: click.Context) -> str:
+    """The command that is running, to be typed again: its arguments and the options that were given."""
+    words = ["geop2p", str(context.info_name)]
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params[str(parameter.name)]
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            words += map(str, values)
+        elif given and name not in ("overwrite", "as_json"):
+            words += [word for entry in values for word in (parameter.opts[0], str(entry))[: 1 if value is True else 2]]
+    return shlex.join(words)
 
 
 def _names(field: dataclasses.Field[Any]) -> tuple[str, str]:

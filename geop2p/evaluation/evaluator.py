@@ -15,7 +15,7 @@ from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import load_ground
 from geop2p.evaluation.judge import judge_of
-from geop2p.evaluation.mosaics import mosaic_tags, seam_index
+from geop2p.evaluation.mosaics import mosaic_tags, seam_figures
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
@@ -57,7 +57,8 @@ def evaluate(
     Returns:
         path, split, chips, the scores in physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
         bands or classes, baseline (the same scores), clipped_share (of real values that the model cannot reach),
-        corner_ratio with its 95 % interval corner_ratio_interval, and seam_index if a mosaic of geop2p was given.
+        corner_ratio with its 95 % interval corner_ratio_interval, and if a mosaic was given its
+        seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
 
     Raises:
         CheckpointError: The model is missing or damaged.
@@ -108,7 +109,7 @@ def evaluate(
         page.slider = _slider(config.mosaic, chipset, target)
         page.mosaic = None if page.slider else mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
-        result["seam_index"] = seam_index(config.mosaic, target)
+        result |= seam_figures(config.mosaic, target)
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result

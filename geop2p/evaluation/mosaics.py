@@ -66,8 +66,9 @@ def evaluate_mosaic(
     Returns:
         path, the scores in physical units with their `intervals` (95 % over squares of 512 pixels), `warped` (whether
         the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path, if one was
-        asked for), `calibration` (see `Calibration.result`, if an uncertainty was given) and seam_index (None for
-        rasters that geop2p did not make).
+        asked for), `calibration` (see `Calibration.result`, if an uncertainty was given), seam_index (measured),
+        tile_mismatch and tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters that geop2p
+        did not make.
 
     Raises:
         RasterError: A raster is missing or unreadable.
@@ -128,7 +129,7 @@ def evaluate_mosaic(
     if config.error_raster is not None:
         result["error_raster"] = str(config.error_raster)
     page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
-    result["seam_index"] = seam_index(Path(prediction), encoding)
+    result |= seam_figures(Path(prediction), encoding)
     page.slider = slider_of(prediction, truth, encoding)
     page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
     page.mosaic_figures = mosaic_tags(prediction)
@@ -193,13 +194,14 @@ def _kind_of(prediction: str | Path) -> KindChoice:
     return next((kind for kind in typing.get_args(Kind) if kind == said), "auto")
 
 
-def seam_index(mosaic: Path, encoding: Encoding) -> float | None:
-    """The seam index of a mosaic of geop2p, measured on the file; None for other rasters."""
-    lattice, grid = mosaic_lattice(mosaic), describe_raster(mosaic).grid
-    if lattice is None:
-        return None
-    with aligned_reader(mosaic, grid, encoding.kind) as reader:
-        return survey(reader, encoding, lattice)[1]
+def seam_figures(mosaic: Path, encoding: Encoding) -> dict[str, float | None]:
+    """The seam index of a mosaic of geop2p, measured on the file, and the mismatch that it tells; else None."""
+    lattice, tags, index = mosaic_lattice(mosaic), mosaic_tags(mosaic), None
+    if lattice is not None:
+        with aligned_reader(mosaic, describe_raster(mosaic).grid, encoding.kind) as reader:
+            index = survey(reader, encoding, lattice)[1]
+    names = ("tile_mismatch", "tile_mismatch_percent")
+    return {"seam_index": index} | {name: float(tags[name]) if name in tags else None for name in names}
 
 
 def _common_encoding(layer: Layer, truth: Layer) -> Encoding:

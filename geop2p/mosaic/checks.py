@@ -97,7 +97,7 @@ def _check_classes(path: str | Path, source: Encoding, values: Array, codes: Cod
     ignored = {entry.value for entry in source.ignored}
     found = {code: int(count) for code, count in zip(own.tolist(), counts, strict=True) if code not in ignored}
     strange = {code: count for code, count in found.items() if codes.get(code, code) not in known}
-    told = ", ".join(f"{code} ({100 * count / len(values):.2g} %)" for code, count in strange.items())
+    told = ", ".join(f"{code} ({count} of {len(values)} pixels)" for code, count in strange.items())
     if found and len(strange) == len(found):
         expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
         raise RasterError(f"{path}: has the classes {told}, the model knows {expected}; recode the map")

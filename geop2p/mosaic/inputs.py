@@ -19,7 +19,7 @@ from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.mosaic.framing import Bounds, framed
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
-from geop2p.raster.damaged import SkippingReader
+from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
@@ -44,7 +44,8 @@ class ModelInput:
         source: What the model takes it for.
         frame: What of the grid was asked for; None: all.
         valid_share: Share of its ground that holds data, about.
-        block: (rows, cols) that are left out together where something cannot be read; None: that is an error.
+        block: (rows, cols) that are stored together; None: of a vector layer.
+        skip_bad: Whether blocks that cannot be read are left without data; else they are errors.
         vector: Its features, if it is a vector layer.
         background: Code of the ground that no feature covers.
         colors: What its colours stand for, if it is a map drawn in colours.
@@ -58,6 +59,7 @@ class ModelInput:
     frame: Window | None = None
     valid_share: float = 1.0
     block: tuple[int, int] | None = None
+    skip_bad: bool = False
     vector: VectorLayer | None = None
     background: int | None = None
     colors: ClassTable | None = None
@@ -68,7 +70,10 @@ class ModelInput:
     def reader(self) -> Iterator[Reader]:
         """Windows of it, as the model's source was read for its training."""
         with self._as_it_is() as reader:
-            yield reader if self.block is None else SkippingReader(reader, self.block, self._as_it_is)
+            if self.block is None:
+                yield reader
+            else:
+                yield DamagedReader(reader, self.block, self._as_it_is, skip=self.skip_bad)
 
     @contextmanager
     def _as_it_is(self) -> Iterator[Reader]:
@@ -135,7 +140,8 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         card.source,
         frame,
         valid_share,
-        info.block if config.skip_bad else None,
+        info.block,
+        config.skip_bad,
         colors=colors,
         codes=codes,
         parts=info.parts,

@@ -1,4 +1,4 @@
-"""Reading around what cannot be read."""
+"""Finding the blocks that cannot be read, and reading around them."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 Block = tuple[Array, Mask]
 
 
-class SkippingReader:
-    """Windows of a layer in which the blocks that cannot be read hold no data.
+class DamagedReader:
+    """Windows of a layer in which the blocks that cannot be read hold no data, or are named in the error.
 
     GDAL raises the first time that it meets a damaged block and may give what it made of it the next time, so a window
     that fails is halved until its halves can be read or are one block, each by a reader of its own.
@@ -27,23 +27,31 @@ class SkippingReader:
         reader: What raises `RasterError` for a window with such a block.
         block: (rows, cols) of a block, counted from the grid's origin.
         anew: Opens the same reader once more.
+        skip: Whether such blocks are left without data.
     """
 
     def __init__(
-        self, reader: Reader, block: tuple[int, int], anew: Callable[[], AbstractContextManager[Reader]]
+        self, reader: Reader, block: tuple[int, int], anew: Callable[[], AbstractContextManager[Reader]], *, skip: bool
     ) -> None:
         self.grid = reader.grid
-        self._reader, self._block, self._anew = reader, block, anew
+        self._reader, self._block, self._anew, self._skip = reader, block, anew, skip
         self._bad: set[tuple[int, int]] = set()
 
     def read(self, window: Window) -> Block:
-        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
+        """Values (bands, rows, cols) and valid pixels (rows, cols).
+
+        Raises:
+            RasterError: A block cannot be read and is not to be skipped.
+        """
         blocks = self._touched(window)
         if not self._has_bad(blocks):
             try:
                 return self._reader.read(window)
             except RasterError:
-                pass  # told block by block
+                found = self._in_pieces(window, blocks)  # told block by block
+                if not self._skip:  # and no block fails alone
+                    raise
+                return found
         return self._in_pieces(window, blocks)
 
     def _touched(self, window: Window) -> Window:
@@ -90,8 +98,11 @@ class SkippingReader:
                 yield from self._readable(half)
         elif cause is not None:
             row, col = int(blocks.row_off), int(blocks.col_off)
+            named = f"block ({row}, {col}) of {rows} x {cols} pixels"
+            if not self._skip:
+                raise RasterError(f"{cause}; it is {named}, which --skip-bad would leave without data") from cause
             self._bad.add((row, col))
-            log.warning("block (%d, %d) of %d x %d pixels is left without data: %s", row, col, rows, cols, cause)
+            log.warning("%s is left without data: %s", named, cause)
 
 
 def _halves(blocks: Window) -> tuple[Window, Window]:
