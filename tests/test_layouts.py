@@ -237,7 +237,7 @@ def test_a_killed_run_repeated_ends_in_the_same_bytes(
         try:
             tile(*pair, tmp_path / "chips", config)
         except KeyboardInterrupt:
-            with pytest.raises(ChipSetError, match="an interrupted run began 'image' from other files or settings"):
+            with pytest.raises(ChipSetError, match=r"began 'image' from .*\(size is 64, there it is 32; stride "):
                 tile(*pair, tmp_path / "chips", dataclasses.replace(config, size=64, stride=64))
             for leftover in (".preview.a1.png", ".index.b2.gpkg", ".chipset.c3.json"):  # of files that were replaced
                 (tmp_path / "chips" / leftover).write_bytes(b"cut off")

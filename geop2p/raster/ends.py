@@ -1,11 +1,15 @@
 """The ends of a file, by which it is known again."""
 
 import hashlib
+import re
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at
+PATIENCE = 30  # seconds until a server has answered
+SAID = ("ETag", "Last-Modified", "Content-Length")  # headers that change with a file
 
 
 def file_ends(file: Path, length: int) -> tuple[int, str]:
@@ -21,8 +25,8 @@ def file_ends(file: Path, length: int) -> tuple[int, str]:
 def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
 
-    A change in the middle of a larger file that moves nothing is not noticed. Names that are no local file (URLs,
-    `/vsi…`) have only their name.
+    A change in the middle of a larger file that moves nothing is not noticed. Of a file on a web server it is what the
+    server says of it, of one in an archive (`/vsizip/…`) that of the archive; other names (`/vsis3/…`) count alone.
 
     Args:
         path: File or GDAL name, or a folder, of which only the parts count.
@@ -32,8 +36,33 @@ def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     if Path(path).is_file():
         found["size"], found["sha256_ends"] = file_ends(Path(path), ENDS)
     elif not Path(path).is_dir():
-        return {"name": str(path)}
+        return {"name": str(path)} | _said_by_server(str(path)) | _archive(str(path))
     if parts:
         ends = [file_ends(Path(part), PART_ENDS) if Path(part).is_file() else part for part in parts]
         found["parts"] = hashlib.sha256(repr(ends).encode()).hexdigest()
     return found
+
+
+def _said_by_server(name: str) -> dict[str, Any]:
+    """Entity tag, date and length of a file on a web server, as far as it tells them."""
+    url = name.removeprefix("/vsicurl/")
+    if not url.startswith(("http://", "https://")):
+        return {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE) as answer:
+            return {header: answer.headers[header] for header in SAID if answer.headers[header]}
+    except OSError:  # it may allow reading and not this; what cannot be read is refused by who reads it
+        return {}
+
+
+def _archive(name: str) -> dict[str, Any]:
+    """Size and hash of the local archive that a file lies in, if it does."""
+    inside = re.sub(r"^(/vsi(zip|tar|gzip|7z|rar)/|(zip|tar|gzip)(\+file)?://)", "", name)
+    if inside == name:
+        return {}
+    place = Path(re.sub("[{}]", "", inside).replace("!", "/"))
+    archive = next((path for path in (place, *place.parents) if path.is_file()), None)
+    if archive is None:
+        return {}
+    size, digest = file_ends(archive, ENDS)
+    return {"size": size, "sha256_ends": digest}

@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,12 +55,23 @@ def claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
         "config": {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)},
     }
     file = staging / "scene.json"
-    if file.exists() and json.loads(file.read_text()) != claim:
+    if file.exists() and (there := json.loads(file.read_text())) != claim:
+        apart = [entry for name in claim for entry in differences(claim[name], there[name])]
         raise ChipSetError(
-            f"{staging.parent.parent}: an interrupted run began '{scene.id}' from other files or settings; repeat "
-            "that one, or use --overwrite to replace the chip set"
+            f"{staging.parent.parent}: an interrupted run began '{scene.id}' from other files or settings "
+            f"({'; '.join(apart)}); repeat that one, or use --overwrite to replace the chip set"
         )
     write_json(file, claim)
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """What is not the same in two sets of settings or fingerprints, in words."""
+    changed = [name for name in here if here[name] != there.get(name)]
+    pairs = [(name, here[name], there.get(name)) for name in changed]
+    return [
+        f"{name} has changed" if isinstance(new, dict) and old is not None else f"{name} is {new}, there it is {old}"
+        for name, new, old in pairs
+    ]
 
 
 def stage(

@@ -18,7 +18,7 @@ from geop2p.tiling.placing import check_splits, finish, remove, settings_of, set
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
-from geop2p.tiling.staging import claim_staging, stage
+from geop2p.tiling.staging import claim_staging, differences, stage
 
 log = logging.getLogger(__name__)
 
@@ -186,10 +186,12 @@ def _known(scene: Scene, earlier: ChipSet) -> Scene | None:
         if same_files and scene.options == known.options:
             return known
         if same_files or (scene.source, scene.target) == (known.source, known.target):
-            what = "was cut with other options" if same_files else "has changed since it was cut"
+            what = "with other options" if same_files else "from other files"
+            pairs = (scene.fingerprint, known.fingerprint), (scene.options, known.options)
+            apart = [entry for here, there in pairs for entry in differences(here, there)]
             raise ChipSetError(
-                f"{earlier.folder}: scene '{known.id}' ({known.source}, {known.target}) {what}; tile into another "
-                "folder, or --overwrite to replace the whole chip set"
+                f"{earlier.folder}: scene '{known.id}' ({known.source}, {known.target}) was cut {what} "
+                f"({'; '.join(apart)}); tile into another folder, or --overwrite to replace the whole chip set"
             )
     return None
 
@@ -212,9 +214,8 @@ def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
         | earlier.settings
         | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
     )
-    differences = [f"{name} is {here[name]}, there it is {there[name]}" for name in here if here[name] != there[name]]
-    if differences:
+    if apart := differences(here, there):
         raise ChipSetError(
-            f"{earlier.folder}: made with other settings ({'; '.join(differences)}); use those, another folder, "
+            f"{earlier.folder}: made with other settings ({'; '.join(apart)}); use those, another folder, "
             "or --overwrite to replace the chip set"
         )

@@ -1,0 +1,94 @@
+"""Where layers may lie: in any file that GDAL opens, an archive, on a web server; changes there are noticed."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import class_map, grid, write_raster
+from rasterio.shutil import copy as copy_raster
+
+from geop2p import TileConfig, tile
+from geop2p.errors import ChipSetError
+from geop2p.raster.ends import fingerprint
+from geop2p.tiling.chips import ChipSet
+
+SMALL = TileConfig(size=32, split="1:0:0")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address under which the files of tmp_path are served."""
+    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.kill()
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> tuple[Path, Path]:
+    where, values = grid(96, 128), np.random.default_rng(0).integers(1, 255, (3, 96, 128), dtype=np.uint8)
+    return (
+        write_raster(tmp_path / "map.tif", class_map(96, 128), where, palette={1: (1, 2, 3)}),
+        write_raster(tmp_path / "image.tif", values, where),
+    )
+
+
+def packed(file: Path) -> str:
+    with zipfile.ZipFile(file.with_suffix(".zip"), "w") as archive:
+        archive.write(file, file.name)
+    return f"/vsizip/{file.with_suffix('.zip')}/{file.name}"
+
+
+def copied(file: Path, driver: str) -> str:
+    path = file.with_name(f"{file.stem}_{driver}.tif")
+    copy_raster(file, path, driver=driver)
+    return str(path)
+
+
+PLACES: dict[str, Callable[[Path, str], str]] = {
+    "cog": lambda file, _: copied(file, "COG"),
+    "vrt": lambda file, _: copied(file, "VRT"),
+    "archive": lambda file, _: packed(file),
+    "server": lambda file, served: f"{served}/{file.name}",
+    "server, by GDAL's name": lambda file, served: f"/vsicurl/{served}/{file.name}",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_layers_of_any_place_give_the_same_chips(
+    tmp_path: Path, layers: tuple[Path, Path], served: str, place: str
+) -> None:
+    tile(*layers, tmp_path / "plain", SMALL)
+    tile(*(PLACES[place](file, served) for file in layers), tmp_path / "chips", SMALL)
+    plain, chipset = ChipSet.open(tmp_path / "plain"), ChipSet.open(tmp_path / "chips")
+    assert chipset.counts["train"] == plain.counts["train"] == 12
+    with plain.reader("train") as here, chipset.reader("train") as there:
+        for row in range(12):
+            one, other = here.read(row), there.read(row)
+            assert np.array_equal(one.source, other.source) and np.array_equal(one.target, other.target)
+
+
+@pytest.mark.parametrize("place", ["archive", "server", "server, by GDAL's name"])
+def test_a_change_at_a_far_place_is_noticed(tmp_path: Path, layers: tuple[Path, Path], served: str, place: str) -> None:
+    names = [PLACES[place](file, served) for file in layers]
+    tile(*names, tmp_path / "chips", SMALL)
+    assert tile(*names, tmp_path / "chips", SMALL).chips == 12
+    with rasterio.open(layers[1], "r+") as dataset:
+        dataset.write(np.full((3, 96, 128), 7, np.uint8))
+    os.utime(layers[1], (1e9, 1e9))
+    if place == "archive":
+        packed(layers[1])
+    with pytest.raises(ChipSetError, match=r"was cut from other files \(target has changed\)"):
+        tile(*names, tmp_path / "chips", SMALL)
+
+
+def test_a_server_that_does_not_answer_leaves_the_name() -> None:
+    name = "http://127.0.0.1:9/map.tif"
+    assert fingerprint(name) == {"name": name}
