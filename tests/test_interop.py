@@ -176,6 +176,9 @@ def test_arcgis_tiles_keep_their_place_and_do_not_leak(arcgis: Path, pair: tuple
             window = rasterio.windows.Window(col, line, 32, 32)
             assert np.array_equal(chip.source, source.read(window=window))
             assert np.array_equal(chip.target, target.read(window=window))
+    told = describe(arcgis)
+    assert told["layout"] == "ArcGIS Export Tiles" and told["bands"] == [1, 3]
+    assert told["chips"] == {"no split": told["georeferenced"]}
     swapped = convert(arcgis, tmp_path / "swapped", TileConfig(direction="BtoA", format="packed"))
     assert swapped.chips and ChipSet.open(tmp_path / "swapped").target.is_classes
     with pytest.raises(ChipSetError, match="was imported as chips and has no layers"):
@@ -224,6 +227,9 @@ def test_the_command_converts_and_counts_its_names(pair: tuple[Path, Path], tmp_
     assert json.loads(done.stdout.splitlines()[-1])["chips"] == sum(ChipSet.open(tmp_path / "packed").counts.values())
     exported = invoke("tile", "--from", tmp_path / "packed", tmp_path / "ab", "--format", "side-by-side")
     assert exported.exit_code == 0 and exported.stdout == f"{tmp_path / 'ab'}\n"
+    told = json.loads(invoke("info", tmp_path / "ab", "--json").stdout)
+    assert told["layout"] == "side by side (A|B)" and told["size"] == [32, 32] and told["georeferenced"] == 0
+    assert told["chips"] == {name: count for name, count in ChipSet.open(tmp_path / "chips").counts.items() if count}
     for names in ([tmp_path / "chips"], [*pair], [*pair, "a", "b"], ["--from", tmp_path / "chips", "a", "b"]):
         wrong = invoke("tile", *names)
         assert wrong.exit_code == 2 and "expected" in wrong.stderr

@@ -1,10 +1,12 @@
 """`describe`: what a raster, chip set, run or model is."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from geop2p.errors import RasterError
+from geop2p.errors import ChipSetError, RasterError
+from geop2p.interop.folders import find_foreign
 from geop2p.raster.encoding import Distribution, Encoding
 from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
@@ -19,10 +21,11 @@ def describe(path: str | Path) -> dict[str, Any]:
     """What a raster, vector layer, chip set, run or model is.
 
     Args:
-        path: File or folder.
+        path: File or folder; also one with chips of another tool, or of rasters that are read as one.
 
     Returns:
-        `type` (raster, vector layer, chip set, model) and what else there is to say, as JSON holds it.
+        `type` (raster, vector layer, chip set, chips of another tool, model) and what else there is to say, as JSON
+        holds it.
 
     Raises:
         RasterError: It is none of these.
@@ -34,7 +37,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     if (place / FILE_NAME).is_file() or place.suffix == ".safetensors":
         return _model(place)
     if place.is_dir():
-        raise RasterError(f"{path}: a folder, but neither a chip set nor a finished run")
+        return _folder(place)
     if is_vector(place):
         layer = open_layer(place)
         assert layer.vector is not None
@@ -55,6 +58,31 @@ def check(path: str | Path, progress: bool = False) -> list[str]:
         ChipSetError: It is no chip set.
     """
     return check_chips(ChipSet.open(path), progress)
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    """What a folder holds that is neither a chip set nor a run: chips of another tool, or rasters."""
+    try:
+        chips = find_foreign(folder, "AtoB")
+        first = [values for values, _ in chips[0].read()]
+    except ChipSetError as no_chips:
+        try:
+            return _raster(folder)
+        except RasterError as no_rasters:
+            raise RasterError(
+                f"{folder}: a folder, but neither a chip set nor a finished run, nor chips of another tool "
+                f"({no_chips}), nor rasters ({no_rasters})"
+            ) from no_rasters
+    return {
+        "type": "chips of another tool",
+        "path": str(folder),
+        "layout": "ArcGIS Export Tiles" if len(chips[0].files) > 1 else "side by side (A|B)",
+        "size": list(first[0].shape[1:]),
+        "chips": dict(Counter(chip.split or "no split" for chip in chips)),
+        "bands": [len(values) for values in first],
+        "dtype": [str(values.dtype) for values in first],
+        "georeferenced": sum(chip.grid is not None for chip in chips),
+    }
 
 
 def _raster(path: str | Path) -> dict[str, Any]:
