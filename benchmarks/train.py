@@ -29,13 +29,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from geop2p.config import Precision, TrainConfig
 from geop2p.models import DISCRIMINATORS, GENERATORS
+from geop2p.models.hardware import CPU_FLAGS, has_fast_bf16
 from geop2p.models.layers import init_weights
 from geop2p.raster.encoding import Array, Band, Encoding
 from geop2p.tiling.packed import PackedMasks
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.data import Batch, ChipArrays, batches
 from geop2p.training.feeding import Feed
-from geop2p.training.hardware import CPU_FLAGS, has_fast_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep

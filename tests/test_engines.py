@@ -14,7 +14,7 @@ from conftest import CLASSES, grid, image_encoding, stir_norms, write_raster
 
 from geop2p import PredictConfig, export, predict
 from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
-from geop2p.models import GENERATORS, engines, int8
+from geop2p.models import GENERATORS, engines, hardware, int8
 from geop2p.mosaic import quantised
 from geop2p.mosaic.engine import choose_engine
 from geop2p.raster.encoding import Band, Encoding
@@ -65,6 +65,22 @@ def test_engines_give_the_pixels_of_torch(tmp_path: Path, model: Path, scene: Pa
         made[engine] = pixels(tmp_path / f"{engine}.tif")
     assert np.abs(made["torch"] - made[name]).max() <= 1
     assert made["torch"].std() > 1  # there is something to tell
+
+
+def test_16_bit_floats_change_values_a_little_and_are_told(
+    tmp_path: Path, model: Path, scene: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "CPU_FLAGS", tmp_path / "none")
+    made = {}
+    for engine in ("torch", "torch-bf16"):
+        config = PredictConfig(engine=engine, tile_size=64, overlap=0.25, device="cpu")
+        assert predict(model, scene, tmp_path / f"{engine}.tif", config).engine == engine
+        made[engine] = pixels(tmp_path / f"{engine}.tif")
+    assert "no 16-bit floats in hardware: engine torch is faster" in caplog.text
+    with rasterio.open(tmp_path / "torch-bf16.tif") as dataset:
+        assert dataset.tags()["GEOP2P_ENGINE"] == "torch-bf16"
+    apart = np.abs(made["torch"] - made["torch-bf16"])
+    assert 0 < apart.mean() < 1 and apart.max() <= 8
 
 
 @has("onnx")

@@ -9,12 +9,14 @@ from conftest import image_encoding
 from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
+from geop2p.models import hardware
+from geop2p.models.hardware import has_fast_bf16
 from geop2p.models.layers import Norm, init_weights
 from geop2p.models.patchgan import MultiScale
 from geop2p.models.unet import UNet
-from geop2p.training import hardware, step
+from geop2p.training import step
 from geop2p.training.data import Batch
-from geop2p.training.hardware import has_fast_bf16, uses_bf16
+from geop2p.training.hardware import uses_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep

@@ -75,8 +75,9 @@ class PredictConfig:
     no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
     engine: Engine = option(
         "auto",
-        "What runs the network: torch, or on processors onnx and openvino (extras of these names); openvino-int8 "
-        "computes in 8-bit integers, calibrated on the input, which changes values a little; auto: torch.",
+        "What runs the network: torch, or on processors onnx and openvino (extras of these names); torch-bf16 and "
+        "openvino-int8 compute in 16-bit floats and in 8-bit integers, calibrated on the input, which change values a "
+        "little; auto: torch.",
     )
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 

@@ -5,15 +5,16 @@ import logging
 from geop2p.config import Engine
 from geop2p.errors import ConfigError
 from geop2p.models.engines import FLOAT_RUNTIMES, onnx_bytes, require
+from geop2p.models.hardware import InBf16, has_fast_bf16
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
 
 def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool) -> Engine:
-    """The engine that a setting means here: `torch`, `onnx`, `openvino` or `openvino-int8`.
+    """The engine that a setting means here: `torch`, `torch-bf16`, `onnx`, `openvino` or `openvino-int8`.
 
-    auto is torch: the others were not measured to be faster by the clock (docs/predict.md).
+    auto is torch: the others were not measured to be faster by the clock, or change values (docs/predict.md).
 
     Args:
         translator: On its device.
@@ -28,6 +29,10 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
     if asked != "torch":
         if gives_statistics:
             raise ConfigError(f"engine {asked} cannot give norms their statistics; use torch, or --norm-stats tile")
+        if asked == "torch-bf16":
+            if not has_fast_bf16(translator.device):
+                log.warning("%s multiplies no 16-bit floats in hardware: engine torch is faster", translator.device)
+            return asked
         if translator.device.type != "cpu":
             raise ConfigError(f"engine {asked} runs on the processor; give --device cpu, or leave the engine out")
         require(asked)
@@ -36,6 +41,8 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
 
 def with_engine(translator: Translator, engine: Engine) -> Translator:
     """The translator, run by an engine; as it is for `openvino-int8`, which has to see the input first."""
+    if engine == "torch-bf16":
+        return Translator(InBf16(translator.generator), translator.card, translator.digest)
     if engine not in FLOAT_RUNTIMES:
         return translator
     model = onnx_bytes(translator.generator, translator.card.source.channels)  # type: ignore[arg-type]

@@ -1,22 +1,10 @@
-"""What the hardware computes fast: number formats and memory layouts, looked up rather than assumed."""
-
-from pathlib import Path
+"""What training makes of the hardware: number formats and memory layouts."""
 
 import torch
 from torch import nn
 
 from geop2p.config import Precision
-
-CPU_FLAGS = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without these a CPU emulates bf16, two to three times slower than fp32
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bf16 matrices in hardware."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(BF16_FLAGS & _cpu_flags())
+from geop2p.models.hardware import has_fast_bf16
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
@@ -47,14 +35,3 @@ def prepare(device: torch.device, networks: list[nn.Module]) -> torch.memory_for
     for network in networks:
         network.to(memory_format=torch.channels_last)
     return torch.channels_last
-
-
-def _cpu_flags() -> set[str]:
-    """The features of the processor as Linux tells them; none elsewhere."""
-    if not CPU_FLAGS.is_file():
-        return set()
-    for line in CPU_FLAGS.read_text(encoding="utf-8").splitlines():
-        name, _, values = line.partition(":")
-        if name.strip() == "flags":
-            return set(values.split())
-    return set()

@@ -1,0 +1,46 @@
+"""Number formats that the hardware computes fast, looked up rather than assumed."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CPU_FLAGS = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without these a CPU emulates bf16, two to three times slower than fp32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(BF16_FLAGS & _cpu_flags())
+
+
+class InBf16(nn.Module):
+    """A network that multiplies in bf16 and adds in float32, on float32 input and output.
+
+    Args:
+        network: In evaluation mode.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Run (batch, channels, rows, cols)."""
+        with torch.autocast(source.device.type, torch.bfloat16):
+            result: Tensor = self._network(source)
+        return result.float()
+
+
+def _cpu_flags() -> set[str]:
+    """The features of the processor as Linux tells them; none elsewhere."""
+    if not CPU_FLAGS.is_file():
+        return set()
+    for line in CPU_FLAGS.read_text(encoding="utf-8").splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() == "flags":
+            return set(values.split())
+    return set()
