@@ -202,7 +202,7 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
         for name in JUDGE_SCORES:
             measures[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
     if figures["frechet"] is not None and figures["frechet"]["generated"] is not None:
-        measures["frechet"] = {"value": figures["frechet"]["generated"], "interval": None}
+        measures["frechet"] = {"value": figures["frechet"]["generated"], "interval": figures["frechet"]["interval"]}
     for name in PHOTOGRAPH_SCORES:
         if figures.get(name) is not None:
             measures[name] = {"value": figures[name], "interval": None}
