@@ -54,6 +54,20 @@ def test_a_run_is_scored_beside_the_baseline(run: Path, pair: tuple[Path, Path])
     assert "geop2p &lt;again&gt;" in page and "The whole mosaic" in page and "<polyline" in page
 
 
+def test_corners_in_mosaics_are_measured_on_many_lattices(run: Path, pair: tuple[Path, Path]) -> None:
+    result = evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(lattices=3))
+    low, high = result["mosaic_corner_ratio_interval"]
+    assert low <= result["mosaic_corner_ratio"] <= high and high - low < 0.2
+    assert abs(result["mosaic_corner_ratio"] - 1) < abs(result["corner_ratio"] - 1)
+    assert "in the mosaic, over 16 lattices: " in (run / "report.html").read_text()
+    with pytest.raises(ConfigError, match="lattices is for MODEL CHIPS"):
+        evaluate_mosaic(pair[1], pair[1], run / "other.html", EvaluateConfig(lattices=3))
+    away = pair[0].rename(pair[0].with_name("elsewhere.tif"))
+    with pytest.raises(ConfigError, match=r"--lattices reads the layers of the chips again: .*no such file"):
+        evaluate(run / "run", run / "chips", run / "third.html", EvaluateConfig(lattices=3))
+    away.rename(pair[0])
+
+
 def test_the_page_is_self_contained(run: Path) -> None:
     evaluate(run / "run", run / "chips", run / "report.html")
     page = (run / "report.html").read_text()
@@ -83,18 +97,23 @@ def test_a_mosaic_equal_to_its_reference_has_no_error(tmp_path: Path, make_model
 
 
 def test_a_reference_on_another_grid_is_warped_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    values = np.full((3, 120, 130), 90, np.uint8)
-    first = write_raster(tmp_path / "a.tif", values, grid(120, 130), photometric="RGB")
-    second = write_raster(tmp_path / "b.tif", values, grid(80, 90, pixel=3.0), photometric="RGB")
+    def ramp(height: int, width: int, pixel: float) -> np.ndarray:
+        """Metres to the right, metres down and a constant."""
+        right, down = np.meshgrid((np.arange(width) + 0.5) * pixel, (np.arange(height) + 0.5) * pixel)
+        return np.stack([right, down, np.full_like(right, 90)]).astype(np.float32)
+
+    values = ramp(120, 130, 2.0)
+    first = write_raster(tmp_path / "a.tif", values, grid(120, 130))
+    second = write_raster(tmp_path / "b.tif", ramp(80, 90, 3.0), grid(80, 90, pixel=3.0))
     with caplog.at_level("INFO"):
         result = evaluate_mosaic(first, second, tmp_path / "warped.html")
-    assert result["warped"] and result["l1"] == 0 and "read by a warp" in caplog.text
+    assert result["warped"] and result["l1"] < 0.01 and "read by a warp" in caplog.text
     assert any("read by a warp" in note for note in result["notes"])
     with pytest.raises(GridMismatchError, match="without --strict the reference is warped"):
         evaluate_mosaic(first, second, tmp_path / "strict.html", EvaluateConfig(strict=True))
-    cut = write_raster(tmp_path / "c.tif", values[:, :60, :70], grid(60, 70, left=500_020.0), photometric="RGB")
+    cut = write_raster(tmp_path / "c.tif", values[:, :60, 10:80], grid(60, 70, left=500_020.0))
     result = evaluate_mosaic(first, cut, tmp_path / "cut.html", EvaluateConfig(strict=True))
-    assert not result["warped"] and result["pixels"] == 60 * 70
+    assert not result["warped"] and result["pixels"] == 60 * 70 and result["l1"] == 0
 
 
 def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from geop2p import EvaluateConfig
 from geop2p_cli.options import as_typed, build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary
 
-SHOWN = ("l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "seam_index", "seconds")
+SHOWN = (
+    "l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "mosaic_corner_ratio", "seam_index",
+    "tile_mismatch", "seconds",
+)  # fmt: skip
 
 
 @click.command()

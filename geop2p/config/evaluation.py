@@ -68,6 +68,11 @@ class EvaluateConfig(ScoringConfig):
     """
 
     mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
+    lattices: int = option(
+        0,
+        "Chips on whose ground corners over centre is measured in mosaics, too: each is predicted on 16 lattices, so "
+        "that all of its pixels lie near a corner of a tile once.",
+    )
     error_raster: Path | None = option(
         None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
     )
@@ -75,6 +80,10 @@ class EvaluateConfig(ScoringConfig):
         None, "Raster of the uncertainty or the confidence of PREDICTION, made with it: are its errors where it says?"
     )
     strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("lattices", self.lattices, 0)
 
 
 @dataclass(frozen=True)

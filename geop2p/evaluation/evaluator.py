@@ -13,9 +13,10 @@ import numpy as np
 from geop2p.config import EvaluateConfig
 from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
-from geop2p.evaluation.ground import load_ground
+from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_figures
+from geop2p.evaluation.offsets import corners_in_mosaic
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
@@ -57,7 +58,8 @@ def evaluate(
     Returns:
         path, split, chips, the scores in physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
         bands or classes, baseline (the same scores), clipped_share (of real values that the model cannot reach),
-        corner_ratio with its 95 % interval corner_ratio_interval, and if a mosaic was given its
+        corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
+        mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
         seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
 
     Raises:
@@ -91,6 +93,8 @@ def evaluate(
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
     result["clipped_share"] = float(np.mean(clipped))
 
+    if config.lattices:
+        result |= _in_mosaic(translator, chipset, ground, config.lattices, progress)
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
@@ -113,6 +117,17 @@ def evaluate(
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result
+
+
+def _in_mosaic(translator: Translator, chipset: ChipSet, ground: Ground, count: int, progress: bool) -> dict[str, Any]:
+    """Corners over centre in mosaics, on the ground of some chips at even ranks."""
+    entries = chipset.entries(ground.split)
+    chosen = np.unique(np.linspace(0, len(ground.rows) - 1, min(count, len(ground.rows))).round().astype(int))
+    try:
+        found = corners_in_mosaic(translator, chipset, [entries[row] for row in ground.rows[chosen]], progress)
+    except (ChipSetError, RasterError) as error:
+        raise ConfigError(f"--lattices reads the layers of the chips again: {error}") from error
+    return {"mosaic_corner_ratio": found.value, "mosaic_corner_ratio_interval": [found.low, found.high]}
 
 
 def _slider(mosaic: Path, chipset: ChipSet, target: Encoding) -> Slider | None:

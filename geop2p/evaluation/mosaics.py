@@ -223,8 +223,8 @@ def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
 
 def _check_settings(config: EvaluateConfig) -> None:
     """Refuse settings that mean nothing for two rasters."""
-    for name in ("judge", "sample", "mosaic", "lpips_file", "lpips_heads", "inception_file", "rgb"):
-        if getattr(config, name) is not None:
+    for name in ("judge", "sample", "lattices", "mosaic", "lpips_file", "lpips_heads", "inception_file", "rgb"):
+        if getattr(config, name):
             words = name.replace("_", "-")
             raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
 

@@ -1,17 +1,60 @@
 """Whether a mosaic errs more where its tiles meet: its error by place in the tile, over many lattices."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rasterio.windows import Window
+from tqdm import tqdm
 
-from geop2p.evaluation.position import PositionError, pixel_error
+from geop2p.config import PredictConfig
+from geop2p.evaluation.position import CornerRatio, PositionError, Sums, corner_ratio, pixel_error
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Mask
+from geop2p.tiling.chips import ChipSet, Entry
+from geop2p.tiling.opening import reopen
+from geop2p.translator import Translator
 
 SHIFTS = 4  # on each axis: every pixel of the ground lies once near a corner of a tile and once in its centre
+
+
+def corners_in_mosaic(
+    translator: Translator, chipset: ChipSet, entries: Sequence[Entry], progress: bool
+) -> CornerRatio:
+    """Corners over centre of tiles, in mosaics as `predict` makes them of the ground of some chips.
+
+    Args:
+        translator: What predicts.
+        chipset: Whose layers are read.
+        entries: The chips; each is a block of the bootstrap.
+        progress: Show a progress bar.
+
+    Raises:
+        ChipSetError: A layer has changed since it was tiled.
+        RasterError: A layer is missing.
+    """
+    found: list[Sums] = []
+    size, config = chipset.size, PredictConfig(device="cpu")  # the translator is where it is
+    with tqdm(total=len(entries), desc="lattices", unit="chip", disable=not progress) as bar:
+        for scene in chipset.scenes:
+            mine = [entry for entry in entries if entry.scene == scene.id]
+            if not mine:
+                continue
+            layers, _ = reopen(chipset, scene)
+            with (
+                layers[0].reader(scene.grid) as reader,
+                layers[1].reader(scene.grid) as truth,
+                TemporaryDirectory() as folder,
+            ):
+                mosaic = Mosaic(translator, scene.grid, config, Path(folder))
+                for entry in mine:
+                    window = Window(entry.col_off, entry.row_off, size, size)
+                    found += error_by_position(mosaic, reader, truth, [window]).blocks
+                    bar.update()
+    return corner_ratio(found)
 
 
 def error_by_position(mosaic: Mosaic, reader: Reader, truth: Reader, windows: Iterable[Window]) -> PositionError:

@@ -1,5 +1,6 @@
 """Where in the chip a model errs: the map of its error, and corners over centre."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy.typing as npt
 
 from geop2p.metrics.blocks import bootstrap, interval
 from geop2p.raster.encoding import Array, Encoding, Mask
+
+Sums = npt.NDArray[np.float64]
 
 
 def pixel_error(predicted: Array, real: Array, encoding: Encoding) -> Array:
@@ -51,7 +54,7 @@ class PositionError:
         middle = np.zeros(size, bool)
         middle[size // 2 - eighth : size // 2 + eighth] = True
         self._corners, self._centre = near[:, None] & near, middle[:, None] & middle
-        self._blocks: dict[str, npt.NDArray[np.float64]] = {}
+        self._blocks: dict[str, Sums] = {}
 
     def add(self, error: Array, valid: Mask, block: str) -> None:
         """Take in the error (rows, cols) of a chip, its valid pixels and the block it lies in."""
@@ -66,17 +69,27 @@ class PositionError:
         """Mean error (rows, cols); NaN where no chip was valid."""
         return np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
 
+    @property
+    def blocks(self) -> list[Sums]:
+        """((corner error, corner pixels), (centre error, centre pixels)) of each block."""
+        return list(self._blocks.values())
+
     def corner_ratio(self) -> CornerRatio:
         """Corners over centre with its interval."""
-        blocks = np.array(list(self._blocks.values())).reshape(-1, 2, 2)
-        value = _ratio(blocks.sum(axis=0))
-        if value is None or len(blocks) < 2:
-            return CornerRatio(value, None, None)
-        found = interval(_ratio(np.tensordot(counts, blocks, 1)) for counts in bootstrap(len(blocks)))
-        return CornerRatio(value, *(found or (None, None)))
+        return corner_ratio(self.blocks)
 
 
-def _ratio(sums: npt.NDArray[np.float64]) -> float | None:
+def corner_ratio(blocks: Sequence[Sums]) -> CornerRatio:
+    """Corners over centre of some blocks, as `PositionError.blocks` gives them, with its interval."""
+    sums = np.array(blocks).reshape(-1, 2, 2)
+    value = _ratio(sums.sum(axis=0))
+    if value is None or len(sums) < 2:
+        return CornerRatio(value, None, None)
+    found = interval(_ratio(np.tensordot(counts, sums, 1)) for counts in bootstrap(len(sums)))
+    return CornerRatio(value, *(found or (None, None)))
+
+
+def _ratio(sums: Sums) -> float | None:
     """From ((corner error, corner pixels), (centre error, centre pixels))."""
     (corner, corners), (centre, centres) = sums
     if not corners or not centres or not centre:
