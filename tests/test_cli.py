@@ -119,6 +119,33 @@ def test_tile_shows_what_each_split_holds_and_what_was_dropped(pair: tuple[Path,
     assert len(index) + sum(dropped.values()) == 18 * 26
 
 
+def test_info_checks_a_chip_set(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    import numpy as np
+
+    from geop2p.tiling.chips import ChipSet
+
+    chips = tmp_path / "chips"
+    assert invoke("tile", *pair, chips, "--size", 64, "--min-valid", 0.5).exit_code == 0
+    sound = invoke("info", chips, "--check")
+    assert sound.exit_code == 0 and sound.stdout.splitlines()[-1] == "problems: none"
+    assert json.loads(invoke("info", chips, "--check", "--json").stdout)["problems"] == []
+    chipset = ChipSet.open(chips)
+    index = chipset.table()
+    moved, held = (np.flatnonzero(index["split"] == split)[0] for split in ("train", "test"))
+    index.shapes[moved] = index.shapes[held]
+    chipset.save(index)
+    problems = [
+        f"{index['id'][place]} ({split}) shares ground with {other} chips, or comes too near"
+        for place, split, other in ((moved, "train", "test"), (held, "test", "train"))
+    ]
+    found, data = invoke("info", chips, "--check"), invoke("info", chips, "--check", "--json")
+    assert found.exit_code == data.exit_code == 1
+    assert found.stdout.splitlines()[-3:] == ["problems", *(f"  {problem}" for problem in problems)]
+    assert json.loads(data.stdout)["problems"] == problems
+    assert data.stderr == f"Error: {chips}: 2 problems, the first: {problems[0]}\n"
+    assert found.stderr.endswith(data.stderr) and "problems" not in invoke("info", chips).stdout
+
+
 def test_models_are_listed_as_a_table_and_as_json() -> None:
     shown, data = invoke("models"), json.loads(invoke("models", "--json").stdout)
     assert shown.exit_code == 0 and "54,409,603" in shown.stdout

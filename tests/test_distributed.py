@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from torch import nn
 
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import ConfigError
+from geop2p.models.patchgan import MultiScale
+from geop2p.models.unet import UNet
 from geop2p.training import distributed
-from geop2p.training.distributed import World, alone, divisor, joined, mean_over_all, summed, wrapped
+from geop2p.training.distributed import World, alone, divisor, joined, mean_over_all, summed, synchronised, wrapped
 from geop2p.training.history import read_metrics
 
 CONFIG = TrainConfig(
@@ -91,6 +94,31 @@ def test_gradients_of_two_processes_are_those_of_the_whole(monkeypatch: pytest.M
         loss.backward()
         halves.append(part.grad / 2)  # as the mean over processes does
     assert values.grad is not None and torch.allclose(torch.cat(halves), values.grad)
+
+
+@pytest.mark.parametrize(
+    ("norm", "chips", "device", "processes", "together"),
+    [
+        ("batch", 31, "cuda", 2, True),  # 15 chips a process
+        ("batch", 32, "cuda", 2, False),
+        ("batch", 60, "cuda", 4, True),
+        ("batch", 1, "cuda", 1, False),
+        ("batch", 2, "cpu", 2, False),
+        ("instance", 2, "cuda", 2, False),
+    ],
+)
+def test_batch_norms_of_few_chips_a_process_are_taken_together(
+    monkeypatch: pytest.MonkeyPatch, norm: Any, chips: int, device: str, processes: int, together: bool
+) -> None:
+    monkeypatch.setattr(distributed, "_size", lambda: processes)
+    for network in (UNet(2, 3, downs=4, width=2, norm=norm), MultiScale(5, width=2, norm=norm)):
+        before = network.state_dict()
+        kinds = {type(module) for module in network.modules()}
+        found = synchronised(network, chips, torch.device(device))
+        changed = {nn.BatchNorm2d: nn.SyncBatchNorm} if together else {}
+        assert {type(module) for module in found.modules()} == {changed.get(kind, kind) for kind in kinds}
+        after = found.state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(one, after[name]) for name, one in before.items())
 
 
 def test_a_copy_that_stands_alone_waits_for_nobody() -> None:

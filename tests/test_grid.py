@@ -4,17 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
-from conftest import UTM, class_map, grid, write_raster
+from conftest import CLASSES, UTM, class_map, grid, write_raster
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.env import get_gdal_config
 from rasterio.warp import transform
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices
+from geop2p.raster.class_table import ClassTable
 from geop2p.raster.grid import Grid, covering, local_crs
-from geop2p.raster.reading import describe_raster
+from geop2p.raster.reading import BLOCK_CACHE, describe_raster, gdal_env
 
 
 def test_window_and_offset_are_inverse() -> None:
@@ -132,6 +136,42 @@ def test_classes_are_never_interpolated(tmp_path: Path) -> None:
         assert set(np.unique(found[0, valid])) <= {3, 40, 200}
 
 
+def write_map(path: Path, codes: np.ndarray, where: Grid, form: str) -> ClassTable | None:
+    """A map of `CLASSES` as codes, in colours, or placed by ground control points only; the table of its colours."""
+    if form == "colours":
+        colors = np.zeros((6, 3), np.uint8)
+        colors[[entry.value for entry in CLASSES]] = [entry.color for entry in CLASSES]
+        write_raster(path, colors[codes[0]].transpose(2, 0, 1), where, photometric="RGB")
+        return ClassTable("classes.csv", CLASSES)
+    if form == "codes":
+        write_raster(path, codes, where)
+        return None
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=where.height, width=where.width, dtype="uint8"
+    ) as file:
+        file.write(codes)
+        places = [
+            (row, col) for row in (0, where.height / 2, where.height) for col in (0, where.width / 2, where.width)
+        ]
+        file.gcps = ([GroundControlPoint(row, col, *where.transform @ (col, row)) for row, col in places], where.crs)
+    assert describe_raster(path).by_points
+    return None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("form", ["codes", "colours", "control points"])
+def test_a_coarse_pixel_takes_the_class_of_most_of_its_ground(tmp_path: Path, form: str) -> None:
+    """Blocks of 8x8 pixels with another class in their middle, which nearest neighbour would take."""
+    most = np.random.default_rng(0).choice([1, 2, 5], (12, 14))
+    others = np.array([0, 2, 5, 0, 0, 1])[most]
+    inside = np.pad(np.ones((4, 4), bool), 2)
+    codes = np.where(np.tile(inside, most.shape), others.repeat(8, 0).repeat(8, 1), most.repeat(8, 0).repeat(8, 1))
+    table = write_map(tmp_path / "map.tif", codes[np.newaxis].astype(np.uint8), grid(96, 112), form)
+    with aligned_reader(tmp_path / "map.tif", grid(12, 14, pixel=16.0), "classes", colors=table) as reader:
+        found, valid = reader.read(Window(0, 0, 14, 12))
+    assert valid.all() and np.array_equal(found[0], most)
+
+
 def test_sar_is_averaged_as_power(tmp_path: Path) -> None:
     values = np.full((1, 64, 64), -20, np.float32)
     values[:, ::2] = 0
@@ -184,6 +224,11 @@ def test_layers_without_crs_cannot_be_warped(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.zeros((1, 8, 8), np.uint8), Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8))
     with pytest.raises(GridMismatchError, match="a CRS is missing"), aligned_reader(path, grid(8, 8), "image"):
         pass
+
+
+def test_the_cache_of_gdal_is_no_share_of_the_memory() -> None:
+    with gdal_env():
+        assert get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE <= 2**27
 
 
 def test_missing_and_foreign_files_are_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -18,7 +19,8 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from geop2p import PredictConfig, TileConfig, TrainConfig, check, evaluate, evaluate_mosaic, predict, tile, train
-from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, RasterError
+from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, NoGroundError, RasterError
+from geop2p.raster import aligned
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.grid import Grid, covering
 from geop2p.raster.reading import describe_raster
@@ -315,8 +317,6 @@ def test_a_model_reads_a_raster_by_control_points(tmp_path: Path, make_model) ->
 def test_far_coarser_grids_are_read_through_overviews(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import geop2p.raster.aligned as aligned
-
     where = grid(720, 840)
     east, north = positions(where)
     smooth = 120 + 60 * np.sin(east / 300) + 60 * np.cos(north / 250)
@@ -367,3 +367,46 @@ def test_holes_are_seen_through_overviews_too(tmp_path: Path, form: str) -> None
         found, valid = reader.read(Window(0, 0, 32, 32))
     assert not valid[8:16, 8:20].any() and valid.sum() == 1024 - 8 * 12
     assert (found[:, valid] == 100).all()
+
+
+def test_a_raster_smaller_than_a_chip_is_padded_where_enough_of_it_is_valid(tmp_path: Path) -> None:
+    """A raster of 60 pixels is 88 % of a chip of 64."""
+    where = grid(60, 60)
+    values = np.random.default_rng(0).integers(1, 255, (3, 60, 60), dtype=np.uint8)
+    pair = write_raster(tmp_path / "map.tif", class_map(60, 60), where), write_raster(tmp_path / "a.tif", values, where)
+    config = TileConfig(size=64, split="1:0:0", min_valid=0.8)
+    assert tile(*pair, tmp_path / "chips", config).chips == 1
+    chipset = ChipSet.open(tmp_path / "chips")
+    (row,) = chipset.index().itertuples()
+    chip = chipset.read("train", row.id)
+    assert (row.row_off, row.col_off, row.valid) == (0, 0, 60 * 60 / 64**2)
+    assert np.array_equal(chip.valid, np.pad(np.ones((60, 60), bool), (0, 4)))
+    assert np.array_equal(chip.target, np.pad(values, ((0, 0), (0, 4), (0, 4)))) and check(tmp_path / "chips") == []
+    message = r"a: no window of 64 pixels has 95% valid ground on a grid of 60x60 .*; lower --min-valid or --size"
+    with pytest.raises(NoGroundError, match=message):
+        tile(*pair, tmp_path / "other", dataclasses.replace(config, min_valid=0.95))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("layout", ["virtual", "packed"])
+def test_an_image_whose_statistics_are_needed_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    where, draw = grid(704, 800), np.random.default_rng(0)
+    image = write_raster(tmp_path / "a.tif", draw.integers(0, 4000, (2, 704, 800)).astype(np.uint16), where)
+    source = write_raster(tmp_path / "map.tif", class_map(704, 800), where)
+    pixels, read = [], aligned._read_masked
+
+    def counted(dataset: Any, bands: list[int], read_masks: Any, path: Path, window: Window) -> Any:
+        pixels.append(window.width * window.height if len(bands) == 2 else 0)
+        return read(dataset, bands, read_masks, path, window)
+
+    monkeypatch.setattr(aligned, "_read_masked", counted)
+    config = TileConfig(size=32, format=layout, source_kind="classes", target_kind="image")
+    tile(source, image, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    train_share = chipset.counts["train"] * 32**2 / (704 * 800)
+    assert 0.75 < train_share < 0.85 and chipset.target.scaling == "percentiles"
+    distribution = chipset.target.bands[0].distribution
+    assert distribution is not None and distribution.count == chipset.counts["train"] * 32**2
+    assert train_share < sum(pixels) / (704 * 800) <= 1.1

@@ -139,6 +139,18 @@ def test_weights_of_inception_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("field", ["perceptual_file", "lpips_file", "lpips_heads"])
+def test_weights_for_a_loss_run_no_code(pair: tuple[Path, Path], tmp_path: Path, network: Path, field: str) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    torch.save({"features.0.weight": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
+    files = {"lpips_file": network, "lpips_heads": HEADS} if field.startswith("lpips") else {}
+    settings = files | {field: tmp_path / "evil.pth", f"{field.split('_')[0]}_weight": 1}
+    config = TrainConfig(steps=1, width=2, downs=3, set=tuple(f"{name}={value}" for name, value in settings.items()))
+    with pytest.raises(CheckpointError, match=r"evil\.pth: not a file of weights .*; give (torchvision|the linear)"):
+        train(tmp_path / "chips", tmp_path / "run", config)
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
+
+
 def chips_of(seed: int, count: int = 4) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
     return [generator.integers(0, 60 + 40 * seed, (4, 48, 48), dtype=np.uint8) for _ in range(count)]

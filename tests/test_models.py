@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import segmentation_models_pytorch
 import torch
 from conftest import image_encoding
 from torch import nn
@@ -52,8 +53,12 @@ def count(network: nn.Module) -> int:
         (lambda: PatchGAN(6, norm="batch"), 2_768_705),
         (lambda: PatchGAN(6, layers=1, norm="batch"), 139_585),
         (lambda: PatchGAN(6, layers=2, norm="instance"), 666_049),
+        (lambda: PatchGAN(6, layers=2, norm="batch"), 666_433),
         (lambda: PatchGAN(6, layers=4, norm="batch"), 6_964_033),
         (lambda: PatchGAN(6, layers=5, norm="instance"), 11_157_441),
+        (lambda: PatchGAN(6, layers=5, norm="batch"), 11_159_361),
+        (lambda: PatchGAN(6, layers=6, norm="instance"), 15_352_257),
+        (lambda: PatchGAN(6, layers=6, norm="batch"), 15_354_689),
         (lambda: MultiScale(39, patch=70, scales=2), 5_603_202),
     ],
 )
@@ -62,9 +67,13 @@ def test_parameter_counts(network, parameters: int) -> None:
         assert count(network()) == parameters
 
 
-@pytest.mark.parametrize(("patch", "patches"), [(1, 256), (16, 126), (34, 62), (70, 30), (142, 14), (286, 6)])
-def test_patch_sizes(patch: int, patches: int) -> None:
-    discriminator = PatchGAN(2, layers=LAYERS[patch], width=1)
+@pytest.mark.parametrize(
+    ("layers", "patch", "patches"),
+    [(0, 1, 256), (1, 16, 126), (2, 34, 62), (3, 70, 30), (4, 142, 14), (5, 286, 6), (6, 574, 2)],
+)
+def test_patch_sizes(layers: int, patch: int, patches: int) -> None:
+    assert LAYERS.get(patch) == (layers if patch != 574 else None)
+    discriminator = PatchGAN(2, layers=layers, width=1)
     assert discriminator(torch.zeros(1, 2, 256, 256)).shape == (1, 1, patches, patches)
     for module in discriminator.modules():
         if isinstance(module, nn.Conv2d):
@@ -172,6 +181,15 @@ def test_every_generator_keeps_the_size_and_learns_in_all_its_parts(
     output.square().sum().backward()
     unmoved = [key for key, one in network.named_parameters() if one.grad is None or not one.grad.any()]
     assert not unmoved
+
+
+@pytest.mark.parametrize("architecture", segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING)
+def test_every_decoder_of_the_library_is_a_generator(architecture: str) -> None:
+    encoder = "tu-vit_tiny_patch16_224" if architecture == "dpt" else "resnet18"
+    with torch.device("meta"):
+        network = GENERATORS["smp"](in_channels=5, out_channels=4, architecture=architecture, encoder=encoder)
+        rows, cols = network.smallest, network.smallest + network.stride
+        assert network(torch.zeros(2, 5, rows, cols)).shape == (2, 4, rows, cols)
 
 
 @pytest.mark.parametrize("name", SMALL)

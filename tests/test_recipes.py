@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import grid, write_raster
+from conftest import grid, image_encoding, write_raster
 from safetensors.torch import save_file
 from torch import nn
 
@@ -30,6 +30,56 @@ from geop2p.translator import Translator, read_card
 
 GEO = TrainConfig(recipe="pix2pix-geo", epochs=3, width=2, device="cpu", set=("statistics_chips=16",))
 
+# The network, losses and optimiser of arXiv 1611.07004, as its PyTorch port has them, with instance norm.
+PIX2PIX = {
+    "generator": "unet",
+    "norm": "instance",
+    "dropout": 0.5,
+    "up": "transposed",
+    "padding": "zero",
+    "downs": None,
+    "skips": True,
+    "discriminator": "patchgan",
+    "patch": 70,
+    "scales": 1,
+    "conditional": True,
+    "discriminator_norm": "instance",
+    "spectral_norm": False,
+    "adversarial": "bce",
+    "pixel_loss": "l1",
+    "pixel_weight": 100,
+    "feature_weight": 0,
+    "perceptual_weight": 0,
+    "lpips_weight": 0,
+    "dice_weight": 0,
+    "r1_weight": 0,
+    "discriminator_weight": 0.5,
+    "discriminator_lr": 1,
+    "betas": (0.5, 0.999),
+    "batch_size": 1,
+    "ema": 0,
+    "jitter": 286 / 256,
+    "flip": True,
+    "d4": False,
+}
+PAPER = {"norm": "batch", "discriminator_norm": "batch"}
+OURS = {
+    "norm": "batch",
+    "dropout": 0,
+    "up": "resize",
+    "padding": "reflect",
+    "downs": 5,
+    "scales": 2,
+    "spectral_norm": True,
+    "adversarial": "hinge",
+    "feature_weight": 10,
+    "batch_size": 4,
+    "ema": 0.999,
+    "jitter": 1,
+    "flip": False,
+    "d4": True,
+}
+
 
 @pytest.fixture
 def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
@@ -39,6 +89,27 @@ def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
 
 def test_every_named_recipe_is_there() -> None:
     assert set(RECIPES) == set(get_args(RecipeName))
+
+
+@pytest.mark.parametrize(("name", "changes"), [("pix2pix", {}), ("pix2pix-paper", PAPER), ("pix2pix-geo", OURS)])
+def test_the_constants_of_a_recipe_are_those_of_its_source(name: RecipeName, changes: dict[str, Any]) -> None:
+    recipe = recipe_of(TrainConfig(recipe=name))
+    expected = PIX2PIX | changes
+    if name == "pix2pix-geo":
+        del expected["pixel_weight"]
+    assert {field: getattr(recipe, field) for field in expected} == expected
+    config = TrainConfig(recipe=name)
+    assert (config.lr, config.epochs, config.width, config.batch_size) == (2e-4, 200, 64, None)
+
+
+def test_a_chip_of_256_pixels_gets_the_network_of_the_paper(chips: Path) -> None:
+    """Eight halvings to a single pixel, and a discriminator whose answers see 70 pixels of source and target."""
+    chipset = dataclasses.replace(ChipSet.open(chips), size=256)
+    networks = build_networks(chipset, TrainConfig(width=2, device="cpu"))
+    assert networks.card.arguments["downs"] == 8 and networks.card.stride == 256
+    assert networks.discriminator is not None
+    (answers,) = networks.discriminator(torch.zeros(1, 6, 256, 256))
+    assert answers[-1].shape == (1, 1, 30, 30)
 
 
 def test_values_are_read_as_the_fields_are_annotated() -> None:
@@ -131,6 +202,13 @@ def test_the_card_tells_statistics_stride_and_field(
     assert (card.statistics, card.stride, card.field) == (statistics, stride, field)
 
 
+def test_the_card_of_a_training_tells_that_the_field_has_no_bound(chips: Path, tmp_path: Path) -> None:
+    entries = ("generator=smp", "architecture=fpn", "encoder=resnet18", "norm=batch", "statistics_chips=1")
+    train(chips, tmp_path / "run", TrainConfig(steps=1, width=2, device="cpu", set=entries))
+    card = read_card(tmp_path / "run")
+    assert (card.statistics, card.stride, card.field) == ("tile", 32, None)  # its decoder has group norms
+
+
 def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
     chipset = ChipSet.open(chips)
     for entries, message in (
@@ -188,6 +266,17 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="red, green and blue, the target is a map of classes"):
         build_networks(ChipSet.open(tmp_path / "maps"), config(file))
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("loss", ["perceptual", "lpips"])
+def test_losses_of_pictures_refuse_other_than_three_bands(chips: Path, tmp_path: Path, bands: int, loss: str) -> None:
+    chipset = dataclasses.replace(ChipSet.open(chips), target=image_encoding(bands=bands))
+    names = ("perceptual_file",) if loss == "perceptual" else ("lpips_file", "lpips_heads")
+    entries = (f"{loss}_weight=1", *(f"{name}={tmp_path / 'weights.pth'}" for name in names))
+    message = f"pictures of red, green and blue, the target is {bands} bands; leave {loss}_weight out"
+    with pytest.raises(ConfigError, match=message):
+        build_networks(chipset, TrainConfig(width=2, device="cpu", set=entries))
 
 
 def test_statistics_are_means_over_chips_and_leave_the_rest_alone() -> None:

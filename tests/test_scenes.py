@@ -13,14 +13,18 @@ import rasterio.shutil
 import shapely
 from affine import Affine
 from conftest import UTM, class_map, grid, write_raster
+from PIL import Image
 from rasterio.crs import CRS
 from shapely.geometry import box
 
 from geop2p import TileConfig, convert, tile
+from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, NoGroundError, OutputError, RasterError
 from geop2p.raster.grid import Grid
+from geop2p.raster.render import render
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.preview import GAP, PAIRS
 
 SMALL = TileConfig(size=32, split="1:0:0")
 
@@ -302,3 +306,24 @@ def test_an_index_that_lost_columns(tmp_path: Path) -> None:
     chipset.save(dataclasses.replace(table, columns=columns))
     with pytest.raises(ChipSetError, match=r"index\.gpkg: missing or damaged \(no column block\); tile again"):
         chipset.table()
+
+
+def test_the_preview_shows_sources_above_targets(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """A row for each split, from its first pair to its last, each in a frame of three pixels."""
+    size = 40
+    tile(*pair, tmp_path / "chips", TileConfig(size=size, min_valid=0.5))
+    chipset = ChipSet.open(tmp_path / "chips")
+    picture = np.asarray(Image.open(tmp_path / "chips" / "preview.png"))
+    height, width = 2 * size + 6 + GAP, size + 6 + GAP
+    assert picture.shape == (len(SPLITS) * height, PAIRS * width, 3)
+    whole = []
+    for row, split in enumerate(SPLITS):
+        entries = chipset.entries(split)
+        for col, entry in ((0, entries[0]), (PAIRS - 1, entries[-1])):
+            chip = chipset.read(split, entry.id)
+            sides = (chip.source, chipset.source), (chip.target, chipset.target)
+            expected = np.concatenate([render(values, chip.valid, encoding) for values, encoding in sides])
+            top, left = row * height + 3, col * width + 3
+            assert np.array_equal(picture[top : top + 2 * size, left : left + size], expected)
+            whole.append(bool(chip.valid.all()))
+    assert set(whole) == {True, False}

@@ -25,9 +25,10 @@ from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side
 from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.index import joined
-from geop2p.tiling.splits import split_chips
+from geop2p.tiling.splits import find_leaks, split_chips
 from geop2p.tiling.table import ChipTable
 
+OFFSETS = ("row_off", "col_off")
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 DEGREES = Grid(CRS.from_epsg(4326), Affine(2.5e-5, 0, 9.001, 0, -2.5e-5, 47.852), 260, 340)  # inside `grid`'s ground
 ZONE_33 = Grid(CRS.from_epsg(32633), Affine(1.7, 0.4, 51_750, 0.4, -1.7, 5_317_150), 300, 300)  # so is this, turned
@@ -106,6 +107,51 @@ def test_no_split_sees_the_ground_of_another(
     again, _ = split_scenes(tables, grids, config)
     assert index[["id", "split"]].equals(again[["id", "split"]])
     assert index["split"].isin(SPLITS).all()
+
+
+@pytest.mark.parametrize("rule", ["block", "random"])
+def test_another_seed_gives_another_split(rule) -> None:
+    where, config = grid(330, 410), TileConfig(size=32, split_by=rule)
+    table = chip_table(where, config)
+    found = []
+    for seed in (0, 1, 0):
+        index, _ = split_scenes([table], [where], dataclasses.replace(config, seed=seed))
+        found.append({split: frozenset(group["id"]) for split, group in index.groupby("split")})
+    assert found[0] == found[2] and set(found[0]) == set(SPLITS)
+    assert all(found[0][split] != found[1][split] for split in SPLITS)
+
+
+@pytest.mark.parametrize("buffer", [0, 40])
+def test_a_chip_is_dropped_for_a_stronger_split_only(buffer: int) -> None:
+    """No test chip goes, a validation chip for a test chip, a training chip for either that stays."""
+    config = TileConfig(size=32, stride=24)
+    table = chip_table(grid(330, 410), config)
+    splits = np.random.default_rng(0).choice(np.array(SPLITS, object), len(table), p=[0.7, 0.2, 0.1])
+    dropped = find_leaks(table.assign(split=splits), 2.0 * buffer, 2.0)
+    apart = shapely.distance(table.shapes[:, None], table.shapes[None])
+    close = (apart < 2.0 * buffer - 0.1) | (shapely.area(shapely.intersection(table.shapes[:, None], table.shapes)) > 1)
+    for split, stronger in (("test", ()), ("val", ("test",)), ("train", ("val", "test"))):
+        reasons = np.isin(splits, stronger) & ~dropped
+        assert np.array_equal(dropped[splits == split], close[splits == split][:, reasons].any(axis=1))
+    assert {split: bool(dropped[splits == split].any()) for split in SPLITS} == {
+        "train": True,
+        "val": True,
+        "test": False,
+    }
+
+
+@pytest.mark.parametrize("stride", [32, 16])
+def test_blocks_of_test_chips_stay_whole(stride: int) -> None:
+    config, where = TileConfig(size=32, stride=stride, buffer=20), grid(400, 440)
+    table = chip_table(where, config, density=0.8)
+    index, lost = split_scenes([table], [where], config)
+    side = block_side(list(zip(table["row_off"] // stride, table["col_off"] // stride, strict=True)), 32 // stride)
+    blocks = np.array(
+        [f"{row}_{col}" for row, col in zip(*(table[name] // stride // side for name in OFFSETS), strict=True)]
+    )
+    tested = index[index["split"] == "test"]
+    assert lost[0]["near another split"] and len(tested)
+    assert set(table["id"][np.isin(blocks, tested["block"])]) == set(tested["id"])
 
 
 @given(

@@ -112,6 +112,49 @@ def test_bf16_learns_about_what_fp32_does() -> None:
     assert torch.allclose(torch.stack(found[0]), torch.stack(found[1]), rtol=0.02)
 
 
+@pytest.mark.parametrize("every", [2, 5])
+def test_a_penalty_of_every_few_steps_weighs_as_often(every: int) -> None:
+    def of(**changes: float) -> list[Tensor]:
+        return gradients(made("instance", False, Recipe(**changes)))  # type: ignore[arg-type]
+
+    without, always, seldom = of(), of(r1_weight=0.5, r1_every=1), of(r1_weight=0.5, r1_every=every)
+    penalties = [one - none for one, none in zip(always, without, strict=True)]
+    assert max(float(one.abs().max()) for one in penalties) > 1e-3
+    assert_close(seldom, [none + every * one for none, one in zip(without, penalties, strict=True)])
+
+
+def test_the_discriminator_stands_still_while_the_generator_learns() -> None:
+    one = made("instance", False, Recipe(feature_weight=1.0))
+    assert one.discriminator is not None
+    seen: list[tuple[bool, set[bool]]] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append((inputs[0].requires_grad, {parameter.requires_grad for parameter in module.parameters()}))
+
+    one.discriminator.register_forward_pre_hook(look)
+    for number in range(2):
+        one(batch(), number)
+    learns, translated, compared = (False, {True}), (True, {False}), (False, {False})
+    assert seen == [learns, learns, translated, compared] * 2
+
+
+def test_both_networks_are_synchronised_by_the_chips_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[nn.Module, int, torch.device]] = []
+    monkeypatch.setattr(step, "synchronised", lambda *arguments: asked.append(arguments) or arguments[0])
+    one = made("batch", False, Recipe(batch_size=6))
+    assert asked == [(one.generator, 6, CPU), (one.discriminator, 6, CPU)]
+
+
+def test_adam_is_fused_and_moves_at_the_rates_of_the_recipe() -> None:
+    one = made("instance", False, Recipe(betas=(0.3, 0.9), discriminator_lr=4.0))
+    assert set(one.optimizers) == {"optimizer_g", "optimizer_d"}
+    one(batch(), 0)
+    for name, rate in (("optimizer_g", 2e-4), ("optimizer_d", 8e-4)):
+        settings = one.optimizers[name].param_groups[0]
+        assert type(one.optimizers[name]) is torch.optim.Adam
+        assert settings["fused"] is True and settings["betas"] == (0.3, 0.9) and settings["lr"] == pytest.approx(rate)
+
+
 def test_a_step_leaves_layout_and_batch_as_they_are() -> None:
     one, data = made("instance", False, Recipe()), batch()
     before = copy.deepcopy(data)
