@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/geop2p demo demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

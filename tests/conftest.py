@@ -33,7 +33,8 @@ CLASSES = (
 
 @pytest.fixture(autouse=True, scope="session")
 def two_threads() -> None:
-    torch.set_num_threads(2)
+    """Two in all, or one for each of several processes of tests."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def grid(height: int, width: int, pixel: float = 2.0, left: float = 500_000.0, top: float = 5_300_000.0) -> Grid:

@@ -128,7 +128,7 @@ import torch
 from geop2p import TrainConfig, train
 from geop2p.training import checkpoint
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(sys.argv[3]))
 whole, saved = torch.save, []
 
 def torn(state, path):
@@ -147,8 +147,9 @@ train(sys.argv[1], sys.argv[2], TrainConfig(epochs=2, batch_size=4, width=2, dow
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(chips: Path, tmp_path: Path) -> None:
     """A real SIGKILL between the first byte and the last."""
     run = tmp_path / "run"
+    arguments = [str(chips), str(run), str(torch.get_num_threads())]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_SAVING, str(chips), str(run)], check=False, capture_output=True, text=True
+        [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     (left,) = run.glob(".last.*.pt")
