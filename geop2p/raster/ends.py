@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,8 @@ def _said_by_server(name: str) -> dict[str, Any]:
     url = name.removeprefix("/vsicurl/")
     if not url.startswith(("http://", "https://")):
         return {}
+    import urllib.request  # here: it takes longer to load than most files to look at
+
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE) as answer:
             return {header: answer.headers[header] for header in SAID if answer.headers[header]}
