@@ -24,7 +24,7 @@ from geop2p.models.memory import activation_bytes
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import column_bytes
 from geop2p.mosaic.strips import FILL_DEPTH
-from geop2p.mosaic.tiles import BASE, WORKSPACE, choose_part_side, choose_tiles
+from geop2p.mosaic.tiles import BASE, BLEND_OVERLAP, GOOD_COST, WORKSPACE, choose_part_side, choose_tiles
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.filling import fill_from_nearest
@@ -190,6 +190,37 @@ def test_tiles_and_parts_fit_the_memory_or_a_line_says_what_they_take(
     assert fits or memory == "100MB" or "batch_size" in config  # what was asked for is not made smaller
 
 
+@pytest.fixture(scope="module")
+def resnet_of_nine_blocks() -> Translator:
+    """The default ResNet with tile-independent norms."""
+    arguments = {"in_channels": 3, "out_channels": 3, "blocks": 9, "norm": "batch"}
+    network = GENERATORS["resnet"](**arguments).eval()
+    field, stride = one_sided_field(network, 3, network.stride, rows=network.smallest), network.stride
+    colors = image_encoding()
+    return Translator(
+        network, Card("resnet", arguments, colors, colors, (2.0, 2.0), 256, stride, field, "none", "", {})
+    )
+
+
+@pytest.mark.parametrize(("memory", "is_enough"), [("1GB", False), (PredictConfig().memory, True), ("8GB", True)])
+def test_halos_cost_half_of_the_network_at_most_or_a_line_asks_for_more_memory(
+    resnet_of_nine_blocks: Translator, caplog: pytest.LogCaptureFixture, memory: str, is_enough: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    tiles = choose_tiles(resnet_of_nine_blocks, PredictConfig(memory=memory), "none", 30_000)
+    lattice = tiles.lattice
+    assert tiles.mode == "exact" and lattice.halo == 84
+    assert ((lattice.network_size / lattice.size) ** 2 <= 1.5 == GOOD_COST) == is_enough
+    assert ("more --memory makes them larger" in caplog.text) == (not is_enough)
+
+
+def test_the_network_sees_at_most_half_as_much_again(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.full((1, 1000, 900), 90, np.uint8), grid(1000, 900))
+    model = make_model(Identity, image_encoding(bands=1), field=84, stride=4)
+    result = predict(model, path, tmp_path / "out.tif")
+    assert result.mode == "exact" and 1 < result.network_px_per_px <= 1.5
+
+
 def test_blended_tiles_share_a_pass_as_the_memory_allows() -> None:
     translator = translator_of("unet-resize")
     tiles = choose_tiles(translator, PredictConfig(overlap=0.5, tile_size=512), "none", 30_000)
@@ -259,20 +290,22 @@ class BadCorners(Identity):
         return source * (1 - away) + away * 0.2
 
 
-@pytest.mark.parametrize(("overlap", "low", "high"), [(0.0, 3.0, 1e9), (0.5, 0.9, 1.1), (None, 0.999, 1.001)])
+@pytest.mark.parametrize(
+    ("overlap", "low", "high"), [(0.0, 2.0, 1e9), (BLEND_OVERLAP, 0.95, 1.05), (None, 0.999, 1.001)]
+)
 def test_corners_over_centre_tell_bad_tiles_from_good_ones(
     tmp_path: Path, make_model: Callable[..., Path], overlap: float | None, low: float, high: float
 ) -> None:
     """Every pixel takes every place, so the ground cancels out: what is left is the tile."""
     where = grid(200, 210)
     values = np.random.default_rng(0).uniform(0, 255, (1, 200, 210)).astype(np.float32)
-    truth = values.copy()
-    truth[:, :100] += 30  # errors that belong to the ground
+    truth = values + 10
+    truth[:, :100] += 20  # errors that belong to the ground
     source, target = (write_raster(tmp_path / f"{n}.tif", v, where) for n, v in (("in", values), ("real", truth)))
     model = make_model(BadCorners, image_encoding("float32", 1), field=8)
     mosaic = Mosaic(Translator.load(model), where, PredictConfig(tile_size=64, overlap=overlap), tmp_path)
     windows = [Window(col, row, 70, 50) for row in (0, 50, 150) for col in (0, 70, 140)]
     with aligned_reader(source, where, "image") as reader, aligned_reader(target, where, "image") as real:
         ratio = error_by_position(mosaic, reader, real, windows).corner_ratio()
-    assert ratio.value is not None and low < ratio.value < high
-    assert ratio.low is not None and ratio.high is not None and ratio.low <= ratio.value <= ratio.high
+    assert ratio.value is not None and ratio.low is not None and ratio.high is not None
+    assert low < ratio.low <= ratio.value <= ratio.high < high

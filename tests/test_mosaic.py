@@ -1,11 +1,13 @@
 """Rules 1 and 2: the mosaic returns what goes in, and its seams are measured."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -20,14 +22,17 @@ from rio_cogeo import cog_validate
 
 from geop2p import PredictConfig, predict
 from geop2p.errors import CheckpointError, ConfigError, RasterError
+from geop2p.models import GENERATORS
 from geop2p.mosaic.blend import Blend, ramp
 from geop2p.mosaic.inputs import _output_grid as output_grid
-from geop2p.mosaic.plan import Lattice, part_side, parts
+from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, parts
 from geop2p.mosaic.seams import SeamIndex
-from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.render import render
-from geop2p.translator import Translator, read_card
+from geop2p.translator import Card, Translator, read_card
 
 SMALL = PredictConfig(tile_size=64, overlap=0.5)
 
@@ -96,6 +101,52 @@ def test_an_identity_generator_returns_the_raster(
         assert np.array_equal(dataset.read()[:, valid], values[:, valid])
 
 
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    """A raster, the tiles and parts that it is cut to, the ground that is asked for and the ground that is missing."""
+    rows, cols = draw(st.integers(1, 150)), draw(st.integers(1, 150))
+    size, side = draw(st.integers(16, 64)), draw(st.sampled_from([64, 100, 128]))
+    top, left = draw(st.integers(0, rows - 1)), draw(st.integers(0, cols - 1))
+    window = Window(left, top, draw(st.integers(1, cols - left)), draw(st.integers(1, rows - top)))
+    overlap, pattern = draw(st.none() | st.floats(0, 0.5)), draw(st.sampled_from(["none", "specks", "hole", "most"]))
+    return {"shape": (rows, cols), "size": size, "overlap": overlap, "window": window, "side": side, "holes": pattern}
+
+
+@given(job=jobs(), seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_whatever_is_cut_how_an_identity_generator_returns_it(
+    tmp_path_factory: pytest.TempPathFactory, job: dict[str, Any], seed: int
+) -> None:
+    import geop2p.mosaic.mosaic as mosaic_module
+
+    rows, cols = job["shape"]
+    draw, folder, where = np.random.default_rng(seed), tmp_path_factory.mktemp("identity"), grid(rows, cols)
+    values, valid = draw.integers(0, 256, (2, rows, cols), dtype=np.uint8), np.ones((rows, cols), bool)
+    if job["holes"] == "specks":
+        valid = draw.random((rows, cols)) > 0.1
+    elif job["holes"] == "hole":
+        valid[rows // 4 : rows // 2 + 1, cols // 3 : cols // 2 + 1] = False
+    elif job["holes"] == "most":
+        valid[: rows - rows // 3] = False
+    source = write_raster(folder / "in.tif", values, where, mask=valid)
+    here = job["window"].toslices()
+    area = where.window(job["window"]).footprint.buffer(-0.1)  # no pixel of its neighbours by rounding
+    geopandas.GeoDataFrame(geometry=[area], crs=UTM).to_file(folder / "area.gpkg")
+    config = PredictConfig(tile_size=job["size"], overlap=job["overlap"], aoi=folder / "area.gpkg")
+    encoding = image_encoding(bands=2)
+    card = Card("identity", {}, encoding, encoding, (2.0, 2.0), 64, 1, 5, "none", "pix2pix", {})
+    Translator(Identity(), card).save(folder / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(GENERATORS, "identity", Identity)
+        patch.setattr(mosaic_module, "choose_part_side", lambda *_: job["side"])
+        predict(folder / "model.safetensors", source, folder / "out.tif", config)
+    with rasterio.open(folder / "out.tif") as dataset:
+        found, mask = dataset.read(), dataset.dataset_mask() > 0
+        assert dataset.transform == where.window(job["window"]).transform
+    assert np.array_equal(mask, valid[here])
+    assert np.array_equal(found[:, mask], values[:, *here][:, mask])
+
+
 def test_floats_return_within_1e5_of_the_range(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     values = np.random.default_rng(0).uniform(-30, 5, (2, 150, 133)).astype(np.float32)
     values[:, 40:60, 50:90] = np.nan
@@ -134,6 +185,25 @@ def test_classes_return_with_names_colours_and_style(tmp_path: Path, make_model:
     style = (tmp_path / "out.qml").read_text()
     assert 'type="paletted"' in style and 'color="#96be6e" label="meadow"' in style
     assert cog_validate(tmp_path / "out.tif", strict=True)[0]
+
+
+def test_overviews_of_classes_show_the_class_of_most_pixels(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    codes = np.full((1, 1024, 1100), 1, np.uint8)
+    codes[:, :, 512:] = 2
+    for number in range(4):  # one pixel of four, wherever it lies in them
+        codes[0, number // 2 :: 2, 256 * number + number % 2 : 256 * number + 256 : 2] = 5
+    codes[0, 1::2, :256:2] = 2  # two waters, a road and a meadow: in the mean of colours nearest to the road
+    path = write_raster(tmp_path / "in.tif", codes, grid(1024, 1100), nodata=0)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    predict(make_model(Identity, encoding), path, tmp_path / "out.tif", PredictConfig(tile_size=512))
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(), codes) and dataset.overviews(1)[0] == 2
+        levels = range(len(dataset.overviews(1)))
+    for level in levels:
+        with rasterio.open(tmp_path / "out.tif", overview_level=level) as dataset:
+            seen, edge = dataset.read(1), 512 >> (level + 1)
+        assert set(np.unique(seen)) == {1, 2}
+        assert (seen[:, :edge] == 1).all() and (seen[:, edge:] == 2).all()
 
 
 @pytest.mark.parametrize("side", [512, 1024])
@@ -190,6 +260,72 @@ def test_a_killed_prediction_is_finished_by_repeating(
     assert not (tmp_path / "out.tif.parts").exists()
 
 
+@pytest.mark.parametrize(("config", "shapes"), [
+    ({"overlap": 0.5}, {(4, 3, 64, 64)}),
+    ({}, {(4, 3, rows, cols) for rows in (64, 40) for cols in (64, 50)}),  # 48 of ground, but 24 and 34 at the end
+])  # fmt: skip
+def test_the_network_sees_batches_of_one_shape(
+    tmp_path: Path, make_model: Callable[..., Path], config: dict[str, Any], shapes: set[tuple[int, ...]]
+) -> None:
+    """However many tiles there are; exact ones end where the raster does."""
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(TileMean):
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(source.shape))
+            return super().forward(source)
+
+    where, settings = grid(120, 130), PredictConfig(tile_size=64, batch_size=4, **config)
+    path = write_raster(tmp_path / "in.tif", np.full((3, 120, 130), 7, np.uint8), where)
+    translator = Translator.load(make_model(Watched, image_encoding(), field=8))
+    mosaic = Mosaic(translator, where, settings, tmp_path)
+    seen.clear()  # of the look at its memory
+    with aligned_reader(path, where, "image") as reader:
+        made, _ = mosaic.window(reader, Window(0, 0, 130, 120))
+    assert len(mosaic.lattice.tiles(Window(0, 0, 130, 120))) % 4 and (made == 7).all()
+    assert set(seen) == shapes
+
+
+class CountingReader:
+    """A reader that keeps a list of what it was asked for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.grid, self._reader, self.windows = reader.grid, reader, list[Window]()
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        self.windows.append(window)
+        return self._reader.read(window)
+
+
+@pytest.mark.parametrize("config", [{"overlap": 0.5}, {}])
+@pytest.mark.parametrize(("window", "rows", "cols"), [
+    (Window(0, 0, 300, 1700), (0, 1700), (0, 300)),
+    (Window(100, 512, 120, 512), (0, 1536), (100 - 64, 220 + 64)),
+])  # fmt: skip
+def test_every_row_is_read_once_in_whole_blocks(
+    tmp_path: Path, make_model: Callable[..., Path], config: dict[str, Any], window: Window,
+    rows: tuple[int, int], cols: tuple[int, int],
+) -> None:  # fmt: skip
+    """Those around the window included, which holes are filled from and halos show."""
+    where = grid(1700, 300)
+    valid = np.random.default_rng(0).random((1700, 300)) > 0.01
+    valid[400:600, 50:250] = False
+    path = write_raster(tmp_path / "in.tif", np.full((1, 1700, 300), 7, np.uint8), where, mask=valid)
+    translator = Translator.load(make_model(Identity, image_encoding(bands=1), field=16))
+    mosaic = Mosaic(translator, where, PredictConfig(tile_size=128, **config), tmp_path)
+    with aligned_reader(path, where, "image") as reader:
+        counting = CountingReader(reader)
+        made, there = mosaic.window(counting, window)
+    here = window.toslices()
+    assert np.array_equal(there, valid[here]) and (made[:, there] == 7).all()
+    visits = np.zeros(where.height, int)
+    for read in counting.windows:
+        assert read.row_off % READ_ROWS == 0 and (read.height == READ_ROWS or read.row_off + read.height == 1700)
+        assert read.col_off <= cols[0] and read.col_off + read.width >= cols[1]
+        visits[read.row_off : read.row_off + read.height] += 1
+    assert (visits[slice(*rows)] == 1).all() and visits.sum() == rows[1] - rows[0]
+
+
 def test_nodata_changes_nothing_and_empty_ground_costs_nothing(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,23 +355,72 @@ def test_all_nodata_gives_an_empty_mosaic(tmp_path: Path, make_model: Callable[.
         assert not dataset.dataset_mask().any()
 
 
+class Toned(Identity):
+    """A generator whose colours are those of the ground in part, and in part of the whole tile."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        return 0.1 * source + source.mean(dim=(2, 3), keepdim=True)
+
+
 def test_seam_index_and_mismatch_tell_seams(tmp_path: Path, make_model: Callable[..., Path]) -> None:
-    ramp_image = np.add.outer(np.arange(512), np.arange(512)) / 4
+    ramp_image = np.add.outer(np.arange(512), np.arange(512)) / 8
     noise = np.random.default_rng(0).normal(0, 1, (1, 512, 512))
-    path = write_raster(tmp_path / "in.tif", (ramp_image + noise).astype(np.float32), grid(512, 512))
-    tile_mean = make_model(TileMean, image_encoding("float32", 1))
-    hard = predict(tile_mean, path, tmp_path / "hard.tif", PredictConfig(tile_size=64, overlap=0))
-    soft = predict(tile_mean, path, tmp_path / "soft.tif", PredictConfig(tile_size=64, overlap=0.5))
-    same = predict(make_model(Identity, image_encoding("float32", 1)), path, tmp_path / "same.tif", SMALL)
-    assert hard.seam_index is None or hard.seam_index > 20
-    assert hard.tile_mismatch is not None and hard.tile_mismatch > 2
-    assert soft.tile_mismatch is not None and 0 < soft.tile_mismatch < hard.tile_mismatch
-    assert same.seam_index == pytest.approx(1, abs=0.02)
-    assert same.tile_mismatch is not None and same.tile_mismatch < 1e-4
-    assert same.tile_mismatch_percent == pytest.approx(100 * same.tile_mismatch / 255)
+    path = write_raster(tmp_path / "in.tif", (60 + ramp_image + noise).astype(np.float32), grid(512, 512))
+    toned, same = make_model(Toned, image_encoding("float32", 1)), make_model(Identity, image_encoding("float32", 1))
+    hard = predict(toned, path, tmp_path / "hard.tif", PredictConfig(tile_size=64, overlap=0))
+    soft = predict(toned, path, tmp_path / "soft.tif", PredictConfig(tile_size=64, overlap=0.5))
+    none = predict(same, path, tmp_path / "same.tif", SMALL)
+    step = 0.1 * 2 / np.sqrt(np.pi)  # between neighbours that differ by a tenth of the noise, in the mean
+    assert hard.seam_index == pytest.approx(8 / step, rel=0.02)  # tiles of 64 pixels differ by 8
+    assert none.seam_index == pytest.approx(1, abs=0.02)
+    assert hard.seam_index is not None and soft.seam_index is not None
+    assert 1.1 < soft.seam_index < 0.1 * hard.seam_index
+    assert hard.tile_mismatch == pytest.approx(4, rel=0.02)  # moved by half a tile, a quarter lies 8 above, one 8 below
+    assert none.tile_mismatch is not None and none.tile_mismatch < 1e-4
+    assert hard.tile_mismatch is not None and soft.tile_mismatch is not None
+    assert 0.2 < soft.tile_mismatch < 0.5 * hard.tile_mismatch
+    assert none.tile_mismatch_percent == pytest.approx(100 * none.tile_mismatch / 255)
     with rasterio.open(tmp_path / "soft.tif") as dataset:
         tags = dataset.tags()
     assert tags["GEOP2P_SYNTHETIC"] == "YES" and float(tags["GEOP2P_TILE_MISMATCH"]) == soft.tile_mismatch
+
+
+class Striped(Identity):
+    """A generator of classes that paints the first columns of every tile water."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        made = source.clone()
+        made[..., :16] = 0
+        made[:, 0, :, :16] = 1
+        return made
+
+
+def test_seams_of_classes_are_shares_of_pixels(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    codes = class_map(153, 208)[:, 3:, 5:]  # no class ends where a tile does
+    valid = np.ones((150, 203), bool)
+    valid[20:60, 40:90] = False
+    path = write_raster(tmp_path / "in.tif", np.where(valid, codes, 0), grid(150, 203), nodata=0)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES, color_interp=("palette",))
+    config = PredictConfig(tile_size=64, overlap=0, seam_map=tmp_path / "seams.tif")
+    result = predict(make_model(Striped, encoding), path, tmp_path / "out.tif", config)
+
+    cols = np.arange(203)
+    first, second = (np.where((cols + shift) % 64 < 16, 1, codes[0]) for shift in (0, 32))
+    apart = (first != second) & valid
+    assert result.tile_mismatch == pytest.approx(apart[valid].mean(), rel=1e-9)
+    assert result.tile_mismatch_percent == pytest.approx(100 * apart[valid].mean(), rel=1e-9)
+    with rasterio.open(tmp_path / "seams.tif") as dataset:
+        assert np.array_equal(dataset.read(1), np.where(valid, apart, np.nan), equal_nan=True)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(1), np.where(valid, first, 0))
+
+    ratios = []
+    for made, known in ((first, valid), (first.T, valid.T)):
+        changes, both = made[1:] != made[:-1], known[1:] & known[:-1]
+        line = np.arange(1, len(made)) % 64 == 0
+        ratios.append(changes[line][both[line]].mean() / changes[~line][both[~line]].mean())
+    assert ratios[1] > 2 and ratios[0] == 0
+    assert result.seam_index == pytest.approx(np.mean(ratios), rel=1e-9)
 
 
 def test_seam_index_counts_each_line_once() -> None:
@@ -259,14 +444,18 @@ def test_the_mosaic_is_a_valid_cog_with_its_figures(tmp_path: Path, make_model: 
     path = write_raster(tmp_path / "in.tif", values, grid(1100, 600))
     names = ("red", "green", "blue")
     encoding = Encoding("image", "uint8", tuple(Band(name) for name in names), color_interp=names)
-    result = predict(make_model(Identity, encoding), path, tmp_path / "out.tif", SMALL)
+    model = make_model(Identity, encoding)
+    result = predict(model, path, tmp_path / "out.tif", SMALL)
     assert cog_validate(tmp_path / "out.tif", strict=True) == (True, [], [])
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert [entry.name for entry in dataset.colorinterp] == ["red", "green", "blue"]
         assert dataset.descriptions == ("red", "green", "blue")
         assert float(dataset.tags(1)["STATISTICS_MEAN"]) == pytest.approx(values[0].mean())
         assert dataset.overviews(1)
-        assert dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"].startswith("Generated by a model")
+        tags = dataset.tags()
+    assert tags["TIFFTAG_IMAGEDESCRIPTION"].startswith("Generated by a model")
+    assert tags["GEOP2P_MODEL_SHA256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert result.seam_index is not None and float(tags["GEOP2P_SEAM_INDEX"]) == result.seam_index
     assert 'type="multibandcolor"' in (tmp_path / "out.qml").read_text()
     assert (result.width, result.height, result.mode, result.tile_size) == (600, 1100, "blend", 64)
     assert result.network_px_per_px > 4

@@ -13,8 +13,10 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import torch
 from conftest import Constant, Identity, TileMean, grid, image_encoding, write_raster
 from shapely.geometry import Polygon, box
+from torch.nn import functional
 
 import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.parts as parts_module
@@ -116,15 +118,24 @@ def area(tmp_path: Path, shape: Polygon, crs: str = "EPSG:32632") -> Path:
     return path
 
 
+class Echo(Identity):
+    """A mean of what lies 8 pixels away on either side, black beyond what it sees."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        around = functional.pad(source, (8, 8, 8, 8), value=-1)
+        return (around[..., :-16, :-16] + around[..., 16:, 16:]) / 2
+
+
 @pytest.mark.parametrize("settings", [BLENDED, {"tile_size": 64}])
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
 def test_an_area_of_interest_is_a_cut_of_the_whole(
     tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, settings: dict, crs: str
 ) -> None:
     """It sees the ground beyond its border, on the same tiles."""
-    model = make_model(TileMean, image_encoding(), statistics="tile" if "overlap" in settings else "none", field=0)
-    if "overlap" not in settings:
-        model = make_model(Identity, image_encoding())
+    blended = "overlap" in settings
+    model = make_model(
+        TileMean if blended else Echo, image_encoding(), statistics="tile" if blended else "none", field=8
+    )
     whole = predict(model, scene, tmp_path / "whole.tif", PredictConfig(**settings))
     left, top = 500_000 + 2 * 300, 5_300_000 - 2 * 410
     triangle = Polygon([(left + 0.3, top - 0.3), (left + 1200, top - 40), (left + 100, top - 700)])

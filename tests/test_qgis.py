@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -96,9 +97,14 @@ def test_qgis_opens_every_output(
         assert classed["renderer"] == "paletted"
         assert classed["classes"] == {entry.name: "#{:02x}{:02x}{:02x}".format(*entry.color) for entry in CLASSES}
         assert radar["renderer"] == "singlebandgray" and "VV" in radar["bands"][0]
-    index = found["index.gpkg"]
+    index, chips = found["index.gpkg"], geopandas.read_file(tmp_path / "chips" / "index.gpkg")
     assert index["valid"] and index["styled"] and index["crs"] == "EPSG:32632"
-    assert index["renderer"] == "categorizedSymbol" and {"train", "val", "test"} <= set(index["classes"])
+    edges = [chips.col_off.min(), chips.row_off.max() + 32, chips.col_off.max() + 32, chips.row_off.min()]
+    low, high = (where.transform @ (col, row) for col, row in (edges[:2], edges[2:]))
+    assert index["extent"] == pytest.approx([*low, *high], abs=1e-6)
+    splits = ("train", "val", "test")
+    assert index["renderer"] == "categorizedSymbol" and set(splits) <= set(index["classes"])
+    assert len({index["classes"][split] for split in splits}) == 3
 
     pictures = {path.name: np.asarray(Image.open(tmp_path / f"{path.name}.png").convert("RGB")) for path in outputs}
     row, col = 20, 30  # drawn at the scale of the raster, centred
@@ -111,7 +117,9 @@ def test_qgis_opens_every_output(
         for name in (f"radar{ending}", f"scaled{ending}"):
             grey = pictures[name].astype(int)
             assert grey[row, col].max() < 90 and grey[-row, -col].min() > 160, name
-    assert len(np.unique(pictures["index.gpkg"].reshape(-1, 3), axis=0)) >= 3
+    for split in splits:
+        color = [int(index["classes"][split][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (pictures["index.gpkg"] == color).all(axis=2).sum() > 50, split  # outlines; the chips are drawn through
 
 
 def test_qgis_draws_confidence_in_colours(tmp_path: Path, make_model: Callable[..., Path], qgis: None) -> None:
