@@ -1,6 +1,7 @@
 """The page in a browser: the slider uncovers, nothing is fetched, it fits a phone, and it is dark where asked."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from browser import MISSING, Browser, browser
 from conftest import class_map, grid, write_raster
 
-from geop2p import evaluate_mosaic
+from geop2p import TileConfig, TrainConfig, compare, evaluate, evaluate_mosaic, tile, train
 
 HOME, END, RIGHT = "\ue011", "\ue010", "\ue014"
 RED, BLUE = (200, 30, 20), (20, 40, 190)
@@ -63,14 +64,44 @@ def test_nothing_is_fetched(window: Browser, page: Path) -> None:
     assert window.run("return [...document.images].every(image => image.naturalWidth > 0)")
 
 
-def test_it_fits_a_phone(window: Browser, tmp_path: Path) -> None:
-    codes = class_map(90, 160)
-    write_raster(tmp_path / "a.tif", codes, grid(90, 160))
-    write_raster(tmp_path / "b.tif", np.roll(codes, 5, axis=2), grid(90, 160))
-    evaluate_mosaic(tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "report.html")
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of every kind: of a mosaic of classes, of a run, of its evaluation, of a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    codes = class_map(160, 160)
+    image = 40 * codes + np.random.default_rng(0).integers(0, 40, (3, 160, 160))
+    first = write_raster(folder / "a.tif", codes, grid(160, 160))
+    second = write_raster(folder / "b.tif", np.roll(codes, 5, axis=2), grid(160, 160))
+    target = write_raster(folder / "image.tif", image.astype(np.uint8), grid(160, 160), photometric="RGB")
+    tile(first, target, folder / "chips", TileConfig(size=32, split="3:1:1", format="packed"))
+    config = TrainConfig(epochs=2, batch_size=8, width=2, downs=2, set=("patch=16",))
+    train(folder / "chips", folder / "run", config)
+    shutil.copytree(folder / "run", folder / "copy")
+    found = {name: folder / f"{name}.html" for name in ("mosaic", "evaluation", "comparison")}
+    commands = [f"geop2p evaluate {folder / 'run'} {folder / 'chips'} {found['evaluation']}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
+        evaluate_mosaic(first, second, found["mosaic"])
+        evaluate(folder / "run", folder / "chips", found["evaluation"], commands=commands)
+        compare([folder / "run", folder / "copy"], found["comparison"], commands=commands)
+    return found | {"run": folder / "run" / "report.html"}
+
+
+SHOWN = {  # what makes a page wide: pictures, lines, cells
+    "mosaic": {"#slider img": 2, ".strip img": 2, "th": 10},
+    "run": {"polyline": 5, ".strip img": 12, "dt": 40},
+    "evaluation": {"polyline": 5, ".strip img": 15, "th": 10, "pre": 2},
+    "comparison": {"tr:first-child th": 9, ".strip img": 20, "pre": 2},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_it_fits_a_phone(window: Browser, pages: dict[str, Path], name: str) -> None:
     window.emulate("setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
     try:
-        window.open(tmp_path / "report.html")
+        window.open(pages[name])
+        for selector, least in SHOWN[name].items():
+            assert window.run(f"return document.querySelectorAll('{selector}').length") >= least, selector
         assert window.run("return innerWidth") == 360
         assert window.run("return document.scrollingElement.scrollWidth") <= 360
     finally:

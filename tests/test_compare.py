@@ -1,19 +1,35 @@
-"""Several runs on the same chips: ranks, ties, forms of the table, and runs that cannot be compared."""
+"""Several runs on the same chips: ranks, ties, forms of the table, what their pages show, and runs that do not fit."""
 
+import base64
 import csv
+import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import class_map, grid, write_raster
+from PIL import Image
+from safetensors.torch import load_file
 
-from geop2p import CompareConfig, TileConfig, TrainConfig, compare, tile, train
+from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
+from geop2p.config import Ablation
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError
 from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import chip_set_of
+from geop2p.evaluation.pictures import heat_picture
+from geop2p.evaluation.report import even_ranks
 from geop2p.evaluation.tables import ranked
+from geop2p.raster.render import render
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import Batch, ChipArrays, Indices
+from geop2p.training.history import read_metrics
 from geop2p.training.recipes import recipe_of
+from geop2p.training.step import TrainingStep
+from geop2p.translator import read_card
 
 SMALL = {"batch_size": 8, "width": 2, "downs": 2, "set": ("patch=16",)}
 
@@ -35,6 +51,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def captions(page: str) -> list[str]:
+    return re.findall(r"<figcaption>(\S+: mean error .+?)</figcaption>", page)
+
+
+def pictures(page: str, name: str) -> list[np.ndarray]:
+    found = re.findall(rf'src="data:image/\w+;base64,([^"]+)" alt="{name}"', page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in found]
+
+
+def provenance(page: str) -> dict[str, Any]:
+    (found,) = re.findall(r"<h2>Settings and provenance</h2>\s*<details>.*?<pre>(.*?)</pre>", page, flags=re.DOTALL)
+    return json.loads(found)
+
+
 def test_the_better_run_comes_first_in_every_form_of_the_table(folder: Path, tmp_path: Path) -> None:
     report = tmp_path / "table.html"
     result = compare([folder / "poor", folder / "good"], report, CompareConfig(), commands=["geop2p compare <x>"])
@@ -50,6 +80,86 @@ def test_the_better_run_comes_first_in_every_form_of_the_table(folder: Path, tmp
     page = report.read_text()
     assert page.count('alt="good"') == page.count('alt="poor"') == page.count('alt="truth"') == 5
     assert "geop2p compare &lt;x&gt;" in page and 'class="best"' in page
+    assert provenance(page) == {name: read_card(folder / name).provenance for name in ("good", "poor")}
+    ranks = [f"rank {rank + 1} of {result['chips']}{word}" for rank, word in places(result["chips"])]
+    assert [caption.split(", ", 1)[1] for caption in captions(page)] == ranks
+    errors = [float(caption.split()[3].rstrip(",")) for caption in captions(page)]
+    chips, runs = ChipSet.open(folder / "chips"), [Translator.load(folder / name) for name in ("good", "poor")]
+    for caption, error in zip(captions(page), errors, strict=True):
+        chip = chips.read("test", caption.split(":")[0])
+        means = [np.abs(run(chip.source).astype(int) - chip.target).mean() for run in runs]
+        assert error == pytest.approx(np.mean(means), rel=0.01)
+    assert errors == sorted(errors) and errors[0] < errors[-1]
+
+
+def places(count: int) -> list[tuple[int, str]]:
+    """Five ranks of many, and what is said of them."""
+    words = (", best", "", ", median", "", ", worst")
+    return [((count - 1) * place // 4, word) for place, word in enumerate(words)]
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"),
+    [
+        (0, []),
+        (1, ["rank 1 of 1, best"]),
+        (2, ["rank 1 of 2, best", "rank 2 of 2, worst"]),
+        (3, ["rank 1 of 3, best", "rank 2 of 3, median", "rank 3 of 3, worst"]),
+        (9, ["rank 1 of 9, best", "rank 3 of 9", "rank 5 of 9, median", "rank 7 of 9", "rank 9 of 9, worst"]),
+    ],
+)
+def test_places_lie_at_even_ranks_from_the_best_to_the_worst(count: int, wanted: list[str]) -> None:
+    assert [said for _, said in even_ranks(count)] == wanted
+    assert [f"rank {rank + 1} of {count}" for rank, _ in even_ranks(count)] == [said.split(",")[0] for said in wanted]
+
+
+def test_a_map_of_errors_is_lightest_where_they_are_most() -> None:
+    values = np.ones((64, 64))
+    values[:8, 56:], values[56:, :8], values[:, 30:32] = 9, 5, np.nan
+    picture = heat_picture(values).astype(int)
+    light = picture.sum(axis=2)
+    assert picture.shape == (256, 256, 3)
+    assert (picture[:32, 224:] == (240, 249, 33)).all() and (light[:32, 224:].min() > light[:, :224]).all()
+    assert (light[224:, :32] > light[64:192, :64].max()).all() and (picture[64:192, :64] == (13, 8, 80)).all()
+    assert (picture[:, 120:128] == 128).all()
+    assert (heat_picture(np.full((64, 64), 3.0)) == (13, 8, 80)).all()
+
+
+def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chips are the better the later they come, and bad in two corners."""
+    chips = ChipSet.open(folder / "chips")
+    truth = ChipArrays.load(chips, "test")
+    count, corners = len(truth), np.zeros((32, 32), int)
+    corners[:4, :4] = corners[-4:, -4:] = 100
+
+    def predict(_: Translator, arrays: ChipArrays, rows: Indices) -> list[np.ndarray]:
+        return [arrays.target[row] + corners + count - row for row in rows]
+
+    monkeypatch.setattr("geop2p.evaluation.evaluator.predict_chips", predict)
+    config = EvaluateConfig(judge_folder=tmp_path)
+    result = evaluate(folder / "good", folder / "chips", tmp_path / "report.html", config)
+    page, everywhere = (tmp_path / "report.html").read_text(), (count + 1) / 2
+    assert "at even ranks; not picked by eye" in page
+    wanted = [
+        f"{truth.ids[count - 1 - rank]}: mean error {rank + 1 + 3.125:.3g}, rank {rank + 1} of {count}{word}"
+        for rank, word in places(count)
+    ]
+    assert captions(page) == wanted
+    for picture, (rank, _) in zip(pictures(page, "truth"), places(count), strict=True):
+        row = count - 1 - rank
+        assert np.abs(picture - render(truth.target[row], truth.valid[row], chips.target)).mean() < 10
+    ratio = (everywhere + 50) / everywhere
+    assert result["corner_ratio"] == pytest.approx(ratio) and f"Corners over centre: {ratio:.4g}" in page
+    (position,) = pictures(page, "error by position")
+    light = position.sum(axis=2) > 400
+    assert light[:32, :32].all() and light[-32:, -32:].all() and light.sum() == 2 * 32 * 32
+    told, model = provenance(page), Translator.load(folder / "good")
+    assert told["model"] == json.loads(json.dumps(model.card.provenance)) | {"recipe": "pix2pix"}
+    assert told["sha256"] == model.digest and {"chips", "steps", "torch"} <= set(told["model"])
+    assert told["evaluation"]["split"] == "test" and told["evaluation"]["judge_folder"] == str(tmp_path)
+    assert "sample" not in told["evaluation"]
 
 
 def test_a_judge_adds_its_columns_and_the_ceiling(folder: Path, tmp_path: Path) -> None:
@@ -145,3 +255,80 @@ def test_an_ablation_trains_what_fits_and_goes_on(
         compare([folder / "chips"], tmp_path / "patch.html", longer, overwrite=True)
     with pytest.raises(ConfigError, match="trains on one chip set, 2 names were given"):
         compare([folder / "chips", folder / "good"], tmp_path / "b.html", config)
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A chip set of 25 chips, 15 of them for training."""
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
+    codes, noise = class_map(160, 160), np.random.default_rng(0).integers(0, 40, (3, 160, 160))
+    write_raster(tmp_path / "map.tif", codes, grid(160, 160))
+    write_raster(tmp_path / "image.tif", (codes * 40 + noise).astype(np.uint8), grid(160, 160), photometric="RGB")
+    config = TileConfig(size=32, split="3:1:1", format="packed")
+    tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "few", config)
+    return tmp_path / "few"
+
+
+# row: terms of its loss, channels that the discriminator sees (None: there is none), whether its levels are joined
+TERMS = {
+    "losses": {
+        "l1": ({"l1"}, None, True),
+        "gan": ({"gan", "d"}, 3, True),
+        "cgan": ({"gan", "d"}, 6, True),
+        "l1+gan": ({"l1", "gan", "d"}, 3, True),
+        "l1+cgan": ({"l1", "gan", "d"}, 6, True),
+    },
+    "generators": {
+        "encoder-decoder_l1": ({"l1"}, None, False),
+        "encoder-decoder_l1+cgan": ({"l1", "gan", "d"}, 6, False),
+        "u-net_l1": ({"l1"}, None, True),
+        "u-net_l1+cgan": ({"l1", "gan", "d"}, 6, True),
+    },
+}
+
+
+@pytest.mark.parametrize("table", ["losses", "generators"])
+def test_every_row_of_an_ablation_is_trained_as_it_is_called(few: Path, table: Ablation, tmp_path: Path) -> None:
+    result = compare([few], tmp_path / "a.html", CompareConfig(ablation=table, steps=1, width=2, sample=2))
+    assert {row["name"] for row in result["rows"]} == {*ROWS[table], "baseline"} and result["notes"] == []
+    found = {}
+    for run in (tmp_path / "a_runs").iterdir():
+        (entry,) = read_metrics(run)
+        state = torch.load(run / "last.pt", weights_only=True).get("discriminator")
+        seen = None if state is None else next(iter(state.values())).shape[1]
+        found[run.name] = set(entry["losses"]), seen, read_card(run).arguments["skips"]
+    assert found == TERMS[table]
+    page = (tmp_path / "a.html").read_text()
+    assert all(page.count(f'alt="{name}"') == 2 for name in ROWS[table])
+
+
+def test_an_ablation_interrupted_in_its_second_row_goes_on_in_the_middle_of_it(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROWS, "losses", {name: (name, ("downs=2",)) for name in ("l1", "l1+cgan", "cgan")})
+    monkeypatch.setattr("geop2p.training.loop.CHECKPOINT_SECONDS", 0)
+    config, done, step = CompareConfig(ablation="losses", steps=6, width=2, sample=2), [], TrainingStep.__call__
+
+    def count(self: TrainingStep, batch: Batch, number: int) -> dict[str, torch.Tensor]:
+        if len(done) == limit:
+            raise KeyboardInterrupt
+        done.append((self.config.loss, number))
+        return step(self, batch, number)
+
+    monkeypatch.setattr(TrainingStep, "__call__", count)
+    limit = 6 + 3
+    with pytest.raises(KeyboardInterrupt):
+        compare([few], tmp_path / "a.html", config)
+    (first, *_), (second, *_) = done[0], done[-1]
+    assert done == [(first, number) for number in range(6)] + [(second, number) for number in range(3)]
+    assert not list(tmp_path.glob("a.*"))
+
+    done, limit = [], -1
+    assert len(compare([few], tmp_path / "a.html", config)["rows"]) == 4
+    (third,) = set(ROWS["losses"]) - {first, second}
+    rest = {(second, number) for number in range(3, 6)} | {(third, number) for number in range(6)}
+    assert set(done) == rest and len(done) == len(rest)
+
+    train(few, tmp_path / "whole", TrainConfig(loss=second, set=("downs=2",), steps=6, width=2))
+    once, twice = (load_file(run / "model.safetensors") for run in (tmp_path / "whole", tmp_path / "a_runs" / second))
+    assert all(torch.equal(once[name], twice[name]) for name in once | twice)

@@ -1,5 +1,8 @@
 """The judge of imagery, its Frechet distance, and where a model errs."""
 
+import hashlib
+import itertools
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -7,13 +10,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, image_encoding
+from conftest import CLASSES, class_map, grid, image_encoding, write_raster
 from scipy import linalg
 
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.config import JudgeName
 from geop2p.errors import ConfigError
-from geop2p.evaluation.features import frechet
+from geop2p.evaluation.features import FeatureDistance, frechet
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
 from geop2p.evaluation.photographs import PhotographScores
@@ -76,6 +79,29 @@ def test_a_judge_is_trained_once_for_chips_and_settings(chips: ChipSet, folder: 
     assert len(list((folder / "judges").iterdir())) == 2
 
 
+def test_a_judge_needs_no_chip_but_those_of_the_training(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
+    """Without the chips of the other splits the same judge is made."""
+    shutil.copytree(chips.folder, tmp_path / "chips")
+    for side, split in itertools.product(("source", "target"), ("val", "test")):
+        shutil.rmtree(tmp_path / "chips" / side / split)
+    judge = find_judge(ChipSet.open(tmp_path / "chips"), "pspnet", 1, tmp_path / "judges", "cpu")
+    assert judge.digest == find_judge(chips, "pspnet", 1, folder / "judges", "cpu").digest
+    assert judge.card.provenance["train_chips"] == chips.counts["train"] > chips.counts["test"] > 0
+
+
+def test_another_chip_set_has_another_judge(
+    chips: ChipSet, pair: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, seed=1, format="packed"))
+    before = find_judge(chips, "pspnet", 1, folder / "judges", "cpu")
+    shutil.copytree(folder / "judges", tmp_path / "judges")
+    files = set((tmp_path / "judges").iterdir())
+    other = find_judge(ChipSet.open(tmp_path / "chips"), "pspnet", 1, tmp_path / "judges", "cpu")
+    (made,) = set((tmp_path / "judges").iterdir()) - files
+    assert hashlib.sha256(made.read_bytes()).hexdigest() == other.digest != before.digest
+    assert find_judge(chips, "pspnet", 1, tmp_path / "judges", "cpu").digest == before.digest
+
+
 def test_judges_are_the_same_for_the_same_seed(chips: ChipSet, tmp_path: Path) -> None:
     one, other = (find_judge(chips, "fcn", 2, tmp_path / name, "cpu") for name in "ab")
     pairs = zip(one.generator.state_dict().values(), other.generator.state_dict().values(), strict=True)
@@ -116,6 +142,30 @@ def test_what_cannot_be_judged_is_said(pair: tuple[Path, Path], tmp_path: Path) 
     tile(pair[1], pair[1], tmp_path / "images", TileConfig(size=32))
     with pytest.raises(ConfigError, match="the source, which is image, no map; leave --judge out"):
         judge_fits(ChipSet.open(tmp_path / "images"))
+
+
+def test_the_frechet_distance_of_five_bands_sees_the_last_like_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("GROUPS", 2), ("SPLITS", 1)):
+        monkeypatch.setattr(f"geop2p.evaluation.features.{name}", number)
+    codes, where = class_map(300, 420), grid(300, 420)
+    image = np.random.default_rng(0).normal(2000, 80, (5, 300, 420)) + codes * np.arange(-2, 3)[:, None, None] * 90
+    source = write_raster(tmp_path / "map.tif", codes, where, nodata=0)
+    target = write_raster(tmp_path / "image.tif", image.astype(np.uint16), where)
+    tile(source, target, tmp_path / "chips", TileConfig(size=32, split="2:1:1", format="packed"))
+    chips = ChipSet.open(tmp_path / "chips")
+    judge, ground = find_judge(chips, "pspnet", 1, tmp_path / "judges", "cpu"), ground_of(chips)
+    distances = FeatureDistance(judge, ground.blocks)
+    for values, valid, block in zip(ground.arrays.target, ground.arrays.valid, ground.blocks, strict=True):
+        first, last = values.copy(), values.copy()
+        first[0], last[4] = values[0].max(), values[4].max()
+        for name, made in {"real": values, "copy": values, "first": first, "last": last}.items():
+            distances.add(name, made, valid, block)
+    found = {name: distances.distance(name) for name in ("copy", "first", "last")}
+    assert found["copy"]["generated"] == found["copy"]["real"] > 0
+    for name in ("first", "last"):
+        assert found[name]["real"] == found["copy"]["real"] < found[name]["generated"] / 2
 
 
 def test_the_frechet_distance_is_that_of_its_formula() -> None:

@@ -1,0 +1,95 @@
+"""Imagery to map: the map itself is scored, in `evaluate` and in `compare`."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import class_map, grid, write_raster
+
+from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
+from geop2p.errors import ConfigError
+from geop2p.tiling.chips import ChipSet
+
+SMALL = {"batch_size": 4, "width": 4, "downs": 2, "lr": 4e-3}
+CODES = (1, 2, 5)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from few draws of blocks: quick, and good enough here."""
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chips of an image with a hole and its whole map, and two models: one that has learned, one that has not."""
+    place = tmp_path_factory.mktemp("maps")
+    codes, where = class_map(300, 420), grid(300, 420)
+    image = 40 * codes + np.random.default_rng(1).integers(0, 60, (2, 300, 420))
+    valid = np.ones((300, 420), bool)
+    valid[100:130, 60:200] = False
+    write_raster(place / "image.tif", image.astype(np.uint8), where, mask=valid)
+    write_raster(place / "map.tif", codes, where)
+    config = TileConfig(size=32, min_valid=0.3, split="2:1:1", format="packed")
+    tile(place / "image.tif", place / "map.tif", place / "chips", config)
+    train(place / "chips", place / "good", TrainConfig(steps=30, **SMALL))
+    train(place / "chips", place / "poor", TrainConfig(steps=1, **SMALL))
+    return place
+
+
+def test_a_model_that_makes_a_map_is_scored_by_its_map(folder: Path, tmp_path: Path) -> None:
+    chips, model = ChipSet.open(folder / "chips"), Translator.load(folder / "good")
+    counts = np.zeros((6, 6))
+    for entry in chips.entries("test"):
+        chip = chips.read("test", entry.id)
+        np.add.at(counts, (chip.target[0, chip.valid], model(chip.source, chip.valid)[0, chip.valid]), 1)
+    counts = counts[np.ix_(CODES, CODES)]
+    config = EvaluateConfig(batch_size=1)
+    result = evaluate(folder / "good", folder / "chips", tmp_path / "report.html", config)
+    hits, real, made = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    assert result["pixels"] == counts.sum() < chips.counts["test"] * 32 * 32
+    assert result["confusion"] == counts.tolist()
+    wanted = {
+        "accuracy": hits.sum() / counts.sum(),
+        "class_accuracy": (hits / real).mean(),
+        "miou": (hits / (real + made - hits)).mean(),
+        "f1": (2 * hits / (real + made)).mean(),
+    }
+    assert {name: result[name] for name in wanted} == pytest.approx(wanted)
+    low, high = result["intervals"]["miou"]
+    assert low < result["miou"] < high and result["miou"] > result["baseline"]["miou"] > 0
+    assert list(result["where"]["by_class"].values()) == pytest.approx(list(1 - hits / real))
+    assert "l1" not in result and "bands" not in result
+    page = (tmp_path / "report.html").read_text()
+    assert f"<b>{result['miou']:.4g}</b><span>mIoU</span>" in page and "<th>share wrong</th>" in page
+
+
+def test_a_judge_of_maps_is_not_made_and_the_page_says_why(folder: Path, tmp_path: Path) -> None:
+    config = EvaluateConfig(judge="pspnet", judge_steps=1, sample=2)
+    result = evaluate(folder / "poor", folder / "chips", tmp_path / "report.html", config)
+    assert result["judge"] is result["frechet"] is None
+    assert result["reasons"]["judge"] == "the map itself is scored" and not (tmp_path / "judges").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert "Not given: judge (the map itself is scored)" in page and "<h2>The judge</h2>" not in page
+
+
+def test_models_that_make_maps_are_compared_by_their_maps(folder: Path, tmp_path: Path) -> None:
+    config = CompareConfig(judge="pspnet", judge_steps=1)
+    result = compare([folder / "poor", folder / "good"], tmp_path / "table.html", config)
+    assert result["columns"] == ["miou", "f1", "class_accuracy", "accuracy", "corner_ratio"]
+    assert [row["name"] for row in result["rows"]] == ["good", "poor", "baseline"]
+    good, poor, baseline = result["rows"]
+    assert (good["miou"]["rank"], poor["miou"]["rank"]) == (1, 2) and not poor["miou"]["tied"]
+    assert good["miou"]["interval"][0] > poor["miou"]["interval"][1] and "rank" not in baseline["miou"]
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [float(row["miou"]) for row in rows] == [row["miou"]["value"] for row in result["rows"]]
+    assert not (tmp_path / "judges").exists()
+    page = (tmp_path / "table.html").read_text()
+    assert page.count('alt="good"') == page.count('alt="poor"') == page.count('alt="truth"') == 5
+
+
+def test_an_ablation_of_maps_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="an ablation is for imagery, the target is a map"):
+        compare([folder / "chips"], tmp_path / "table.html", CompareConfig(ablation="losses", steps=1))
+    assert list(tmp_path.iterdir()) == []
