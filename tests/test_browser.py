@@ -66,25 +66,29 @@ def test_nothing_is_fetched(window: Browser, page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page of every kind: of a mosaic of classes, of a run, of its evaluation, of a comparison."""
+    """A page of every kind: of a mosaic of classes, of a run, of its evaluation, of a comparison. Names are long."""
     folder = tmp_path_factory.mktemp("pages")
+    chips, run = (
+        folder / "drone_imagery_of_2021_dry_season_chips_of_32",
+        folder / "pix2pix_dry_season_2021_width_2_long",
+    )
     codes = class_map(160, 160)
     image = 40 * codes + np.random.default_rng(0).integers(0, 40, (3, 160, 160))
     first = write_raster(folder / "a.tif", codes, grid(160, 160))
     second = write_raster(folder / "b.tif", np.roll(codes, 5, axis=2), grid(160, 160))
     target = write_raster(folder / "image.tif", image.astype(np.uint8), grid(160, 160), photometric="RGB")
-    tile(first, target, folder / "chips", TileConfig(size=32, split="3:1:1", format="packed"))
+    tile(first, target, chips, TileConfig(size=32, split="3:1:1", format="packed"))
     config = TrainConfig(epochs=2, batch_size=8, width=2, downs=2, set=("patch=16",))
-    train(folder / "chips", folder / "run", config)
-    shutil.copytree(folder / "run", folder / "copy")
+    train(chips, run, config)
+    copy = shutil.copytree(run, folder / f"{run.name}_once_more")
     found = {name: folder / f"{name}.html" for name in ("mosaic", "evaluation", "comparison")}
-    commands = [f"geop2p evaluate {folder / 'run'} {folder / 'chips'} {found['evaluation']}"]
+    commands = [f"geop2p evaluate {run} {chips} {found['evaluation']}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
         evaluate_mosaic(first, second, found["mosaic"])
-        evaluate(folder / "run", folder / "chips", found["evaluation"], commands=commands)
-        compare([folder / "run", folder / "copy"], found["comparison"], commands=commands)
-    return found | {"run": folder / "run" / "report.html"}
+        evaluate(run, chips, found["evaluation"], commands=commands)
+        compare([run, copy], found["comparison"], commands=commands)
+    return found | {"run": run / "report.html"}
 
 
 SHOWN = {  # what makes a page wide: pictures, lines, cells

@@ -20,6 +20,7 @@ from geop2p.config import Ablation
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError
 from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import chip_set_of
+from geop2p.evaluation.judge import verdict
 from geop2p.evaluation.pictures import heat_picture
 from geop2p.evaluation.report import even_ranks
 from geop2p.evaluation.tables import ranked
@@ -171,6 +172,19 @@ def test_a_judge_adds_its_columns_and_the_ceiling(folder: Path, tmp_path: Path) 
         "judge_miou", "judge_class_accuracy", "judge_accuracy", "frechet",
     }  # fmt: skip
     assert good["judge_miou"]["interval"] is not None and "rank" not in baseline["judge_miou"]
+
+
+def test_a_judge_that_is_withheld_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chance(*arguments: Any) -> dict[str, Any]:
+        return verdict(*arguments) | {"generated": None, "reason": "pspnet is no better than chance"}
+
+    monkeypatch.setattr("geop2p.evaluation.scoring.verdict", chance)
+    config = CompareConfig(judge="pspnet", judge_steps=20, sample=3)
+    result = compare([folder / "good", folder / "poor"], tmp_path / "table.html", config)
+    assert "judge_miou" not in result["columns"]
+    told = "Not given: judge (pspnet is no better than chance)."
+    assert result["notes"].count(told) == 1 and told in (tmp_path / "table.html").read_text()
+    assert {row["name"] for row in result["rows"]} == {"good", "poor", "baseline"}
 
 
 def test_ties_are_judged_by_the_same_draws() -> None:

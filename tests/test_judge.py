@@ -66,6 +66,8 @@ def test_the_judge_reads_the_truth_like_itself_and_a_flat_colour_like_chance(chi
     assert poor["judge"]["generated"]["miou"] < judged["real"]["miou"] / 2
     assert poor["judge"]["generated"]["miou"] < poor["judge"]["generated"]["intervals"]["miou"][1]
     assert exact["frechet"]["generated"] == exact["frechet"]["real"] < poor["frechet"]["generated"]
+    low, high = poor["frechet"]["interval"]
+    assert low < poor["frechet"]["generated"] < high and exact["frechet"]["real"] < low
     assert exact["l1"] == 0 and "lpips" in exact["reasons"] and exact["where"]["by_class"]["water"] == 0
 
 
@@ -178,6 +180,30 @@ def test_the_frechet_distance_is_that_of_its_formula() -> None:
         np.square(mean_1 - mean_2).sum() + np.trace(spread_1 + spread_2 - 2 * root), rel=1e-6
     )
     assert frechet(pair[0], pair[0]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [3, 6])
+def test_the_interval_of_the_distance_is_as_wide_as_groups_differ(
+    chips: ChipSet, folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int
+) -> None:
+    judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    monkeypatch.setattr(FeatureDistance, "_features", lambda self, values, valid: values)
+    widths = []
+    for spread in (0.0, 0.1, 0.2):
+        distances, draw = FeatureDistance(judge, [str(number) for number in range(groups)]), np.random.default_rng(0)
+        features, tones = draw.normal(size=(200, 3)), draw.normal(size=groups)
+        for number, tone in enumerate(tones):
+            distances.add("real", features, np.ones(1, bool), str(number))
+            distances.add("made", features + 1 + spread * tone, np.ones(1, bool), str(number))
+        found = distances.distance("made")
+        assert found["generated"] == pytest.approx(3, rel=0.5)
+        if groups < 4:
+            assert found["interval"] is None
+        else:
+            low, high = found["interval"]
+            assert low <= found["generated"] <= high
+            widths.append(high - low)
+    assert not widths or (widths[0] < 1e-6 and 0.3 < widths[1] < 0.7 * widths[2])
 
 
 def test_error_by_class_and_by_distance_to_another_class() -> None:

@@ -78,6 +78,7 @@ def test_models_that_make_maps_are_compared_by_their_maps(folder: Path, tmp_path
     config = CompareConfig(judge="pspnet", judge_steps=1)
     result = compare([folder / "poor", folder / "good"], tmp_path / "table.html", config)
     assert result["columns"] == ["miou", "f1", "class_accuracy", "accuracy", "corner_ratio"]
+    assert result["notes"] == ["Not given: judge (the map itself is scored)."]
     assert [row["name"] for row in result["rows"]] == ["good", "poor", "baseline"]
     good, poor, baseline = result["rows"]
     assert (good["miou"]["rank"], poor["miou"]["rank"]) == (1, 2) and not poor["miou"]["tied"]

@@ -58,8 +58,8 @@ def train_rows(
             left_out[name] = f"Left out: {name} ({error})."
     if len(left_out) == len(settings):
         raise ConfigError(f"{chipset.folder}: no row of the ablation fits: {next(iter(left_out.values()))}")
-    runs = {}
-    for name in settings.keys() - left_out.keys():
-        runs[name] = folder / name.replace(", ", "_").replace(" ", "_")
-        train(chipset.folder, runs[name], settings[name], progress=progress)
-    return {name: runs[name] for name in settings if name in runs}, list(left_out.values())
+    fitting = [name for name in settings if name not in left_out]
+    runs = {name: folder / name.replace(", ", "_").replace(" ", "_") for name in fitting}
+    for name, run in runs.items():
+        train(chipset.folder, run, settings[name], progress=progress)
+    return runs, list(left_out.values())

@@ -100,25 +100,28 @@ def compare(
     photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
+    withheld: dict[str, None] = {}
     for name, folder in folders.items():
         translator = Translator.load(folder, config.device)
         makers[name] = partial(predict_chips, translator, ground.arrays)
         found[name] = bench.score(name, makers[name], config.batch_size)
         said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
         figures = bench.figures(name, found[name])
+        withheld |= _withheld(figures, config)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
     straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
     flat = bench.score("baseline", partial(straight.predict_rows, ground.arrays), config.batch_size)
     figures = bench.figures("baseline", flat)
     others = [{"name": "baseline"} | _measures(figures, flat), *_real_row(figures)]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    others = [row for row in others if any(name in row for name in columns)]
     rows = ranked(rows, columns)
     for row in [*rows, *others]:
         for name in columns:
             row.get(name, {}).pop("draws", None)
     result: dict[str, Any] = {"path": str(report), "tables": [str(report.with_suffix(suffix)) for suffix in TABLES]}
     result |= {"chip_set": str(chipset.folder), "split": config.split, "chips": len(ground.rows), "columns": columns}
-    result |= {"rows": [*rows, *others], "notes": notes + ground.notes}
+    result |= {"rows": [*rows, *others], "notes": notes + list(withheld) + ground.notes}
     page = Comparison(f"{len(rows)} runs on {config.split} chips of {chipset.folder.name}", result)
     page.strips = _strips(ground, makers, found)
     page.provenance = {name: read_card(folder).provenance for name, folder in folders.items()}
@@ -190,6 +193,12 @@ def _trained_on(folder: Path) -> str:
 
 def _digest(folder: Path) -> str:
     return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
+
+
+def _withheld(figures: dict[str, Any], config: CompareConfig) -> dict[str, None]:
+    """Why figures of a judge that was asked for are not given, each reason once."""
+    reasons = figures["reasons"] if config.judge is not None else {}
+    return {f"Not given: {what} ({reasons[what]}).": None for what in ("judge", "frechet") if what in reasons}
 
 
 def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
