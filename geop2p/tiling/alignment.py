@@ -21,6 +21,7 @@ HIGHEST = 3 * SMOOTHING  # cycles a pixel that the refinement looks at: the rest
 COARSE_STEP = 0.25  # pixels between the places at which the peak is looked for: SMOOTHING makes it wider than that
 STEP = 0.05  # pixels between the places at which it is refined
 MARGIN = 1.5  # pixels around the peak that are refined
+ROOTS = np.sqrt(np.arange(3)).astype(np.float32)
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,16 +71,17 @@ def edges(values: Array, valid: Mask, is_classes: bool) -> npt.NDArray[np.float3
     """
     is_whole = bool(valid.all())
     if is_classes:
-        planes = [np.equal(values[0], code).astype(np.float32) for code in np.unique(values[0][valid])]
+        gradients = (_boundary(values[0] == code) for code in np.unique(values[0][valid]))
     else:
         known = values if is_whole else np.where(valid, values, 0)
         peaks = [max(float(plane.max()), -float(plane.min())) or 1.0 for plane in known]
-        planes = [np.asarray(plane / np.float32(peak), np.float32) for plane, peak in zip(known, peaks, strict=True)]
+        scaled = (np.asarray(plane / np.float32(peak), np.float32) for plane, peak in zip(known, peaks, strict=True))
+        gradients = (_gradient(plane) for plane in scaled)
     strength = np.zeros(valid.shape, np.float32)
-    for plane in planes:
-        gradient = _gradient(plane)
+    for gradient in gradients:
         inside = gradient if is_whole else gradient[valid]
-        strength += gradient / (float(inside.mean()) or 1.0) if inside.size else 0.0
+        if inside.size:
+            strength += gradient / (np.float32(inside.mean()) or 1)
     if is_whole:
         return (strength - np.float32(strength.mean())) * _taper(*valid.shape)
     whole = valid.copy()
@@ -104,6 +106,15 @@ def _gradient(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     down += across
     strength = np.zeros_like(plane)
     np.sqrt(down, out=strength[1:-1, 1:-1])
+    return strength
+
+
+def _boundary(flags: Mask) -> npt.NDArray[np.float32]:
+    """`_gradient` of a plane of zeros and ones."""
+    changes = (flags[2:, 1:-1] != flags[:-2, 1:-1]).view(np.uint8)
+    changes += (flags[1:-1, 2:] != flags[1:-1, :-2]).view(np.uint8)
+    strength = np.zeros(flags.shape, np.float32)
+    strength[1:-1, 1:-1] = ROOTS[changes]
     return strength
 
 
