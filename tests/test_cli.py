@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from geop2p_cli.main import main
+from geop2p_cli.options import as_typed
 
 from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 
@@ -44,6 +45,13 @@ def test_options_are_the_fields_of_the_config(name: str, config: type) -> None:
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0 and f"geop2p {name} " in result.stdout.split("Example")[1]
+
+
+def test_commands_are_told_as_they_can_be_typed_again() -> None:
+    context = main.commands["compare"].make_context("compare", ["--judge", "unet", "--json", "--", "-a b", "c.html"])
+    assert as_typed(context) == "geop2p compare --judge unet -- '-a b' c.html"
+    context = main.commands["evaluate"].make_context("evaluate", ["run", "my chips", "r.html", "--strict"])
+    assert as_typed(context) == "geop2p evaluate run 'my chips' r.html --strict"
 
 
 def test_help_imports_neither_torch_nor_rasterio() -> None:

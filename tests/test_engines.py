@@ -83,6 +83,14 @@ def test_16_bit_floats_change_values_a_little_and_are_told(
     assert 0 < apart.mean() < 1 and apart.max() <= 8
 
 
+def test_16_bit_floats_are_refused_where_values_are_fine(tmp_path: Path, model: Path) -> None:
+    one = Translator.load(model)
+    floats = dataclasses.replace(one.card.target, dtype="float32")
+    heights = Translator(one.generator, dataclasses.replace(one.card, target=floats))
+    with pytest.raises(ConfigError, match="the target holds float32; use torch"):
+        choose_engine(heights, "torch-bf16", False)
+
+
 @has("onnx")
 def test_an_exported_model_is_that_of_torch_and_carries_its_card(tmp_path: Path, model: Path) -> None:
     import onnx

@@ -202,6 +202,11 @@ def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> Non
         describe(run)
 
 
+def test_a_raster_twice_as_wide_as_high_is_no_pair(tmp_path: Path) -> None:
+    write_raster(tmp_path / "globe.tif", np.ones((1, 40, 80), np.uint8), grid(40, 80))
+    assert describe(tmp_path)["type"] == "raster" and describe(tmp_path)["width"] == 80
+
+
 def test_class_rasters_without_names_are_scored(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).choice([3, 4, 9], (1, 80, 90)).astype(np.uint8)
     first = write_raster(tmp_path / "a.tif", codes, grid(80, 90))

@@ -89,6 +89,11 @@ def test_a_change_at_a_far_place_is_noticed(tmp_path: Path, layers: tuple[Path, 
         tile(*names, tmp_path / "chips", SMALL)
 
 
-def test_a_server_that_does_not_answer_leaves_the_name() -> None:
-    name = "http://127.0.0.1:9/map.tif"
-    assert fingerprint(name) == {"name": name}
+@pytest.mark.parametrize("name", ["http://127.0.0.1:9/map.tif", "https://[x/map.tif", "http://127.0.0.1:x/map.tif"])
+def test_a_server_that_tells_nothing_leaves_the_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert fingerprint(name) == {"name": name} and "so a change will not be noticed" in caplog.text
+
+
+def test_names_on_servers_need_not_be_plain(tmp_path: Path, served: str) -> None:
+    (tmp_path / "straße 1.tif").write_bytes(b"12345")
+    assert fingerprint(f"{served}/straße 1.tif")["Content-Length"] == "5"

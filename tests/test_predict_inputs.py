@@ -18,6 +18,7 @@ from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, wr
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from rasterio.warp import transform
 from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
 from torch import nn
@@ -235,6 +236,32 @@ def test_a_grid_that_is_no_cut_is_read_with_what_lies_around_it(tmp_path: Path) 
     assert framed(Grid(UTM, Affine(2, 0, 600_000, 0, -2, TOP), 9, 9), None, UTM, grid(90, 90).bounds) is None
 
 
+@pytest.mark.parametrize(("east", "cols"), [(0, 90), (20_000, 300), (20_000, 2500)])
+def test_grids_at_the_dateline_are_found_on_either_side(east: float, cols: int) -> None:
+    """Two degrees before it, or those after 180 as they are written, or all of the globe."""
+    fiji = CRS.from_epsg(32760)
+    (left,), (top,) = transform(CRS.from_epsg(4326), fiji, [179.8], [-17.0])
+    asked = Grid(fiji, Affine(10, 0, left + east, 0, -10, top), 300, cols)
+    wgs84 = CRS.from_epsg(4326)
+    for bounds in ((178.0, -19.0, 180.0, -16.0), (178.0, -19.0, 182.0, -16.0), (-180.0, -90.0, 180.0, 90.0)):
+        around, frame = framed(asked, None, wgs84, bounds) or (asked, None)
+        assert frame is not None and around.window(frame) == asked and frame.row_off == 2048
+    assert framed(asked, None, wgs84, (10.0, -19.0, 12.0, -16.0)) is None
+
+
+def test_a_file_that_goes_away_is_no_damaged_block(tmp_path: Path) -> None:
+    raster = Damaged({5})
+
+    @contextlib.contextmanager
+    def gone() -> Iterator[Damaged]:
+        raise RasterError("in.tif: no such file")
+        yield raster
+
+    for skip in (True, False):
+        with pytest.raises(RasterError, match=r"^in\.tif: no such file$"):
+            DamagedReader(raster, (1, 8), gone, skip=skip).read(Window(0, 0, 8, 20))
+
+
 @pytest.fixture
 def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A raster of 128-pixel blocks, one of which is damaged; its values."""
@@ -258,11 +285,12 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
 ) -> None:  # fmt: skip
     path, values = broken
     model = make_model(Identity, image_encoding())
-    with pytest.raises(RasterError, match=r"in\.tif: pixels .* damaged.*it is block \(1, 2\) of 128 x 128 pixels"):
+    message = r"in\.tif: pixels .* damaged.*it is block \(1, 2\) of 128 x 128 pixels of the grid, which --skip-bad"
+    with pytest.raises(RasterError, match=message):
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=overlap))
     assert not (tmp_path / "out.tif").exists()
     predict(model, path, tmp_path / "skipped.tif", PredictConfig(tile_size=64, overlap=overlap, skip_bad=True))
-    assert caplog.text.count("block (1, 2) of 128 x 128 pixels is left without data") == 1
+    assert caplog.text.count("block (1, 2) of 128 x 128 pixels of the grid is left without data") == 1
     with rasterio.open(tmp_path / "skipped.tif") as dataset:
         made, valid = dataset.read(), dataset.dataset_mask() > 0
     expected = np.ones((300, 420), bool)
@@ -305,7 +333,7 @@ def test_few_files_are_opened_to_find_what_cannot_be_read(bad: set[int], first: 
         rows = np.broadcast_to(np.arange(first, first + height)[:, None], (height, 6))
         assert np.array_equal(values[0], np.where(expected, rows, 0))
         assert (
-            raster.opened <= (1 + 2 * math.ceil(math.log2(height))) * max(1, len(here)) if here else not raster.opened
+            raster.opened <= (2 + 2 * math.ceil(math.log2(height))) * max(1, len(here)) if here else not raster.opened
         )
         raster.opened = 0
 

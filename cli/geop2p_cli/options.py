@@ -39,16 +39,19 @@ def build(config: type[Any], values: dict[str, Any]) -> Any:
 
 def as_typed(context: click.Context) -> str:
     """The command that is running, to be typed again: its arguments and the options that were given."""
-    words = ["geop2p", str(context.info_name)]
+    arguments, options = list[str](), list[str]()
     for parameter in context.command.params:
         name, value = str(parameter.name), context.params[str(parameter.name)]
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         values = value if isinstance(value, tuple) else (value,)
         if isinstance(parameter, click.Argument):
-            words += map(str, values)
+            arguments += map(str, values)
         elif given and name not in ("overwrite", "as_json"):
-            words += [word for entry in values for word in (parameter.opts[0], str(entry))[: 1 if value is True else 2]]
-    return shlex.join(words)
+            words = [(parameter.opts[0],) if value is True else (parameter.opts[0], str(entry)) for entry in values]
+            options += [word for pair in words for word in pair]
+    if any(word.startswith("-") for word in arguments):
+        options, arguments = ["--", *arguments], options  # after the options, none of which it is
+    return shlex.join(["geop2p", str(context.info_name), *arguments, *options])
 
 
 def _names(field: dataclasses.Field[Any]) -> tuple[str, str]:

@@ -64,6 +64,8 @@ def _folder(folder: Path) -> dict[str, Any]:
     """What a folder holds that is neither a chip set nor a run: chips of another tool, or rasters."""
     try:
         chips = find_foreign(folder, "AtoB")
+        if len(chips[0].files) == 1 and _has_crs(chips[0].files[0]):
+            return _raster(folder)
         first = [values for values, _ in chips[0].read()]
     except ChipSetError as no_chips:
         try:
@@ -83,6 +85,14 @@ def _folder(folder: Path) -> dict[str, Any]:
         "dtype": [str(values.dtype) for values in first],
         "georeferenced": sum(chip.grid is not None for chip in chips),
     }
+
+
+def _has_crs(file: Path) -> bool:
+    """Whether a file is a raster with a place on the ground, which halves of pairs have not."""
+    try:
+        return describe_raster(file).grid.crs is not None
+    except RasterError:
+        return False
 
 
 def _raster(path: str | Path) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class FeatureDistance:
 
         Returns:
             `generated` and `real` (the floor), None with a `reason`; `features`, how many the smallest half has;
-            `interval`, 95 % of `generated` by the jackknife over groups, None with fewer than four.
+            `interval`, 95 % of `generated` by the jackknife over groups, None with fewer than four, or
+            with too few features without one of them.
         """
         found: dict[str, Any] = {"generated": None, "real": None, "features": 0, "reason": None, "interval": None}
         if self._count < 2:
@@ -93,8 +94,10 @@ class FeatureDistance:
             why = f"half of the chips gives {least} features of {channels} numbers each; more are needed"
             return found | {"reason": why}
         generated = self._over(name, everything)
-        if self._count in T95:
-            left_out = [self._over(name, everything[:out] + everything[out + 1 :]) for out in everything]
+        subsets = [everything[:out] + everything[out + 1 :] for out in everything]
+        fewest = min(self._least(side, rest) for rest in subsets for side in (name, "real"))
+        if self._count in T95 and fewest > channels:
+            left_out = [self._over(name, rest) for rest in subsets]
             error = T95[self._count] * np.sqrt((self._count - 1) * np.var(left_out))
             found["interval"] = [max(0.0, generated - error), generated + error]
         return found | {"generated": generated, "real": self._over("real", everything)}

@@ -86,18 +86,22 @@ def _halves(path: Path, direction: Direction) -> tuple[Side, Side]:
     """
     try:
         with Image.open(path) as image:
+            _check_halves(path, *image.size)
             plain = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB")
             values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ChipSetError(f"{path}: cannot be read as an image ({error}); remove it or fetch it again") from error
-    height, width = values.shape[1:]
+    height = values.shape[1]
+    valid = np.ones((height, height), bool)
+    sides = ((values[:, :, :height], valid), (values[:, :, height:], valid))
+    return sides if direction == "AtoB" else (sides[1], sides[0])
+
+
+def _check_halves(path: Path, width: int, height: int) -> None:
     if width != 2 * height:
         raise ChipSetError(
             f"{path}: is {width}x{height}, expected two squares side by side (A|B), {2 * height}x{height}"
         )
-    valid = np.ones((height, height), bool)
-    sides = ((values[:, :, :height], valid), (values[:, :, height:], valid))
-    return sides if direction == "AtoB" else (sides[1], sides[0])
 
 
 def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:

@@ -30,6 +30,11 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
         if gives_statistics:
             raise ConfigError(f"engine {asked} cannot give norms their statistics; use torch, or --norm-stats tile")
         if asked == "torch-bf16":
+            target = translator.card.target
+            if not target.is_classes and target.dtype != "uint8":
+                raise ConfigError(
+                    f"engine torch-bf16 tells a few hundred values apart, the target holds {target.dtype}; use torch"
+                )
             if not has_fast_bf16(translator.device):
                 log.warning("%s multiplies no 16-bit floats in hardware: engine torch is faster", translator.device)
             return asked

@@ -29,16 +29,15 @@ def framed(asked: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> 
     Returns:
         The grid, and the window of it that was asked for; None where the input lies elsewhere.
     """
-    if _common(asked, crs, bounds) is None:
+    common = _common(asked, crs, bounds)
+    if common is None:
         return None
     if whole is not None and (offset := asked.offset_in(whole)) is not None:
         row, col = offset
         if min(row, col) >= 0 and row + asked.height <= whole.height and col + asked.width <= whole.width:
-            return _around(asked, row, col, whole.height, whole.width), Window(col, row, asked.width, asked.height)
+            return whole, Window(col, row, asked.width, asked.height)
     around = _around(asked, MARGIN, MARGIN, asked.height + 2 * MARGIN, asked.width + 2 * MARGIN)
-    near = _common(around, crs, bounds)
-    assert near is not None
-    left, bottom, right, top = near
+    left, bottom, right, top = _common(around, crs, bounds) or common
     corners = [(left, bottom), (left, top), (right, bottom), (right, top)]
     cols, rows = zip(*(~asked.transform @ corner for corner in corners), strict=True)
     above, before = _margin(-min(rows)), _margin(-min(cols))
@@ -49,9 +48,14 @@ def framed(asked: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> 
 
 def _common(grid: Grid, crs: CRS | None, bounds: Bounds) -> Bounds | None:
     """Bounds, in the CRS of a grid, of what it has in common with an input. Only its own ground changes its CRS."""
-    here = grid.bounds_in(crs)
-    left, bottom = max(here[0], bounds[0]), max(here[1], bounds[1])
-    right, top = min(here[2], bounds[2]), min(here[3], bounds[3])
+    west, south, east, north = grid.bounds_in(crs)
+    is_geographic = crs is not None and crs.is_geographic
+    east += 360 if is_geographic and east < west else 0  # across the dateline
+    bottom, top = max(south, bounds[1]), min(north, bounds[3])
+    for turn in (0, 360, -360) if is_geographic else (0,):
+        left, right = max(west, bounds[0] + turn), min(east, bounds[2] + turn)
+        if left < right:
+            break
     if left >= right or bottom >= top:
         return None
     if crs is None or grid.crs is None or crs == grid.crs:

@@ -131,7 +131,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
             )  # fmt: skip
     else:
         whole = None
-        if like.crs == info.grid.crs or like.crs == local_crs(info.grid):
+        if like.crs == info.grid.crs or (info.grid.crs is not None and like.crs == local_crs(info.grid)):
             whole = _output_grid(info.grid, card, config.no_resample)
         grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
     return ModelInput(

@@ -14,6 +14,8 @@ from geop2p.raster.encoding import Array, Mask
 
 log = logging.getLogger(__name__)
 
+OUTSIDE = Window(-1, -1, 1, 1)
+
 Block = tuple[Array, Mask]
 
 
@@ -70,7 +72,7 @@ class DamagedReader:
 
     def _in_pieces(self, window: Window, blocks: Window) -> Block:
         shape = (int(window.height), int(window.width))
-        outside, _ = self._reader.read(Window(-1, -1, 1, 1))
+        outside, _ = self._reader.read(OUTSIDE)
         values, valid = np.zeros((len(outside), *shape), outside.dtype), np.zeros(shape, bool)
         for place, found in self._readable(blocks):
             here_r, there_r = shared(int(place.row_off - window.row_off), int(place.height), shape[0])
@@ -97,10 +99,12 @@ class DamagedReader:
             for half in _halves(blocks):
                 yield from self._readable(half)
         elif cause is not None:
+            with self._anew() as reader:  # if that fails it is not the block
+                reader.read(OUTSIDE)
             row, col = int(blocks.row_off), int(blocks.col_off)
-            named = f"block ({row}, {col}) of {rows} x {cols} pixels"
+            named = f"block ({row}, {col}) of {rows} x {cols} pixels of the grid"
             if not self._skip:
-                raise RasterError(f"{cause}; it is {named}, which --skip-bad would leave without data") from cause
+                raise RasterError(f"{cause}; it is {named}, which --skip-bad leaves without data") from cause
             self._bad.add((row, col))
             log.warning("%s is left without data: %s", named, cause)
 

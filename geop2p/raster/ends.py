@@ -1,13 +1,18 @@
 """The ends of a file, by which it is known again."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+log = logging.getLogger(__name__)
 
 ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at
 PATIENCE = 30  # seconds until a server has answered
+RESERVED = ":/?#[]@!$&'()*+,;=%~"  # characters that mean something in a URL
 SAID = ("ETag", "Last-Modified", "Content-Length")  # headers that change with a file
 
 
@@ -25,7 +30,8 @@ def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     """Size and hash of the first and last MiB of a file: whether an input is the same, wherever it lies.
 
     A change in the middle of a larger file that moves nothing is not noticed. Of a file on a web server it is what the
-    server says of it, of one in an archive (`/vsizip/…`) that of the archive; other names (`/vsis3/…`) count alone.
+    server says of it, of one in a local archive (`/vsizip/…`) that of the archive; other names (`/vsis3/…`, archives on
+    servers) count alone.
 
     Args:
         path: File or GDAL name, or a folder, of which only the parts count.
@@ -47,12 +53,15 @@ def _said_by_server(name: str) -> dict[str, Any]:
     url = name.removeprefix("/vsicurl/")
     if not url.startswith(("http://", "https://")):
         return {}
-    import urllib.request  # here: it takes longer to load than most files to look at
+    import http.client  # here: they take longer to load than most files to look at
+    import urllib.request
 
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE) as answer:
+        asked = urllib.request.Request(quote(url, safe=RESERVED), method="HEAD")
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
             return {header: answer.headers[header] for header in SAID if answer.headers[header]}
-    except OSError:  # it may allow reading and not this; what cannot be read is refused by who reads it
+    except (OSError, ValueError, http.client.HTTPException) as error:  # it may allow reading and not this
+        log.warning("%s: the server tells nothing of it (%s), so a change will not be noticed", name, error)
         return {}
 
 

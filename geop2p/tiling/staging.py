@@ -66,12 +66,13 @@ def claim_staging(staging: Path, scene: Scene, config: TileConfig) -> None:
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """What is not the same in two sets of settings or fingerprints, in words."""
-    changed = [name for name in here if here[name] != there.get(name)]
-    pairs = [(name, here[name], there.get(name)) for name in changed]
-    return [
-        f"{name} has changed" if isinstance(new, dict) and old is not None else f"{name} is {new}, there it is {old}"
-        for name, new, old in pairs
-    ]
+    found = []
+    for name in here:
+        new, old = here[name], there.get(name)
+        if new != old:
+            is_told = not isinstance(new, dict) and not isinstance(old, dict)
+            found.append(f"{name} is {new}, there it is {old}" if is_told else f"{name} has changed")
+    return found
 
 
 def stage(
