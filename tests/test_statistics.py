@@ -211,13 +211,21 @@ def cells_in(folder: Path) -> dict[tuple[int, int], np.ndarray]:
     return {(int(file.parent.name[1:]), int(file.stem[1:])): np.fromfile(file).reshape(2, -1) for file in files}
 
 
+@pytest.fixture
+def measured(tmp_path: Path, make_model: Callable[..., Path]) -> tuple[np.ndarray, np.ndarray, Path, Translator]:
+    """Patchy ground: its values, its valid pixels, the raster of both, and what measures it."""
+    values, valid = patchy()
+    stored = np.where(valid, values, 9).astype(np.float32)
+    path = write_raster(tmp_path / "in.tif", stored, grid(*valid.shape), mask=valid)
+    return values, valid, path, Translator.load(make_model(OneNorm, FLOATS, chip_size=SIDE))
+
+
 def test_the_moments_of_the_raster_are_those_of_its_valid_pixels(
-    tmp_path: Path, make_model: Callable[..., Path]
+    tmp_path: Path, measured: tuple[np.ndarray, np.ndarray, Path, Translator]
 ) -> None:
     """Of those cells that hold enough to say something."""
-    values, valid = patchy()
-    where, translator = grid(*valid.shape), Translator.load(make_model(OneNorm, FLOATS, chip_size=SIDE))
-    path = write_raster(tmp_path / "in.tif", np.where(valid, values, 9).astype(np.float32), where, mask=valid)
+    values, valid, path, translator = measured
+    where = grid(*valid.shape)
     statistics = GroundStatistics(translator, where, False, tmp_path)
     with aligned_reader(path, where, "image") as reader:
         tile = Window(0, 0, SIDE, SIDE)
@@ -231,12 +239,11 @@ def test_the_moments_of_the_raster_are_those_of_its_valid_pixels(
 
 
 def test_cells_without_ground_take_the_statistics_of_the_raster(
-    tmp_path: Path, make_model: Callable[..., Path]
+    tmp_path: Path, measured: tuple[np.ndarray, np.ndarray, Path, Translator]
 ) -> None:
     """Those of no neighbour, and the same in whichever order cells are asked for."""
-    values, valid = patchy()
-    where, translator = grid(*valid.shape), Translator.load(make_model(OneNorm, FLOATS, chip_size=SIDE))
-    path = write_raster(tmp_path / "in.tif", np.where(valid, values, 9).astype(np.float32), where, mask=valid)
+    values, valid, path, translator = measured
+    where = grid(*valid.shape)
     for name, starts in (("forth", (0, 64)), ("back", (64, 0))):
         statistics = GroundStatistics(translator, where, True, tmp_path / name)
         with aligned_reader(path, where, "image") as reader:

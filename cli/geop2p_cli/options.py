@@ -47,11 +47,11 @@ def as_typed(context: click.Context) -> str:
         if isinstance(parameter, click.Argument):
             arguments += map(str, values)
         elif given and name not in ("overwrite", "as_json"):
-            words = [(parameter.opts[0],) if value is True else (parameter.opts[0], str(entry)) for entry in values]
-            options += [word for pair in words for word in pair]
-    if any(word.startswith("-") for word in arguments):
-        options, arguments = ["--", *arguments], options  # after the options, none of which it is
-    return shlex.join(["geop2p", str(context.info_name), *arguments, *options])
+            for entry in values:
+                options += [parameter.opts[0]] if entry is True else [parameter.opts[0], str(entry)]
+    looks_like_one = any(word.startswith("-") for word in arguments)
+    words = [*options, "--", *arguments] if looks_like_one else [*arguments, *options]
+    return shlex.join(["geop2p", str(context.info_name), *words])
 
 
 def _names(field: dataclasses.Field[Any]) -> tuple[str, str]:

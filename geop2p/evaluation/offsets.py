@@ -37,7 +37,6 @@ def corners_in_mosaic(
         RasterError: A layer is missing.
     """
     found: list[Sums] = []
-    size, config = chipset.size, PredictConfig(device="cpu")  # the translator is where it is
     with tqdm(total=len(entries), desc="lattices", unit="chip", disable=not progress) as bar:
         for scene in chipset.scenes:
             mine = [entry for entry in entries if entry.scene == scene.id]
@@ -49,9 +48,9 @@ def corners_in_mosaic(
                 layers[1].reader(scene.grid) as truth,
                 TemporaryDirectory() as folder,
             ):
-                mosaic = Mosaic(translator, scene.grid, config, Path(folder))
+                mosaic = Mosaic(translator, scene.grid, PredictConfig(), Path(folder))
                 for entry in mine:
-                    window = Window(entry.col_off, entry.row_off, size, size)
+                    window = Window(entry.col_off, entry.row_off, chipset.size, chipset.size)
                     found += error_by_position(mosaic, reader, truth, [window]).blocks
                     bar.update()
     return corner_ratio(found)

@@ -9,7 +9,7 @@ from rasterio.windows import Window
 
 from geop2p.raster.grid import Grid
 
-MARGIN = 2048  # pixels around, where the input has them: more than a tile, a multiple of every network's stride
+MARGIN = 2048  # pixels around, where the input has them: more than the fields of the recipes, and a multiple of strides
 
 Bounds = tuple[float, float, float, float]  # (left, bottom, right, top)
 

@@ -51,9 +51,9 @@ class DamagedReader:
                 return self._reader.read(window)
             except RasterError:
                 found = self._in_pieces(window, blocks)  # told block by block
-                if not self._skip:  # and no block fails alone
-                    raise
-                return found
+                if self._skip:
+                    return found
+                raise  # as no block of it fails alone
         return self._in_pieces(window, blocks)
 
     def _touched(self, window: Window) -> Window:

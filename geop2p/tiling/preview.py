@@ -1,8 +1,6 @@
 """Seeing a chip set: pairs of every split in one picture."""
 
 import zlib
-from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +9,6 @@ from PIL import Image
 from geop2p.config import SPLITS, Split
 from geop2p.raster.atomic import replacing
 from geop2p.raster.render import render
-from geop2p.raster.threads import cores, in_order
 from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.index import SPLIT_COLORS
 
@@ -26,9 +23,7 @@ def write_preview(chipset: ChipSet) -> None:
 
     The colours of the frames are those that QGIS shows the index in: train blue, val orange, test red.
     """
-    splits = [split for split in SPLITS if chipset.counts[split]]
-    rows = list(in_order(splits, lambda: nullcontext(partial(_row, chipset)), min(cores(), len(splits))))
-    picture = Image.fromarray(np.concatenate(rows))
+    picture = Image.fromarray(np.concatenate([_row(chipset, split) for split in SPLITS if chipset.counts[split]]))
     with replacing(chipset.folder / PREVIEW) as temporary:
         picture.save(temporary, compress_level=1, compress_type=zlib.Z_RLE)  # larger than it could be, and much faster
 
