@@ -1,8 +1,10 @@
 """Where layers may lie: in any file that GDAL opens, an archive, on a web server; changes there are noticed."""
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from rasterio.shutil import copy as copy_raster
 
 from geop2p import TileConfig, tile
 from geop2p.errors import ChipSetError
+from geop2p.raster import ends
 from geop2p.raster.ends import fingerprint
 from geop2p.tiling.chips import ChipSet
 
@@ -90,8 +93,35 @@ def test_a_change_at_a_far_place_is_noticed(tmp_path: Path, layers: tuple[Path, 
 
 
 @pytest.mark.parametrize("name", ["http://127.0.0.1:9/map.tif", "https://[x/map.tif", "http://127.0.0.1:x/map.tif"])
-def test_a_server_that_tells_nothing_leaves_the_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_tells_nothing_leaves_the_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ends, "PAUSES", (0.0, 0.0))
     assert fingerprint(name) == {"name": name} and "so a change will not be noticed" in caplog.text
+
+
+@pytest.mark.parametrize(("answers", "asked", "is_known"), [([503, 200], 2, True), ([403, 200], 1, False)])
+def test_a_server_that_fails_is_asked_again_one_that_refuses_is_not(
+    monkeypatch: pytest.MonkeyPatch, answers: list[int], asked: int, is_known: bool
+) -> None:
+    left = answers.copy()
+
+    class Moody(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(left.pop(0))
+            self.send_header("ETag", "a")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(ends, "PAUSES", (0.0, 0.0))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        name = f"http://127.0.0.1:{server.server_port}/map.tif"
+        assert fingerprint(name) == {"name": name} | ({"ETag": "a"} if is_known else {})
+        server.shutdown()
+    assert len(answers) - len(left) == asked
 
 
 def test_names_on_servers_need_not_be_plain(tmp_path: Path, served: str) -> None:

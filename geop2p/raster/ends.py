@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ log = logging.getLogger(__name__)
 
 ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at
 PATIENCE = 30  # seconds until a server has answered
+PAUSES = (1, 4)  # seconds after which a server that failed is asked again
 RESERVED = ":/?#[]@!$&'()*+,;=%~"  # characters that mean something in a URL
 SAID = ("ETag", "Last-Modified", "Content-Length")  # headers that change with a file
 
@@ -49,20 +51,31 @@ def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _said_by_server(name: str) -> dict[str, Any]:
-    """Entity tag, date and length of a file on a web server, as far as it tells them."""
+    """Entity tag, date and length of a file on a web server, as far as it tells them.
+
+    One that fails, and does not refuse, is asked again: to have been told nothing would look like a change.
+    """
     url = name.removeprefix("/vsicurl/")
     if not url.startswith(("http://", "https://")):
         return {}
     import http.client  # here: they take longer to load than most files to look at
+    import urllib.error
     import urllib.request
 
-    try:
-        asked = urllib.request.Request(quote(url, safe=RESERVED), method="HEAD")
-        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
-            return {header: answer.headers[header] for header in SAID if answer.headers[header]}
-    except (OSError, ValueError, http.client.HTTPException) as error:  # it may allow reading and not this
-        log.warning("%s: the server tells nothing of it (%s), so a change will not be noticed", name, error)
-        return {}
+    for pause in (*PAUSES, 0):
+        try:
+            asked = urllib.request.Request(quote(url, safe=RESERVED), method="HEAD")
+            with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+                return {header: answer.headers[header] for header in SAID if answer.headers[header]}
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = error
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if error.code < 500:  # it may allow reading and not this
+                    break
+        time.sleep(pause)
+    log.warning("%s: the server tells nothing of it (%s), so a change will not be noticed", name, reason)
+    return {}
 
 
 def _archive(name: str) -> dict[str, Any]:
