@@ -59,13 +59,13 @@ def class_counts(
     for row, col in np.argwhere(sum(counts.values(), np.zeros(shape, np.int64)) < pixels):
         window = np.s_[tops[row] : tops[row] + size, lefts[col] : lefts[col] + size]
         found = codes[window].ravel() if valid is None else codes[window][valid[window]]
-        for value, count in zip(*_present(found), strict=True):
+        for value, count in zip(*present(found), strict=True):
             if value not in known:
                 counts.setdefault(int(value), np.zeros(shape, np.int64))[row, col] = count
     return counts
 
 
-def _present(codes: Array) -> tuple[Array, Counts]:
+def present(codes: Array) -> tuple[Array, Counts]:
     """The values that occur, ascending, and how often."""
     if codes.dtype not in (np.uint8, np.uint16):
         return np.unique(codes, return_counts=True)
