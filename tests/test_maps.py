@@ -15,8 +15,9 @@ from shapely.geometry import LineString, Point, box
 
 from geop2p import PredictConfig, TileConfig, TrainConfig, describe, predict, tile, train
 from geop2p.errors import ConfigError, RasterError
+from geop2p.raster import kinds
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.class_table import TOLERANCE, ClassTable, read_class_table
+from geop2p.raster.class_table import TOLERANCE, ClassTable, is_photograph, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.layers import open_layer
@@ -77,6 +78,24 @@ def test_a_map_in_colours_becomes_classes(
         chip = chipset.read(row.split, row.id)
         inside = codes[:, row.row_off : row.row_off + 32, row.col_off : row.col_off + 32]
         assert np.array_equal(chip.source[:, : inside.shape[1], : inside.shape[2]], inside)
+
+
+@pytest.mark.parametrize(("start", "is_told"), [("photograph", False), ("white", False), ("map", True)])
+def test_a_large_photograph_is_known_by_the_first_window_that_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, is_told: bool
+) -> None:
+    """A drawn map is looked at whole; a photograph with a plain border further than that."""
+    values = photo(1100, 64)
+    if start == "white":
+        values[:, :600] = 255
+    if start == "map":
+        values = colored(class_map(1100, 64))
+    layer_file = write_raster(tmp_path / "layer.tif", values, grid(1100, 64), photometric="RGB")
+    looked = []
+    monkeypatch.setattr(kinds, "is_photograph", lambda *sample: looked.append(sample) or is_photograph(*sample))
+    layer = open_layer(layer_file)
+    assert layer.kind == "image" and ("--classes FILE" in layer.reason) is is_told
+    assert len(looked) == {"photograph": 1, "white": 5, "map": 8}[start]
 
 
 def test_one_band_takes_names_and_colours_from_the_table(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
         files = chips[0].files
         info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], sample[0])
         own = table if kind == "classes" else None
-        layer = conclude(origin, info, kind, own, lambda _, sample=sample: sample)  # type: ignore[misc]
+        layer = conclude(origin, info, kind, own, lambda *_, sample=sample, **__: sample)
         log.info("%s: %s holds %s: %s", SIDES[number], origin, layer.kind, layer.reason)
         found.append(layer)
     return with_choices((found[0], found[1]), config)

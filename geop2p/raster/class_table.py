@@ -142,6 +142,11 @@ def count_colors(sample: Array, valid: Mask) -> int:
     return some if some > DRAWN_COLORS else len(np.unique(packed))
 
 
+def is_photograph(sample: Array, valid: Mask) -> bool:
+    """Whether a sample, uint8 (3, rows, cols), has more colours than drawn maps have."""
+    return count_colors(sample, valid) > DRAWN_COLORS
+
+
 def read_class_table(path: Path) -> ClassTable:
     """Read a CSV with the columns value, name and color (#rrggbb, or three numbers from 0 to 255).
 

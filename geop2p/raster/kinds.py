@@ -1,13 +1,13 @@
 """What a layer seems to hold, concluded from its type and a sample of its values, and why."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from geop2p.config import Backscatter, Kind, KindChoice
-from geop2p.raster.class_table import DRAWN_COLORS, count_colors
+from geop2p.raster.class_table import DRAWN_COLORS, count_colors, is_photograph
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.reading import RasterInfo, file_bands, has_colors
 
@@ -17,21 +17,30 @@ LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span 
 LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
 
 
-def conclude_kind(
-    info: RasterInfo, kind: KindChoice, look: Callable[[bool], tuple[Array, Mask]]
-) -> tuple[Kind, str, bool, Backscatter]:
+class Look(Protocol):
+    """`read_sample` of a raster."""
+
+    def __call__(
+        self, as_colors: bool = False, enough: Callable[[Array, Mask], bool] | None = None
+    ) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and which of them are data (rows, cols)."""
+
+
+def conclude_kind(info: RasterInfo, kind: KindChoice, look: Look) -> tuple[Kind, str, bool, Backscatter]:
     """What a raster holds, why, whether it seems to be a map drawn in colours, and for radar how it is stored.
 
     Args:
         info: What its file says.
         kind: What it is said to hold, or auto.
-        look: Gives a sample of its values, in order of the colours where asked for, and which of them are data.
+        look: Gives a sample of its values.
     """
     concluded, reason, is_drawn, backscatter = kind if kind != "auto" else "image", "as asked for", False, DECIBELS
     if kind == "auto" and info.count == 1 and np.dtype(info.dtype).kind in "iu" and (info.palette or info.categories):
         return "classes", "one integer band with a colour table or class names", False, DECIBELS
     if kind in ("auto", "sar"):
-        (sample, valid), bands = look(False), file_bands(info)
+        may_be_drawn = kind == "auto" and has_colors(info) and set(info.scales) == {1.0}
+        sample, valid = look(enough=is_photograph if may_be_drawn else None)
+        bands = file_bands(info)
         if kind == "auto":
             concluded, reason = guess_kind(sample, valid, bands)
             if concluded == "image" and has_colors(info):

@@ -1,7 +1,7 @@
 """`Layer`: one side of a pair, raster or vector, with what it holds and how to read it on a grid."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +19,13 @@ from geop2p.raster.class_table import ClassTable, class_name
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
-from geop2p.raster.kinds import conclude_kind
+from geop2p.raster.kinds import Look, conclude_kind
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector, vector_parts
 
-Side = tuple[Array, Mask]  # values (bands, rows, cols) and valid pixels (rows, cols)
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 
 
@@ -242,9 +241,7 @@ def open_layer(
     return conclude(path, describe_raster(path), kind, table, partial(read_sample, path))
 
 
-def conclude(
-    path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassTable | None, look: Callable[[bool], Side]
-) -> Layer:
+def conclude(path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassTable | None, look: Look) -> Layer:
     """What a raster holds, by what its file says and, where that is not enough, by its values.
 
     Args:
@@ -252,7 +249,7 @@ def conclude(
         info: What its file says.
         kind: See `open_layer`.
         table: See `open_layer`.
-        look: Gives a sample, its bands in order of the colours where asked for.
+        look: Gives a sample of its values.
 
     Raises:
         ConfigError: `kind` does not fit it.
@@ -262,7 +259,7 @@ def conclude(
     return _as_map(layer, info, table, look) if concluded == "classes" else layer
 
 
-def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Callable[[bool], Side]) -> Layer:
+def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Look) -> Layer:
     """The layer read as classes.
 
     Raises:
@@ -272,7 +269,7 @@ def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Call
         layer = dataclasses.replace(layer, table=table, reason=f"the classes are those of {table.path}")
     if layer.colors is not None and has_colors(info):
         layer.colors.check_colors()
-        layer.colors.report_unlisted(layer.path, *look(True), UNLISTED_SHARE)
+        layer.colors.report_unlisted(layer.path, *look(as_colors=True), UNLISTED_SHARE)
     elif info.count != 1 or np.dtype(info.dtype).kind == "f":
         hint = "; give the classes of a map in colours with --classes FILE" if has_colors(info) else ""
         raise ConfigError(f"{layer.path}: classes need one integer band, found {info.count} of {info.dtype}{hint}")

@@ -6,7 +6,7 @@ This is the only module that opens rasters for reading.
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +195,9 @@ def read_categories(path: str | Path) -> dict[int, str]:
     return {value: name.text.strip() for value, name in enumerate(names) if name.text and name.text.strip()}
 
 
-def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]:
+def read_sample(
+    path: str | Path, as_colors: bool = False, enough: Callable[[Array, Mask], bool] | None = None
+) -> tuple[Array, Mask]:
     """Some values of a raster as they are: all of a small one, else windows spread evenly over it.
 
     Where no window holds data, as on a raster that is nearly empty, the whole raster is read, thinned.
@@ -203,6 +205,7 @@ def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]
     Args:
         path: File or GDAL name.
         as_colors: Give red, green and blue in this order; a pixel is then valid where any of them is.
+        enough: Whether a window alone tells what is looked for; the first such window is the sample.
 
     Returns:
         Values (bands, rows, cols), windows side by side, and valid pixels (rows, cols).
@@ -219,7 +222,11 @@ def read_sample(path: str | Path, as_colors: bool = False) -> tuple[Array, Mask]
 
         if max(dataset.shape) <= SAMPLE_SIDE:
             return read(None)
-        pieces = [read(window) for window in _spread(dataset.shape, dataset.block_shapes[0])]
+        pieces = []
+        for window in _spread(dataset.shape, dataset.block_shapes[0]):
+            pieces.append(read(window))
+            if enough is not None and enough(*pieces[-1]):
+                return pieces[-1]
         if any(valid.any() for _, valid in pieces):
             columns = zip(*pieces, strict=True)
             values, valid = (np.concatenate(column, axis=-1) for column in columns)
