@@ -56,6 +56,16 @@ class Card:
     recipe: str
     provenance: dict[str, Any]
 
+    @property
+    def noise(self) -> int:
+        """Channels of noise that the network sees beside those of the source."""
+        return int(self.arguments.get("noise", 0))
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the network's input: of the source, then of noise."""
+        return self.source.channels + self.noise
+
     def to_json(self) -> str:
         """Header form."""
         data = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
@@ -124,7 +134,8 @@ class Translator:
         """Run the network without dropout.
 
         Args:
-            encoded: float32 (batch, channels, rows, cols), sides multiples of the stride.
+            encoded: float32 (batch, channels, rows, cols), sides multiples of the stride; without channels of noise
+                the network takes that of the ground at (0, 0).
 
         Returns:
             float32 (batch, channels, rows, cols): values in [-1, 1], or probabilities of classes.

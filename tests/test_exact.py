@@ -21,6 +21,7 @@ from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.memory import activation_bytes
+from geop2p.models.places import ground_noise
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import column_bytes
 from geop2p.mosaic.strips import FILL_DEPTH
@@ -37,6 +38,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-shuffle": ("unet", {"norm": "none", "downs": 2, "width": 4, "up": "pixelshuffle", "padding": "replicate"}),
     "encoder-decoder": ("unet", {"norm": "batch", "downs": 3, "width": 4, "skips": False}),
     "resnet": ("resnet", {"norm": "batch", "blocks": 6, "width": 2}),
+    "noisy": ("unet", {"norm": "batch", "downs": 3, "width": 4, "in_channels": 5, "noise": 3}),
 }
 
 
@@ -47,7 +49,8 @@ def translator_of(name: str) -> Translator:
     arguments = {"in_channels": 2, "out_channels": 2, "head": "tanh", **arguments}
     network = GENERATORS[generator](**arguments)
     stir_norms(network)
-    field = one_sided_field(network.eval(), 2, network.stride, rows=max(network.stride, network.smallest // 2))
+    rows = max(network.stride, network.smallest // 2)
+    field = one_sided_field(network.eval(), network.in_channels, network.stride, rows=rows)
     statistics = "tile" if uses_input_statistics(network) else "none"
     card = Card(
         generator, arguments, FLOATS, FLOATS, (2.0, 2.0), 64, network.stride, field, statistics, "pix2pix", {}
@@ -67,7 +70,9 @@ def at_once(translator: Translator, values: np.ndarray, valid: np.ndarray) -> np
     )
     encoded = card.source.encode(values[:, at[0], at[1]], valid[at])
     filled = fill_from_nearest(encoded, valid[at], FILL_DEPTH)
-    made = translator.translate(torch.from_numpy(filled)[None])[0].numpy()
+    row, col = (place - margin for place in grid(rows, cols).pixel_on_ground)
+    noise = ground_noise(row, col, filled.shape[1:], card.noise)
+    made = translator.translate(torch.cat([torch.from_numpy(filled), noise])[None])[0].numpy()
     return made[:, margin : margin + rows, margin : margin + cols]
 
 

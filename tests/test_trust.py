@@ -84,6 +84,7 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 SYSTEMS: dict[str, TrainConfig] = {
     **{name: TrainConfig(recipe=name, width=2, downs=4, device="cpu", set=FEW) for name in get_args(RecipeName)},
     "balanced": TrainConfig(width=2, downs=4, device="cpu", balance=True),
+    "noisy": TrainConfig(width=2, downs=4, device="cpu", set=("noise=2",)),
     "penalised": TrainConfig(width=2, downs=4, device="cpu", set=("r1_weight=1", "r1_every=2", "ema=0.9")),
 }
 

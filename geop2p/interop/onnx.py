@@ -52,7 +52,7 @@ def export(model: str | Path, output: str | Path, *, overwrite: bool = False) ->
 
     translator = Translator.load(model)
     card = translator.card
-    proto = onnx.load_from_string(onnx_bytes(translator.generator, card.source.channels))  # type: ignore[arg-type]
+    proto = onnx.load_from_string(onnx_bytes(translator.generator, card.in_channels))  # type: ignore[arg-type]
     onnx.helper.set_model_props(proto, {"geop2p": card.to_json(), "geop2p_sha256": translator.digest})
     made = proto.SerializeToString()
     worst = _difference(translator, made)
@@ -69,7 +69,7 @@ def _difference(translator: Translator, model: bytes) -> float:
     other = OnnxNetwork(model)
     side = stride * max(2, -(-64 // stride))
     for shape in ((1, side, side), (2, side + stride, side)):
-        source = torch.rand(shape[0], translator.card.source.channels, *shape[1:], generator=generator) * 2 - 1
+        source = torch.rand(shape[0], translator.card.in_channels, *shape[1:], generator=generator) * 2 - 1
         with torch.inference_mode():
             wanted = translator.generator(source)
         worst = max(worst, float(((other(source) - wanted).abs() / wanted.abs().clamp(min=1)).max()))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-_BITS = 0xFFFFFFFF
+from geop2p.models.places import BITS, numbers_of
 
 
 class GroundDropout:
@@ -70,7 +70,7 @@ class GroundDropout:
                 _noise(features[0], sample, number, (0, 0) if whole else (row // factor, col // factor), whole)
                 for row, col in corners
             ]
-            kept = torch.stack(noise) >= chance * (_BITS + 1)
+            kept = torch.stack(noise) >= chance * (1 << BITS)
             return features * kept / (1 - chance)
 
         return drop
@@ -87,15 +87,5 @@ def _noise(like: Tensor, sample: int, number: int, corner: tuple[int, int], whol
     """
     channels, rows, cols = like.shape
     rows, cols = (1, 1) if whole else (rows, cols)
-    key = _mixed(_mixed(torch.tensor(sample, device=like.device)) + number)
-    for count, first in ((channels, 0), (rows, corner[0]), (cols, corner[1])):
-        key = _mixed(key[..., None] + torch.arange(first, first + count, device=like.device))
-    return key
-
-
-def _mixed(numbers: Tensor) -> Tensor:
-    """A hash of integers to 32 bits: the mixing of MurmurHash3, in 64 bits with the upper ones thrown away."""
-    numbers = numbers & _BITS
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        numbers = ((numbers ^ (numbers >> shift)) * factor) & _BITS
-    return numbers ^ (numbers >> 16)
+    spans = ((0, channels), (corner[0], rows), (corner[1], cols))
+    return numbers_of((sample, number), *spans, device=like.device)

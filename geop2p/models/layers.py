@@ -9,6 +9,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from geop2p.models.places import drawn_noise, ground_noise
+
 Norm = Literal["instance", "batch", "group", "none"]
 Padding = Literal["zero", "reflect", "replicate"]
 Up = Literal["transposed", "resize", "pixelshuffle"]
@@ -25,11 +27,26 @@ class Generator(nn.Module):
         stride: Its down-sampling factor: sides of the input must be multiples of it.
         smallest: Shortest side of the input that it can be trained on.
         std: Standard deviation of the initial weights; None: the network draws its own.
+        in_channels: Channels of the input, those of the noise among them, which come last.
+        noise: Of them noise: a network that sees but a class has nothing else to draw texture from.
     """
 
     stride: int
     smallest: int
     std: float | None = 0.02
+
+    def __init__(self, in_channels: int, noise: int) -> None:
+        super().__init__()
+        self.in_channels, self.noise = in_channels, noise
+
+    def with_noise(self, source: Tensor) -> Tensor:
+        """The source with its noise, where it comes without: drawn in training, else that of the ground at (0, 0)."""
+        if not self.noise or source.shape[1] == self.in_channels:
+            return source
+        if self.training:
+            return torch.cat([source, drawn_noise(source, self.noise)], dim=1)
+        noise = ground_noise(0, 0, (source.shape[2], source.shape[3]), self.noise).to(source)
+        return torch.cat([source, noise.expand(len(source), *noise.shape)], dim=1)
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:

@@ -13,7 +13,7 @@ class ResNet(Generator):
     """Two halvings, residual blocks at a quarter of the side, two doublings.
 
     Args:
-        in_channels: Channels of the source.
+        in_channels: Channels of the source, and of its noise.
         out_channels: Channels of the target.
         blocks: Residual blocks: 9, or 6 for chips of 128 pixels.
         width: Channels after the first convolution.
@@ -22,6 +22,7 @@ class ResNet(Generator):
         head: tanh for values in [-1, 1], logits for class scores.
         up: How the side is doubled.
         padding: What the convolutions see beyond the border.
+        noise: Channels of the input that are noise.
     """
 
     stride = 2**DOWNS
@@ -38,8 +39,9 @@ class ResNet(Generator):
         head: Head = "tanh",
         up: Up = "transposed",
         padding: Padding = "reflect",
+        noise: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, noise)
         bias = not has_own_shift(norm)
         layers: list[nn.Module] = []
 
@@ -61,12 +63,12 @@ class ResNet(Generator):
         """Translate a batch.
 
         Args:
-            source: (batch, in_channels, rows, cols), rows and cols multiples of 4.
+            source: (batch, in_channels, rows, cols), with or without its noise, rows and cols multiples of 4.
 
         Returns:
             (batch, out_channels, rows, cols).
         """
-        return cast(Tensor, self.layers(source))
+        return cast(Tensor, self.layers(self.with_noise(source)))
 
 
 class Residual(nn.Module):

@@ -15,12 +15,13 @@ class Smp(Generator):
     """A segmentation network that ends in values instead of classes; the library draws the initial weights.
 
     Args:
-        in_channels: Channels of the source.
+        in_channels: Channels of the source, and of its noise.
         out_channels: Channels of the target.
         architecture: Name as in `segmentation_models_pytorch.create_model`, such as unet, fpn or deeplabv3plus, or fcn.
         encoder: Name of the encoder, such as resnet34, vgg16_bn or, from timm, tu-convnext_tiny.
         norm: What takes the place of the batch norms of encoder and decoder.
         head: tanh for values in [-1, 1], logits for class scores.
+        noise: Channels of the input that are noise.
 
     Raises:
         ValueError: The architecture or encoder is unknown or cannot be built so.
@@ -36,8 +37,9 @@ class Smp(Generator):
         encoder: str = "resnet34",
         norm: Norm = "batch",
         head: Head = "tanh",
+        noise: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, noise)
         import segmentation_models_pytorch  # slow: seconds, and no other generator needs it
 
         known = ("fcn", *segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING)
@@ -66,12 +68,12 @@ class Smp(Generator):
         """Translate a batch.
 
         Args:
-            source: (batch, in_channels, rows, cols), rows and cols multiples of the stride.
+            source: (batch, in_channels, rows, cols), with or without its noise, rows and cols multiples of the stride.
 
         Returns:
             (batch, out_channels, rows, cols).
         """
-        return cast(Tensor, self.head(self.network(source)))
+        return cast(Tensor, self.head(self.network(self.with_noise(source))))
 
 
 def _replace_batch_norms(network: nn.Module, norm: Norm) -> None:

@@ -16,7 +16,7 @@ class UNet(Generator):
     the decoder levels between the innermost and the fourth, as in the PyTorch port of pix2pix.
 
     Args:
-        in_channels: Channels of the source.
+        in_channels: Channels of the source, and of its noise.
         out_channels: Channels of the target.
         downs: Times the side is halved; sides of the input must be multiples of 2**downs.
         width: Channels after the first convolution.
@@ -26,6 +26,7 @@ class UNet(Generator):
         skips: Whether the levels are joined; without it is the paper's encoder-decoder.
         up: How the decoder doubles the side.
         padding: What the convolutions see beyond the border.
+        noise: Channels of the input that are noise.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class UNet(Generator):
         skips: bool = True,
         up: Up = "transposed",
         padding: Padding = "zero",
+        noise: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, noise)
         if downs < 2:
             raise ValueError(f"downs is {downs}, expected at least 2")
         self.stride = self.smallest = 2**downs
@@ -74,13 +76,13 @@ class UNet(Generator):
         """Translate a batch.
 
         Args:
-            source: (batch, in_channels, rows, cols), rows and cols multiples of 2**downs.
+            source: (batch, in_channels, rows, cols), with or without its noise, rows and cols multiples of 2**downs.
 
         Returns:
             (batch, out_channels, rows, cols).
         """
         levels: list[Tensor] = []
-        features = source
+        features = self.with_noise(source)
         for layer in self.encoder:
             features = layer(features)
             levels.append(features)

@@ -50,6 +50,6 @@ def with_engine(translator: Translator, engine: Engine) -> Translator:
         return Translator(InBf16(translator.generator), translator.card, translator.digest)
     if engine not in FLOAT_RUNTIMES:
         return translator
-    model = onnx_bytes(translator.generator, translator.card.source.channels)  # type: ignore[arg-type]
+    model = onnx_bytes(translator.generator, translator.card.in_channels)  # type: ignore[arg-type]
     log.info("the network runs in %s", {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[engine])
     return Translator(FLOAT_RUNTIMES[engine](model), translator.card, translator.digest)

@@ -170,7 +170,7 @@ def _choose(
 
 
 def _dropout(translator: Translator) -> GroundDropout:
-    return GroundDropout(translator.generator, translator.card.source.channels, translator.card.chip_size)
+    return GroundDropout(translator.generator, translator.card.in_channels, translator.card.chip_size)
 
 
 def _check_overlap(lattice: Lattice) -> None:

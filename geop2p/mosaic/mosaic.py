@@ -78,7 +78,7 @@ class Mosaic:
         self.extras = Extras(translator, config, self.lattice, self._ground is not None)
         encodings, spread = [extra.encoding for extra in self.extras.rasters], self.extras.spread
         card, sums = translator.card, spread.pixel_bytes if spread else 0
-        a_column = column_bytes(self.lattice, card.source, card.target, encodings, sums)
+        a_column = column_bytes(self.lattice, card.source, card.target, encodings, sums, card.noise)
         own_side = choose_part_side(self.tiles, config, a_column)  # warns of too little memory, whoever cut the parts
         self.part_side = part_side or own_side
         self.network_pixels = 0
@@ -138,7 +138,7 @@ class Mosaic:
             Values and valid pixels as of `window`, and those of the extras (bands, rows, cols).
         """
         target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
-        ground, tiles = Ground(reader, self.translator.card.source), lattice.tiles(window)
+        ground, tiles = Ground(reader, self.translator.card.source, self.translator.card.noise), lattice.tiles(window)
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
         blend = Blend(window, target.channels, lattice.size, lattice.overlap, self.translator.device)

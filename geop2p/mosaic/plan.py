@@ -90,7 +90,12 @@ def cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
 
 
 def column_bytes(
-    lattice: Lattice, source: Encoding, target: Encoding, extras: Sequence[Encoding] = (), extra_sums: int = 0
+    lattice: Lattice,
+    source: Encoding,
+    target: Encoding,
+    extras: Sequence[Encoding] = (),
+    extra_sums: int = 0,
+    noise: int = 0,
 ) -> int:
     """What a part holds in memory for each of its columns while it is made; its height costs nothing.
 
@@ -100,10 +105,11 @@ def column_bytes(
         target: Encoding of the mosaic.
         extras: Encodings of the rasters that are made with it.
         extra_sums: Bytes of a pixel of what is summed for these.
+        noise: Channels of noise beside those of the source.
     """
     step, rows = lattice.step, lattice.network_size
     file_rows = 3 * READ_ROWS * _pixel_bytes(source)
-    strips = 4 * source.channels * (2 * rows + step)  # this one, and the first, or two, that are read ahead
+    strips = 4 * (source.channels + noise) * (2 * rows + step)  # this one, and the first, or two, that are read ahead
     sums = (4 * target.channels + extra_sums) * lattice.size
     written = 6 * PART_MULTIPLE * sum(_pixel_bytes(encoding) for encoding in (target, *extras))
     return file_rows + strips + sums + written

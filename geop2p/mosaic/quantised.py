@@ -84,7 +84,7 @@ class QuantisedNetwork:
             make_folder(self._folder.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=self._folder.parent))
             try:
-                model = onnx_bytes(self._translator.generator, self._translator.card.source.channels)  # type: ignore[arg-type]
+                model = onnx_bytes(self._translator.generator, self._translator.card.in_channels)  # type: ignore[arg-type]
                 save_int8(model, [torch.from_numpy(encoded)[None] for encoded in calibration], temporary)
                 found = self._compared(self._loaded(temporary), check) | {"calibrated": len(calibration)}
                 (temporary / "network.json").write_text(json.dumps(found), encoding="utf-8")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 
+from geop2p.models.places import ground_noise
 from geop2p.mosaic.blend import Floats, move_up
 from geop2p.mosaic.plan import AT_ONCE, READ_ROWS, cuts
 from geop2p.raster.aligned import Read, Reader
@@ -48,16 +49,21 @@ class Ground:
     Args:
         reader: The input on its grid.
         source: Its encoding.
+        noise: Channels of noise of the ground that follow those of the source.
     """
 
-    def __init__(self, reader: Reader, source: Encoding) -> None:
-        self._reader, self._source = reader, source
+    def __init__(self, reader: Reader, source: Encoding, noise: int = 0) -> None:
+        self._reader, self._source, self._noise = reader, source, noise
         self._reading = threading.Lock()
 
     def look(self, window: Window) -> tuple[Floats, Mask]:
         """Network input (channels, rows, cols) of any window, and its valid pixels (rows, cols)."""
-        encoded = np.empty((self._source.channels, *_shape(window)), np.float32)
-        return encoded, self._encoded(self._read, window, encoded)
+        encoded = np.empty((self._channels, *_shape(window)), np.float32)
+        return encoded, self._put(self._read, window, encoded)
+
+    @property
+    def _channels(self) -> int:
+        return self._source.channels + self._noise
 
     def strips(self, windows: Sequence[Window]) -> Generator[Strip, None, None]:
         """Network input of windows that have the same columns, from top to bottom.
@@ -79,8 +85,8 @@ class Ground:
         arrays = _Turns()
 
         def encode(new: Window) -> tuple[Floats, Mask]:
-            encoded = arrays.take((self._source.channels, *_shape(new)))
-            return encoded, self._encoded(read, new, encoded)
+            encoded = arrays.take((self._channels, *_shape(new)))
+            return encoded, self._put(read, new, encoded)
 
         @contextmanager
         def opened() -> Iterator[Read]:
@@ -96,8 +102,17 @@ class Ground:
         with self._reading:
             return self._reader.read(window)
 
-    def _encoded(self, read: Read, window: Window, out: Floats) -> Mask:
-        """Put the network input of a window into `out` (channels, rows, cols); its valid pixels (rows, cols).
+    def _put(self, read: Read, window: Window, out: Floats) -> Mask:
+        """Put the network input of a window into `out` (channels, rows, cols); its valid pixels (rows, cols)."""
+        bands = self._source.channels
+        if self._noise:
+            row, col = self._reader.grid.pixel_on_ground
+            corner = row + int(window.row_off), col + int(window.col_off)
+            out[bands:] = ground_noise(*corner, _shape(window), self._noise).numpy()
+        return self._encode(read, window, out[:bands])
+
+    def _encode(self, read: Read, window: Window, out: Floats) -> Mask:
+        """Put the encoded source of a window into `out` (channels, rows, cols); its valid pixels (rows, cols).
 
         Beyond the raster the ground is reflected. Ground without data takes what lies nearest, as far as
         `FILL_DEPTH`: the network would paint the rim of a hole darker otherwise.

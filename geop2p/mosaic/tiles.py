@@ -120,7 +120,9 @@ def _blended(
     size = config.tile_size or card.chip_size
     lattice = Lattice(size, round(size * overlap))
     a_tile = _host_bytes(translator, statistics, lattice)
-    room = config.memory_bytes - BASE - PART_MULTIPLE * column_bytes(lattice, card.source, card.target)
+    room = (
+        config.memory_bytes - BASE - PART_MULTIPLE * column_bytes(lattice, card.source, card.target, noise=card.noise)
+    )
     batch_size = config.batch_size or min(max(room // max(a_tile, 1), 1), BATCH)
     return Tiles(lattice, "blend", reason, batch_size, batch_size * a_tile)
 
@@ -129,7 +131,7 @@ def _pixel_bytes(translator: Translator, statistics: NormStatistics) -> float:
     """What the network holds on its device for each pixel of a tile, about."""
     card = translator.card
     side = math.ceil(PROBE / card.stride) * card.stride
-    held = activation_bytes(translator.generator, card.source.channels, side)
+    held = activation_bytes(translator.generator, card.in_channels, side)
     held *= 1 if translator.device.type == "cuda" else WORKSPACE
     return held * FIELD_SHARE if statistics == "field" else held
 
@@ -185,7 +187,7 @@ def _largest_core(
     def fits(core: int) -> bool:
         lattice = Lattice(core, 0, halo)
         network = 0 if on_gpu else _with_kept(a_pixel * lattice.network_size**2)
-        part = _part_unit(lattice, "exact") * column_bytes(lattice, card.source, card.target)
+        part = _part_unit(lattice, "exact") * column_bytes(lattice, card.source, card.target, noise=card.noise)
         return BASE + network + part <= config.memory_bytes
 
     for unit, enough in ((math.lcm(PART_MULTIPLE, card.stride), GOOD_COST), (card.stride, WORST_COST)):

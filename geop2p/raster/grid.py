@@ -19,6 +19,7 @@ from shapely.geometry import Polygon
 from geop2p.errors import RasterError
 
 GEOCENTRIC = CRS.from_epsg(4978)
+OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Grid:
         """(left, bottom, right, top) of the outline in `crs`."""
         left, bottom, right, top = self.footprint.bounds
         return left, bottom, right, top
+
+    @property
+    def pixel_on_ground(self) -> tuple[int, int]:
+        """(row, col) of the first pixel on the lattice of its pixels through the origin of the CRS.
+
+        Grids that are cut from one another count alike.
+        """
+        col, row = ~self.transform @ (0, 0)
+        return -math.floor(row + OFF_LATTICE), -math.floor(col + OFF_LATTICE)
 
     def window(self, window: Window) -> "Grid":
         """The grid of a window of this one; the window may lie outside."""

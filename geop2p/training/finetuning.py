@@ -53,6 +53,9 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
     for argument, (side, layer) in sides.items():
         match = _matching(getattr(earlier.card, side), getattr(card, side))
         _say(side, layer, match, model)
+        if argument == "in_channels":  # of noise they have as many
+            ends = earlier.card.source.channels, card.source.channels
+            match.pairs.extend((ends[0] + place, ends[1] + place) for place in range(card.noise))
         for name, axis in _axes(card, argument).items():
             of_side[name] = (axis, match, card.arguments[argument])
     for name, tensor in state.items():

@@ -160,11 +160,13 @@ def _field(name: str, arguments: dict[str, Any]) -> int | None:
 
 def _generator_arguments(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "in_channels": chipset.source.channels,
+        "in_channels": chipset.source.channels + recipe.noise,
         "out_channels": chipset.target.channels,
         "norm": recipe.norm,
         "head": "logits" if chipset.target.is_classes else "tanh",
     }
+    if recipe.noise:
+        arguments["noise"] = recipe.noise
     if recipe.generator == "smp":
         return arguments | {"architecture": recipe.architecture, "encoder": recipe.encoder}
     arguments |= {"width": config.width, "dropout": recipe.dropout, "up": recipe.up, "padding": recipe.padding}

@@ -28,6 +28,7 @@ class Recipe:
         blocks: Of the residual network.
         architecture: Of segmentation-models-pytorch.
         encoder: Of segmentation-models-pytorch.
+        noise: Channels of noise that the generator sees beside the source, each twice as coarse as the one before.
         discriminator: Name in the registry of discriminators.
         patch: Side in pixels of what one answer of the discriminator sees.
         scales: Discriminators, each at half the resolution of the one before.
@@ -67,6 +68,7 @@ class Recipe:
     blocks: Literal[6, 9] = 9
     architecture: str = "unet"
     encoder: str = "resnet34"
+    noise: int = 0
     discriminator: Literal["patchgan"] = "patchgan"
     patch: Patch = 70
     scales: int = 1
@@ -116,6 +118,7 @@ _LARGE = 1e6
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("dropout", 0, 0.95),
     ("downs", 2, 10),
+    ("noise", 0, 8),
     ("scales", 1, 4),
     ("pixel_weight", 0, _LARGE),
     ("feature_weight", 0, _LARGE),
