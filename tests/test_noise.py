@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geop2p import PredictConfig, TrainConfig, export, predict, train
+from geop2p.config import NormStats
 from geop2p.errors import ConfigError
 from geop2p.models import GENERATORS
 from geop2p.models.places import drawn_noise, ground_noise
@@ -20,7 +21,8 @@ from geop2p.raster.grid import Grid
 from geop2p.translator import Translator, read_card
 
 OCTAVES = 3
-TINY = TrainConfig(recipe="pix2pix-geo", steps=2, width=2, batch_size=4, device="cpu", set=("noise=2", "downs=3", "patch=16"))
+SMALL = ("noise=2", "downs=3", "patch=16")
+TINY = TrainConfig(recipe="pix2pix-geo", steps=2, width=2, batch_size=4, device="cpu", set=SMALL)
 
 
 @given(st.integers(-(10**8), 10**8), st.integers(-(10**8), 10**8), st.integers(0, 40), st.integers(0, 40))
@@ -128,6 +130,18 @@ def test_a_mosaic_is_a_function_of_the_ground(run: Path, tmp_path: Path) -> None
     assert np.abs(made["whole"][:, 24:174, 40:210] - made["part"]).max() <= 1
     elsewhere = made["whole"][:, :150, :170]
     assert np.abs(elsewhere - made["part"]).max() > 1  # and not of the place in the raster
+
+
+@pytest.mark.parametrize("norm_stats", ["global", "field"])
+def test_given_norm_statistics_see_the_noise_of_the_ground(run: Path, tmp_path: Path, norm_stats: NormStats) -> None:
+    settings = ("generator=resnet", "blocks=6", "noise=1", "patch=16")
+    train(run.parent / "chips", tmp_path / "run", dataclasses.replace(TINY, recipe="pix2pix", set=settings))
+    source = write_raster(tmp_path / "in.tif", np.full((3, 200, 240), 90, np.uint8), grid(200, 240))
+    config = PredictConfig(norm_stats=norm_stats, device="cpu")
+    result = predict(tmp_path / "run", source, tmp_path / "out.tif", config)
+    assert result.mode == "exact" and result.tile_mismatch_percent == pytest.approx(0, abs=0.01)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.read().std() > 0
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.25, 0.5, 0.75])
