@@ -12,12 +12,13 @@ from conftest import grid, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geop2p import PredictConfig, TrainConfig, export, predict, train
+from geop2p import PredictConfig, TileConfig, TrainConfig, export, predict, tile, train
 from geop2p.config import NormStats
 from geop2p.errors import ConfigError
 from geop2p.models import GENERATORS
 from geop2p.models.places import drawn_noise, ground_noise
 from geop2p.raster.grid import Grid
+from geop2p.training.recipes import recipe_of
 from geop2p.translator import Translator, read_card
 
 OCTAVES = 3
@@ -94,8 +95,6 @@ def test_every_generator_takes_noise_or_makes_it(name: str, arguments: dict) -> 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with two octaves of noise, of imagery to imagery."""
-    from geop2p import TileConfig, tile
-
     place = tmp_path_factory.mktemp("noise")
     values = np.random.default_rng(0).integers(0, 255, (3, 160, 160), dtype=np.uint8)
     files = [write_raster(place / f"{name}.tif", values, grid(160, 160)) for name in "ab"]
@@ -155,7 +154,7 @@ def test_grids_that_are_cut_from_one_another_count_alike(offset: float) -> None:
 
 
 def test_onnx_takes_the_noise_of_the_ground(run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime")
     source = write_raster(tmp_path / "in.tif", np.full((3, 96, 96), 90, np.uint8), grid(96, 96))
     made = {}
     for engine in ("torch", "onnx"):
@@ -163,8 +162,6 @@ def test_onnx_takes_the_noise_of_the_ground(run: Path, tmp_path: Path) -> None:
         with rasterio.open(tmp_path / f"{engine}.tif") as dataset:
             made[engine] = dataset.read().astype(int)
     assert np.abs(made["torch"] - made["onnx"]).max() <= 1 and made["torch"].std() > 0
-    import onnxruntime
-
     export(run, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert session.get_inputs()[0].shape[1] == 5
@@ -188,7 +185,5 @@ def test_one_array_is_translated_with_the_noise_of_the_origin(run: Path) -> None
 
 
 def test_noise_out_of_range_is_refused() -> None:
-    from geop2p.training.recipes import recipe_of
-
     with pytest.raises(ConfigError, match="noise is 9, expected 0 to 8"):
         recipe_of(TrainConfig(set=("noise=9",)))

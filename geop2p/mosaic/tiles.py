@@ -120,9 +120,8 @@ def _blended(
     size = config.tile_size or card.chip_size
     lattice = Lattice(size, round(size * overlap))
     a_tile = _host_bytes(translator, statistics, lattice)
-    room = (
-        config.memory_bytes - BASE - PART_MULTIPLE * column_bytes(lattice, card.source, card.target, noise=card.noise)
-    )
+    a_column = column_bytes(lattice, card.source, card.target, noise=card.noise)
+    room = config.memory_bytes - BASE - PART_MULTIPLE * a_column
     batch_size = config.batch_size or min(max(room // max(a_tile, 1), 1), BATCH)
     return Tiles(lattice, "blend", reason, batch_size, batch_size * a_tile)
 

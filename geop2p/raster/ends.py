@@ -69,10 +69,12 @@ def _said_by_server(name: str) -> dict[str, Any]:
                 return {header: answer.headers[header] for header in SAID if answer.headers[header]}
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = error
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()
-                if error.code < 500:  # it may allow reading and not this
-                    break
+        if isinstance(reason, urllib.error.HTTPError):
+            reason.close()
+            if reason.code < 500:  # it may allow reading and not this
+                break
+        if isinstance(reason, ValueError):  # no address
+            break
         time.sleep(pause)
     log.warning("%s: the server tells nothing of it (%s), so a change will not be noticed", name, reason)
     return {}
