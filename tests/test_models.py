@@ -10,11 +10,13 @@ import segmentation_models_pytorch
 import torch
 from conftest import image_encoding
 from torch import nn
+from torch.nn import functional
 
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import (
     Generator,
+    Padding,
     ShuffledConv,
     convolution,
     init_weights,
@@ -247,6 +249,33 @@ def check_halo(network: Generator) -> None:
         whole = network(image)[..., halo + 32 : halo + 64]
         tile = network(image[..., 32 : 64 + 2 * halo])[..., halo:-halo]
     assert torch.allclose(tile, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 4)])
+def test_resize_is_nearest_neighbour_and_a_convolution(padding: Padding, size: tuple[int, int]) -> None:
+    """Computed as one transposed convolution, with the gradients of the two."""
+    layer = upsampling("resize", 2, 3, 4, padding).double()
+    source = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    mode = {"zero": "constant"}.get(padding, padding)
+    padded = functional.pad(functional.interpolate(source, scale_factor=2), (1,) * 4, mode)
+    expected = functional.conv2d(padded, layer.weight, layer.bias)
+    for ours, theirs in zip(
+        (layer(source), *torch.autograd.grad(layer(source).square().sum(), [source, layer.weight, layer.bias])),
+        (expected, *torch.autograd.grad(expected.square().sum(), [source, layer.weight, layer.bias])),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_stays_in_16_bits() -> None:
+    """Where autocast multiplies in them: processors would pad in 32, and the next layer convert it back."""
+    layer, seen = convolution(2, 3, 4, 2, "reflect"), list[torch.dtype]()
+    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        pad = functional.pad
+        patch.setattr(functional, "pad", lambda *given: (made := pad(*given), seen.append(made.dtype))[0])
+        layer(torch.ones(1, 2, 8, 8, dtype=torch.bfloat16))
+    assert seen == [torch.bfloat16]
 
 
 @pytest.mark.parametrize(("up", "padding"), [*itertools.product(UPS, PADDINGS)])

@@ -111,7 +111,7 @@ def upsampling(up: Up, ins: int, outs: int, kernel: int, padding: Padding, bias:
             return nn.ConvTranspose2d(ins, outs, kernel, 2, 1, extra, bias=bias)
         return PaddedTransposedConv(ins, outs, kernel, extra, padding, bias)
     if up == "resize":
-        return nn.Sequential(nn.Upsample(scale_factor=2), convolution(ins, outs, 3, 1, padding, bias))
+        return ResizeConv(ins, outs, 3, bias=bias, padding_mode="zeros" if padding == "zero" else padding)
     if up == "pixelshuffle":
         return ShuffledConv(convolution(ins, 4 * outs, 3, 1, padding, bias), nn.PixelShuffle(2))
     raise ValueError(f"up is '{up}', expected {', '.join(get_args(Up))}")
@@ -138,6 +138,22 @@ class PaddedTransposedConv(nn.ConvTranspose2d):
         return super().forward(_pad(input, 1, self.mode), output_size)
 
 
+class ResizeConv(nn.Conv2d):
+    """Nearest neighbour to twice the side, then a 3x3 convolution: computed as the transposed one that both are.
+
+    The enlarged image is never made: four taps fall on each pixel of the input, in a kernel of 4x4 sums. One pixel
+    beyond its border, reflected or repeated, is the border of the input repeated.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Enlarge and convolve."""
+        sums = 4 * functional.avg_pool2d(self.weight, 2, 1, 1)  # over 2x2 taps, which see the same pixel
+        kernel = sums.flip(2, 3).transpose(0, 1)
+        if self.padding_mode == "zeros":
+            return functional.conv_transpose2d(input, kernel, self.bias, 2, 1)
+        return functional.conv_transpose2d(_pad(input, 1, "replicate"), kernel, self.bias, 2, 3)
+
+
 class ShuffledConv(nn.Sequential):
     """A convolution to four times the channels, and the shuffle that makes each four a square of 2x2 pixels."""
 
@@ -151,6 +167,9 @@ class ShuffledConv(nn.Sequential):
 def _pad(image: Tensor, amount: int, mode: str) -> Tensor:
     if min(image.shape[-2:]) <= amount:
         mode = "replicate"  # a single pixel is its own reflection
+    if image.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):  # which pads in float32, and leaves it to the next layer
+            return functional.pad(image, (amount,) * 4, mode)
     return functional.pad(image, (amount,) * 4, mode)
 
 
