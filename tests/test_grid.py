@@ -1,5 +1,6 @@
 """Grids, and aligned reading: the same ground to half a pixel."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.class_table import ClassTable
-from geop2p.raster.grid import Grid, covering, local_crs
+from geop2p.raster.grid import Grid, covering, local_crs, positions_in
 from geop2p.raster.reading import BLOCK_CACHE, describe_raster, gdal_env
 
 
@@ -267,3 +268,98 @@ def test_heights_of_a_crs_do_not_count_in_the_size_of_a_pixel() -> None:
 def test_a_grid_beside_the_earth_is_told_from_a_crs_without_one(code: str, left: float, top: float) -> None:
     with pytest.raises(RasterError, match=f"the grid's centre has no position on the earth in {code}"):
         _ = Grid(CRS.from_string(code), Affine(1e-3, 0, left, 0, -1e-3, top), 10, 10).pixel_size
+
+
+def test_bilinear_looks_at_four_pixels_wherever_the_window_lies(tmp_path: Path) -> None:
+    """A grid a tenth coarser: GDAL alone would smooth, by block as much as the block seems to shrink."""
+    values = np.random.default_rng(0).integers(0, 60_000, (1, 700, 700), dtype=np.uint16)
+    base = grid(700, 700)
+    write_raster(tmp_path / "image.tif", values, base)
+    place = base.transform @ Affine.translation(3.3, 2.6) @ Affine.rotation(1.5) @ Affine.scale(1.1)
+    wanted = Grid(UTM, place, 560, 600)
+    with aligned_reader(tmp_path / "image.tif", wanted, "image") as reader:
+        found, valid = reader.read(Window(0, 0, 600, 560))
+    rows, cols = np.mgrid[0:560, 0:600] + 0.5
+    at_cols, at_rows = ~base.transform @ place @ (cols, rows)
+    row, col = np.floor(at_rows - 0.5).astype(int), np.floor(at_cols - 0.5).astype(int)
+    inside = (row >= 0) & (col >= 0) & (row < 699) & (col < 699)
+    row, col, down, along = row[inside], col[inside], (at_rows - 0.5 - row)[inside], (at_cols - 0.5 - col)[inside]
+    here = values[0].astype(float)
+    upper = here[row, col] * (1 - along) + here[row, col + 1] * along
+    lower = here[row + 1, col] * (1 - along) + here[row + 1, col + 1] * along
+    assert valid[inside].all() and inside.mean() > 0.9
+    assert (
+        np.abs(found[0][inside] - (upper * (1 - down) + lower * down)).max() < 200
+    )  # of 60,000: a thousandth of a pixel
+
+
+def test_pixels_that_coincide_across_the_dateline_are_copied(tmp_path: Path) -> None:
+    """Longitudes from 0 to 360 on a grid from -180 to 180: whole pixels apart, but told in another CRS."""
+    values = np.random.default_rng(0).normal(size=(1, 90, 180)).astype(np.float32)
+    write_raster(tmp_path / "east.tif", values, Grid(CRS.from_epsg(4326), Affine(2, 0, 0, 0, -2, 90), 90, 180))
+    with aligned_reader(
+        tmp_path / "east.tif", Grid(CRS.from_epsg(4326), Affine(2, 0, 0, 0, -2, 90), 90, 90), "image"
+    ) as reader:
+        found, valid = reader.read(Window(0, 0, 90, 90))
+    assert valid.mean() > 0.97
+    assert np.allclose(found[0][valid], values[0, :, :90][valid], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("nan beside a value", "image"),
+        *itertools.product(["a value for each band", "a mask beside a value"], ["image", "classes"]),
+    ],
+)
+def test_a_warp_loses_what_is_not_data_and_no_more(tmp_path: Path, form: str, kind: str) -> None:
+    """Half a pixel beside a hole of two statements: the pixels that see one of its pixels may miss, no others."""
+    dtype = np.float32 if form == "nan beside a value" else np.uint8
+    values = np.full((2, 40, 40), 100, dtype)
+    path = tmp_path / "layer.tif"
+    values[:, 10, 10] = np.nan if form == "nan beside a value" else 7
+    values[1, 30, 30] = 9
+    base, shifted = grid(40, 40), grid(40, 40, left=500_000.8, top=5_299_999.2)
+    if form == "a value for each band":
+        for number in (1, 2):
+            write_raster(tmp_path / f"{number}.tif", values[number - 1 : number], base, nodata=7 if number == 1 else 9)
+        values[1, 10, 10] = 100
+        path = _stacked(tmp_path)
+    else:
+        mask = np.ones((40, 40), bool)
+        mask[20, 20] = False
+        write_raster(path, values, base, nodata=9 if form == "nan beside a value" else 7)
+        if form == "a mask beside a value":
+            with rasterio.open(path, "r+") as dataset:
+                dataset.write_mask(mask)
+    with aligned_reader(path, shifted, kind) as reader:
+        found, valid = reader.read(Window(0, 0, 40, 40))
+    assert not valid[10, 10] and valid[1:8, 1:38].all()
+    assert valid.sum() >= 39 * 39 - 3 * 9
+    assert (found[:, valid] == 100).all()
+
+
+def _stacked(folder: Path) -> Path:
+    """A virtual raster of two files that say no data by different values."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{number}"><NoDataValue>{value}</NoDataValue><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{number}.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand>"
+        for number, value in ((1, 7), (2, 9))
+    )
+    with rasterio.open(folder / "1.tif") as first:
+        place = ", ".join(str(value) for value in first.transform.to_gdal())
+        text = f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>{first.crs.to_wkt()}</SRS>'
+    path = folder / "both.vrt"
+    path.write_text(f"{text}<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>")
+    return path
+
+
+def test_ground_that_has_no_place_in_a_crs_is_no_error() -> None:
+    """A raster of the world, most of which a projection of one hemisphere does not show."""
+    world = Grid(CRS.from_epsg(4326), Affine(10, 0, -180, 0, -5, 90), 36, 36)
+    view = CRS.from_string("+proj=geos +h=35785831 +lon_0=0 +sweep=y +type=crs")
+    left, bottom, right, top = world.bounds_in(view)
+    assert -6e6 < left < -4e6 and 4e6 < right < 6e6 and bottom < -4e6 and top > 4e6
+    xs, ys = positions_in(CRS.from_epsg(4326), view, [0.0, 180.0], [0.0, 0.0])
+    assert np.isfinite(xs).tolist() == [True, False] and np.isfinite(ys).tolist() == [True, False]

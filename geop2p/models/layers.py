@@ -147,8 +147,8 @@ class ResizeConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Enlarge and convolve."""
-        sums = 4 * functional.avg_pool2d(self.weight, 2, 1, 1)  # over 2x2 taps, which see the same pixel
-        kernel = sums.flip(2, 3).transpose(0, 1)
+        turned = (4 * self.weight).flip(2, 3).transpose(0, 1)
+        kernel = functional.avg_pool2d(turned, 2, 1, 1)  # sums over 2x2 taps, which see the same pixel
         if self.padding_mode == "zeros":
             return functional.conv_transpose2d(input, kernel, self.bias, 2, 1)
         return functional.conv_transpose2d(_pad(input, 1, "replicate"), kernel, self.bias, 2, 3)

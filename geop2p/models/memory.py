@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_iter
 class LiveBytes(TorchFunctionMode):
     """Counts the bytes of all tensors that functions of torch return and that are still held.
 
-    A dispatch mode would see more, but loads 150 MB of libraries.
+    Those that are made of weights alone do not count: they do not grow with the input. A dispatch mode would see more,
+    but loads 150 MB of libraries.
     """
 
     def __init__(self) -> None:
@@ -26,9 +27,10 @@ class LiveBytes(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        given = _storages((args, kwargs))
+        if not given or any(storage in self._known for storage in given):
+            for storage in _storages(result):
+                self._count(storage)
         self.peak = max(self.peak, self.now)
         return result
 
@@ -40,6 +42,10 @@ class LiveBytes(TorchFunctionMode):
 
     def _forget(self, size: int) -> None:
         self.now -= size
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [tensor.untyped_storage() for tensor in tree_iter(values) if isinstance(tensor, Tensor)]
 
 
 def activation_bytes(network: nn.Module, channels: int, side: int) -> float:

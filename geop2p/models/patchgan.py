@@ -29,16 +29,16 @@ class PatchGAN(nn.Module):
         bias = not has_own_shift(norm)
         modules: list[nn.Module]
         if layers == 0:
-            modules = [nn.Conv2d(in_channels, width, 1), nn.LeakyReLU(0.2)]
-            modules += [nn.Conv2d(width, 2 * width, 1, bias=bias), norm_layer(norm, 2 * width), nn.LeakyReLU(0.2)]
+            modules = [nn.Conv2d(in_channels, width, 1), _activation()]
+            modules += [nn.Conv2d(width, 2 * width, 1, bias=bias), norm_layer(norm, 2 * width), _activation()]
             modules.append(nn.Conv2d(2 * width, 1, 1, bias=bias))
         else:
             outs = [width * min(2**level, MAX_FACTOR) for level in range(layers + 1)]
-            modules = [nn.Conv2d(in_channels, outs[0], 4, 2, 1), nn.LeakyReLU(0.2)]
+            modules = [nn.Conv2d(in_channels, outs[0], 4, 2, 1), _activation()]
             for level in range(1, layers + 1):
                 stride = 2 if level < layers else 1
                 modules.append(nn.Conv2d(outs[level - 1], outs[level], 4, stride, 1, bias=bias))
-                modules += [norm_layer(norm, outs[level]), nn.LeakyReLU(0.2)]
+                modules += [norm_layer(norm, outs[level]), _activation()]
             modules.append(nn.Conv2d(outs[-1], 1, 4, 1, 1))
         self.layers = nn.Sequential(*modules)
 
@@ -62,6 +62,10 @@ class PatchGAN(nn.Module):
             if isinstance(module, nn.LeakyReLU):
                 found.append(current)
         return [*found, current]
+
+
+def _activation() -> nn.Module:
+    return nn.LeakyReLU(0.2, inplace=True)  # of what nobody else reads
 
 
 class MultiScale(nn.Module):

@@ -46,7 +46,7 @@ class ResNet(Generator):
         layers: list[nn.Module] = []
 
         def then(layer: nn.Module, channels: int) -> None:
-            layers.extend([layer, norm_layer(norm, channels), nn.ReLU()])
+            layers.extend([layer, norm_layer(norm, channels), nn.ReLU(inplace=True)])
 
         then(convolution(in_channels, width, 7, 1, padding, bias), width)
         for factor in (1, 2):
@@ -78,7 +78,7 @@ class Residual(nn.Module):
         super().__init__()
         bias = not has_own_shift(norm)
         layers: list[nn.Module] = [convolution(channels, channels, 3, 1, padding, bias), norm_layer(norm, channels)]
-        layers += [nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
         layers += [convolution(channels, channels, 3, 1, padding, bias), norm_layer(norm, channels)]
         self.layers = nn.Sequential(*layers)
 

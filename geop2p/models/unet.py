@@ -62,7 +62,7 @@ class UNet(Generator):
             self.encoder.append(nn.Sequential(*down))
 
             deep = 2 * after if skips and not innermost else after
-            rise: list[nn.Module] = [nn.ReLU()]
+            rise: list[nn.Module] = [nn.ReLU(inplace=True)]  # of what nobody else reads
             if outermost:
                 rise.append(upsampling(up, deep, out_channels, 4, padding))
                 rise += [nn.Tanh()] if head == "tanh" else []

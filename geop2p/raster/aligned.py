@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -29,7 +29,7 @@ from geop2p.raster.reading import (
     one_line,
     opened,
 )
-from geop2p.raster.reproject import CODES, FLOATS, Resampler, through_power
+from geop2p.raster.reproject import CODES, FLOATS, Resampler, kernel, through_power
 from geop2p.raster.validity import MaskReader, drawn_pixels, mask_reader, valid_pixels
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
@@ -105,20 +105,20 @@ def aligned_reader(
             shown = color_bands(dataset)
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype = 1, "uint8"
-        by_power = kind == "sar" and backscatter != "power"
+        by_power, resampling = kind == "sar" and backscatter != "power", _resampling(own, grid, kind)
+        few = resampling in (Resampling.nearest, Resampling.bilinear)  # pixels of the raster for each of the grid
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
-        elif by_power or colors is not None or points is not None:
+        elif by_power or colors is not None or points is not None or (few and not _is_told_to_gdal(dataset, bands)):
             conversion = CODES if colors is not None else FLOATS
             if by_power:
                 conversion = through_power(backscatter, *_scales(dataset, bands))
-            resampling = _resampling(own, grid, kind)
             warped: Read = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
             inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
         else:
             level = overview_for(dataset, bands, own, grid, kind)
             seen = dataset if level is None else stack.enter_context(opened(path, level))
-            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, _resampling(own, grid, kind)))
+            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, resampling))
             seen_bands = data_bands(vrt)
             warped = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
             inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
@@ -131,6 +131,16 @@ def _read_shifted(
     """A window of a grid whose pixels coincide with the dataset's, `offset` (row, column) into it."""
     there = Window(window.col_off + offset[1], window.row_off + offset[0], window.width, window.height)
     return _padded(there, shape, bands, dtype, read)
+
+
+def _is_told_to_gdal(dataset: Any, bands: list[int]) -> bool:
+    """Whether a warp by GDAL knows what is data: it sees one statement of a raster, and no NaN beside a value."""
+    values = {str(dataset.nodatavals[band - 1]) for band in bands}
+    if values == {"None"}:
+        return True
+    masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
+    may_be_nan = any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands)
+    return len(values) == 1 and not masked and (not may_be_nan or values == {"nan"})
 
 
 def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:
@@ -158,6 +168,7 @@ def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
         add_alpha=not (by_value or has_alpha),
         tolerance=WARP_TOLERANCE,
         UNIFIED_SRC_NODATA="NO",
+        **kernel(resampling),
     )
 
 

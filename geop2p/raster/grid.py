@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,10 @@ from shapely.geometry import Polygon
 from geop2p.errors import RasterError
 
 GEOCENTRIC = CRS.from_epsg(4978)
+LOOKUPS = 65  # positions along a side of a grid that are looked up in another CRS
 OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
+
+Coordinates = Sequence[float] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,25 @@ class Grid:
         """(left, bottom, right, top) of the outline in another CRS, curved edges included."""
         if crs is None or self.crs is None or crs == self.crs:
             return self.bounds
-        left, bottom, right, top = transform_bounds(self.crs, crs, *self.bounds, densify_pts=51)
+        try:
+            bounds = transform_bounds(self.crs, crs, *self.bounds, densify_pts=51)
+        except CPLE_BaseError:
+            bounds = (math.nan,) * 4
+        if not np.isfinite(bounds).all():  # some of the ground has no place there
+            at_rows, at_cols = self.spread()
+            xs, ys = np.array(positions_in(self.crs, crs, *(self.transform @ (at_cols, at_rows))))
+            known = np.isfinite(xs) & np.isfinite(ys)
+            if not known.any():
+                raise RasterError(f"{self.describe()} has no place in {crs.to_string()}")
+            bounds = (xs[known].min(), ys[known].min(), xs[known].max(), ys[known].max())
+        left, bottom, right, top = (float(bound) for bound in bounds)
         return left, bottom, right, top
+
+    def spread(self) -> tuple[Any, Any]:
+        """Rows and columns of `LOOKUPS` positions along each axis, its outline included, one after the other."""
+        rows, cols = (np.linspace(0, length, LOOKUPS) for length in (self.height, self.width))
+        at_cols, at_rows = (axis.ravel() for axis in np.meshgrid(cols, rows))
+        return at_rows, at_cols
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
@@ -119,6 +140,18 @@ class Grid:
         """Read `to_dict`'s form."""
         crs = None if data["crs"] is None else CRS.from_user_input(data["crs"])
         return cls(crs, Affine(*data["transform"]), data["height"], data["width"])
+
+
+def positions_in(here: CRS, there: CRS, xs: Coordinates, ys: Coordinates) -> tuple[Coordinates, Coordinates]:
+    """Positions x and y of one CRS in another; infinite where the other has no place for them."""
+    try:
+        found: tuple[Coordinates, Coordinates] = transform_points(here, there, xs, ys)
+    except CPLE_BaseError:  # some have none, of which GDAL makes an error for all
+        from pyproj import Transformer  # whose PROJ is a second one, so that it is loaded where it is needed
+
+        xs, ys = Transformer.from_crs(here.to_wkt(), there.to_wkt(), always_xy=True).transform(xs, ys)
+        return xs, ys
+    return found
 
 
 @functools.lru_cache(maxsize=64)  # finding the way there takes PROJ up to 0.2 s

@@ -13,14 +13,22 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import Backscatter
 from geop2p.raster.backscatter import from_power, to_power
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.grid import Grid
+from geop2p.raster.grid import Grid, positions_in
 from geop2p.raster.placement import ControlPoints
+
+
+def kernel(resampling: Resampling) -> dict[str, float]:
+    """Arguments of GDAL's warp that fix the kernel of bilinear resampling to the four pixels around a position.
+
+    Left alone GDAL widens it by how much the window that it computes seems to shrink, so that neighbouring blocks are
+    smoothed differently, and pixels that coincide are not copied.
+    """
+    return {"XSCALE": 1, "YSCALE": 1} if resampling == Resampling.bilinear else {}
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class Resampler:
             dst_crs=wanted.crs,
             dst_nodata=self.conversion.nodata,
             resampling=self.resampling,
+            **kernel(self.resampling),
         )
         return self.conversion.back(result, self.dtype)
 
@@ -141,9 +150,8 @@ class Resampler:
 
     def _window_around(self, wanted: Grid, margin: int = 4) -> Window | None:
         """The window of the raster that covers a grid on the ground and a margin; None if they are apart."""
-        xs, ys = transform_points(
-            wanted.crs, self.own.crs if self.points is None else self.points.crs, *outline(wanted)
-        )
+        there = self.own.crs if self.points is None else self.points.crs
+        xs, ys = positions_in(wanted.crs, there, *outline(wanted))
         known = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
         if not known:
             return None

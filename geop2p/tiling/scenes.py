@@ -8,18 +8,15 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
-from geop2p.raster.grid import Grid, covering
+from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.tiling.chips import SIDES, ChipSet
 
 log = logging.getLogger(__name__)
-
-LOOKUPS = 65  # positions a side of a grid that are looked up in the other layer
 
 
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
@@ -125,14 +122,8 @@ def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
     in most projections. A layer smaller than the steps between these positions is projected itself.
     """
     if grid.crs != other.crs:
-        rows, cols = (np.linspace(0, side, LOOKUPS) for side in (grid.height, grid.width))
-        at_cols, at_rows = (axis.ravel() for axis in np.meshgrid(cols, rows))
-        affine = grid.transform
-        here = (
-            affine.a * at_cols + affine.b * at_rows + affine.c,
-            affine.d * at_cols + affine.e * at_rows + affine.f,
-        )
-        xs, ys = transform_points(grid.crs, other.crs, *here)
+        at_rows, at_cols = grid.spread()
+        xs, ys = positions_in(grid.crs, other.crs, *(grid.transform @ (at_cols, at_rows)))
         left, bottom, right, top = other.bounds
         inside = (np.array(xs) >= left) & (np.array(xs) <= right) & (np.array(ys) >= bottom) & (np.array(ys) <= top)
         if inside.any():
