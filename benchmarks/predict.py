@@ -36,10 +36,17 @@ import numpy as np
 import numpy.typing as npt
 
 TILE, PICTURE = 256, 2048
-BOUNDS = ("100MB", "200MB", "300MB", "500MB", "2GB")
+BOUNDS = ("100MB", "200MB", "300MB", "500MB", "700MB", "1GB", "2GB")
 LARGE = (20_000, 30_000)  # rows, columns
 GROUPS = ("arrays", "rasters", "network", "narrow network", "memory", "bounds", "large")
-NETWORKS = {"unet": ("unet", 16, None), "unet-64": ("unet", 64, None), "resnet-64": ("resnet", 64, 84)}  # width, field
+GEO = {"downs": 5, "up": "resize", "padding": "reflect"}  # of pix2pix-geo
+NETWORKS: dict[str, tuple[str, dict[str, Any], int | None]] = {  # generator, arguments, field
+    "unet": ("unet", {"width": 16}, None),
+    "unet-64": ("unet", {"width": 64}, None),
+    "geo-64": ("unet", {"width": 64, **GEO}, 93),
+    "resnet-64": ("resnet", {"width": 64}, 84),
+}
+BOUNDED = ("identity", "unet-64", "geo-64", "resnet-64")
 ALONE = {"network": ("unet-64", 1024), "narrow network": ("unet", 2048)}  # network and side of the raster
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,8 +120,8 @@ def make_model(folder: Path, name: str) -> Path:
     GENERATORS["identity"] = Identity  # type: ignore[assignment]
     encoding = Encoding("image", "uint8", (Band(), Band(), Band()))
     torch.manual_seed(0)
-    generator, width, field = NETWORKS.get(name, ("identity", 0, None))
-    arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "norm": "batch", "width": width}
+    generator, own, field = NETWORKS.get(name, ("identity", {}, None))
+    arguments = {"in_channels": 3, "out_channels": 3, "head": "tanh", "norm": "batch", **own}
     network = GENERATORS[generator](**arguments)
     card = Card(generator, arguments, encoding, encoding, (1.0, 1.0), TILE, network.stride, field, "none", "", {})
     path = folder / f"{name}.safetensors"
@@ -270,7 +277,7 @@ JOBS = {
     ("rasters", "geoai"): geoai_rasters,
     **{(group, "geop2p"): geop2p_rasters for group in ALONE},
     **{(group, "bare"): bare_network for group in ALONE},
-    **{("bounds", name): geop2p_rasters for name in ("identity", "unet-64", "resnet-64")},
+    **{("bounds", name): geop2p_rasters for name in BOUNDED},
 }
 
 
@@ -344,7 +351,7 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if group == "bounds":
         path = make_raster(folder, 1024, 1024)
-        for name, memory in itertools.product(("identity", "unet-64", "resnet-64"), BOUNDS):
+        for name, memory in itertools.product(BOUNDED, BOUNDS):
             result[f"{name} {memory}"] = run(options, group, name, input=path, memory=memory)
             print(f"{group:8} {name:9} {memory:5} {result[f'{name} {memory}']}", file=sys.stderr)
         return result
