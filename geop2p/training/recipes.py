@@ -150,6 +150,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         scales=2,
         spectral_norm=True,
         adversarial="hinge",
+        pixel_weight=10.0,  # at 100 ground of one class is flat (docs/recipes.md)
         feature_weight=10.0,
         batch_size=4,
         ema=0.999,
