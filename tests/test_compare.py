@@ -346,3 +346,12 @@ def test_an_ablation_interrupted_in_its_second_row_goes_on_in_the_middle_of_it(
     train(few, tmp_path / "whole", TrainConfig(loss=second, set=("downs=2",), steps=6, width=2))
     once, twice = (load_file(run / "model.safetensors") for run in (tmp_path / "whole", tmp_path / "a_runs" / second))
     assert all(torch.equal(once[name], twice[name]) for name in once | twice)
+
+
+def test_a_table_never_replaces_the_settings_of_a_run_or_a_chip_set(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in (folder / "good" / "config.json", folder / "chips" / "chipset.json")}
+    for path in before:
+        for config in (CompareConfig(), CompareConfig(chips=folder / "chips")):
+            with pytest.raises(ConfigError, match=f"{path.name}: is an input; give another name"):
+                compare([folder / "good"], path.with_suffix(".html"), config, overwrite=True)
+        assert path.read_bytes() == before[path]

@@ -235,3 +235,26 @@ def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
     layer.to_file(tmp_path / "a.gpkg")
     found = json.loads(json.dumps(describe(tmp_path / "a.gpkg")))
     assert (found["type"], found["crs"], found["features"]) == ("vector layer", "EPSG:32632", 1)
+
+
+def test_nothing_that_is_read_is_replaced(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    made, real = (shutil.copy(pair[1], tmp_path / name) for name in ("made.tif", "real.tif"))
+    spread = write_raster(tmp_path / "spread.tif", np.ones((1, 300, 420), np.float32), grid(300, 420))
+    (tmp_path / "link.tif").symlink_to(real)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(real, folder / "part.tif")
+    page = shutil.copy(real, tmp_path / "page.html")
+    before = {path: path.read_bytes() for path in (made, real, spread, folder / "part.tif", page)}
+
+    def refused(message: str, truth: Path, error: Path | None, report: str = "r.html") -> None:
+        config = EvaluateConfig(error_raster=error, uncertainty=spread)
+        with pytest.raises(ConfigError, match=message):
+            evaluate_mosaic(made, truth, tmp_path / report, config, overwrite=True)
+
+    for path in (made, real, spread, tmp_path / "link.tif"):
+        refused(f"{path.name}: is an input; give another name", real, path)
+    refused("part.tif: lies in the folder that is an input; give a name elsewhere", folder, folder / "part.tif")
+    refused("made.tiff: its style made.qml is that of .*made.tif; give another name", real, tmp_path / "made.tiff")
+    refused("page.html: is an input; give another name", page, None, "page.html")
+    assert all(path.read_bytes() == values for path, values in before.items())

@@ -20,7 +20,7 @@ from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.report import Strip, check_report, write_page
+from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
 from geop2p.evaluation.tables import COLUMNS, ranked, write_csv, write_markdown
 from geop2p.raster.atomic import write_json
@@ -78,10 +78,7 @@ def compare(
     """
     start = time.monotonic()
     config, report = config or CompareConfig(), Path(report)
-    for suffix in TABLES:
-        if (table := report.with_suffix(suffix)).exists() and not overwrite:
-            raise ConfigError(f"{table}: exists; give another name or --overwrite")
-    check_report(report, overwrite)
+    _check_outputs(report, overwrite, [*map(Path, runs), *([config.chips] if config.chips else [])])
     notes: list[str] = []
     if config.ablation is not None:
         if len(runs) != 1:
@@ -93,6 +90,7 @@ def compare(
         folders = _named(runs)
         chipset, changed = chip_set_of(list(folders.values()), config.chips)
         notes += changed
+        _check_outputs(report, overwrite, [chipset.folder])
     first = read_card(next(iter(folders.values())))
     for folder in folders.values():
         check_same_sides(read_card(folder), chipset)
@@ -132,6 +130,20 @@ def compare(
     write_json(report.with_suffix(".json"), result)
     write_page(report, page, "comparison.html.j2")
     return result
+
+
+def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> None:
+    """Refuse a page and tables that would destroy something: of runs and chip sets what tells their settings, too.
+
+    Raises:
+        ConfigError: One exists, or is read.
+    """
+    read = [folder / name for folder in folders for name in (CONFIG, DESCRIPTION)]
+    for table in (report.with_suffix(suffix) for suffix in TABLES):
+        check_not_read(table, read)
+        if table.exists() and not overwrite:
+            raise ConfigError(f"{table}: exists; give another name or --overwrite")
+    check_report(report, overwrite, [*folders, *read])
 
 
 def _named(runs: Sequence[str | Path]) -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """The error of a mosaic as a raster beside it, on its grid, with a style."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,27 +9,40 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
+from geop2p.evaluation.report import check_not_read
 from geop2p.raster.atomic import make_folder, write_text, writing
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.statistics import BandStatistics
-from geop2p.raster.styles import write_style
+from geop2p.raster.styles import style_path, write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import part_writer, write_categories, write_cog
 
 VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
 
 
-def check_error_raster(path: Path | None, overwrite: bool) -> None:
+def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str | Path | None]) -> None:
     """Refuse an error raster that would destroy something, before anything is scored.
 
+    Args:
+        path: File to write, with its style beside it; None: none.
+        overwrite: Whether to replace it.
+        inputs: What is read, which is replaced in no case.
+
     Raises:
-        ConfigError: It exists, or is not called a GeoTIFF.
+        ConfigError: It exists, is read or lies in a folder that is, has the style of what is read, or is not called a
+            GeoTIFF.
     """
     if path is None:
         return
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ConfigError(f"{path}: the error raster is a GeoTIFF; give a name that ends in .tif")
+    check_not_read(path, inputs)
+    for given in (Path(entry) for entry in inputs if entry is not None):
+        if given.is_dir() and path.resolve().parent == given.resolve():
+            raise ConfigError(f"{path}: lies in the folder that is an input; give a name elsewhere")
+        if given.is_file() and style_path(path).resolve() == style_path(given).resolve():
+            raise ConfigError(f"{path}: its style {style_path(path).name} is that of {given}; give another name")
     if path.exists() and not overwrite:
         raise ConfigError(f"{path}: exists; give another name or --overwrite")
     make_folder(path.parent)

@@ -69,7 +69,8 @@ def evaluate(
     """
     start = time.monotonic()
     config, report = config or EvaluateConfig(), Path(report)
-    check_report(report, overwrite)
+    weights = (config.lpips_file, config.lpips_heads, config.inception_file)
+    check_report(report, overwrite, (model, chips, config.mosaic, *weights))
     if config.error_raster is not None or config.uncertainty is not None or config.strict:
         raise ConfigError(
             "error_raster, uncertainty and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out"

@@ -79,8 +79,9 @@ def evaluate_mosaic(
     start, report = time.monotonic(), Path(report)
     config = config or EvaluateConfig()
     _check_settings(config)
-    check_report(report, overwrite)
-    check_error_raster(config.error_raster, overwrite)
+    inputs = (prediction, reference, config.uncertainty)
+    check_report(report, overwrite, inputs)
+    check_error_raster(config.error_raster, overwrite, inputs)
     layer = open_layer(prediction, _kind_of(prediction))
     truth = open_layer(reference, layer.kind)
     grid = layer.grid

@@ -1,5 +1,6 @@
 """The page: one HTML file with everything inside it, no network needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -58,17 +59,37 @@ class Page:
     commands: list[str] = field(default_factory=list)
 
 
-def check_report(report: Path, overwrite: bool) -> None:
+def check_report(report: Path, overwrite: bool, inputs: Sequence[str | Path | None] = ()) -> None:
     """Refuse a report that would destroy something, before anything is scored.
 
+    Args:
+        report: File to write.
+        overwrite: Whether to replace it.
+        inputs: What is read, which is replaced in no case.
+
     Raises:
-        ConfigError: It exists, or is not called a page.
+        ConfigError: It exists, is read, or is not called a page.
     """
     if report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{report}: the report is a page; give a name that ends in .html")
+    check_not_read(report, inputs)
     if report.exists() and not overwrite:
         raise ConfigError(f"{report}: exists; give another name or --overwrite")
     make_folder(report.parent)
+
+
+def check_not_read(output: Path, inputs: Sequence[str | Path | None]) -> None:
+    """Refuse an output that is what is read, by whatever name.
+
+    Args:
+        output: File to write.
+        inputs: Files and folders; None and addresses that are no files are no danger.
+
+    Raises:
+        ConfigError: It is one of them.
+    """
+    if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs if path is not None):
+        raise ConfigError(f"{output}: is an input; give another name")
 
 
 def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
