@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Trans
 from geop2p.config import Ablation
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError
 from geop2p.evaluation.ablation import ROWS
-from geop2p.evaluation.comparison import chip_set_of
+from geop2p.evaluation.comparison import Comparison, chip_set_of
 from geop2p.evaluation.judge import verdict
 from geop2p.evaluation.pictures import heat_picture
-from geop2p.evaluation.report import even_ranks
-from geop2p.evaluation.tables import ranked
+from geop2p.evaluation.provenance import chips_digest
+from geop2p.evaluation.report import even_ranks, write_page
+from geop2p.evaluation.tables import ranked, write_csv, write_markdown
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Batch, ChipArrays, Indices
@@ -181,7 +183,8 @@ def test_a_judge_that_is_withheld_is_told(folder: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("geop2p.evaluation.scoring.verdict", chance)
     config = CompareConfig(judge="pspnet", judge_steps=20, sample=3)
     result = compare([folder / "good", folder / "poor"], tmp_path / "table.html", config)
-    assert "judge_miou" not in result["columns"]
+    assert not {"judge_miou", "frechet"} & set(result["columns"]) and "l1" in result["columns"]
+    assert all("frechet" not in row for row in result["rows"])
     told = "Not given: judge (pspnet is no better than chance)."
     assert result["notes"].count(told) == 1 and told in (tmp_path / "table.html").read_text()
     assert {row["name"] for row in result["rows"]} == {"good", "poor", "baseline"}
@@ -204,6 +207,24 @@ def test_ties_are_judged_by_the_same_draws() -> None:
     ] == [1, 2]
 
 
+def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) -> None:
+    """Corners over centre are drawn like the scores; a mean over chips such as LPIPS has no draws."""
+    result = compare([folder / "good", folder / "poor"], tmp_path / "table.html")
+    first, second = sorted(result["rows"][:2], key=lambda row: row["corner_ratio"]["rank"])
+    assert first["corner_ratio"]["tied"] and isinstance(second["corner_ratio"]["tied"], bool)
+    rows = [{"name": name, "lpips": {"value": value, "interval": None}} for name, value in (("a", 1), ("b", 2))]
+    rows = ranked(rows, ["lpips"])
+    assert [row["lpips"]["tied"] for row in rows] == [True, None]
+    result |= {"columns": ["lpips"], "rows": rows}
+    write_markdown(tmp_path / "a.md", result)
+    assert "| b | ? 2 |" in (tmp_path / "a.md").read_text()
+    write_csv(tmp_path / "a.csv", result)
+    table = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [row["lpips_tied"] for row in table] == ["yes", ""]
+    write_page(tmp_path / "a.html", Comparison("a", result), "comparison.html.j2")
+    assert "<td>? 2</td>" in (tmp_path / "a.html").read_text()
+
+
 def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) -> None:
     tile(folder / "map.tif", folder / "image.tif", folder / "others", TileConfig(size=32, seed=1))
     train(folder / "others", folder / "other", TrainConfig(steps=1, **SMALL))
@@ -214,6 +235,12 @@ def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) 
         compare([folder / "good", folder / "good"], report)
     with pytest.raises(CheckpointError, match=r"not a run \(no config.json\)"):
         compare([folder / "chips"], report)
+    shutil.copytree(folder / "good", tmp_path / "bad")
+    for junk in ("{", "{}", "[]", "3"):
+        (tmp_path / "bad" / "config.json").write_text(junk)
+        with pytest.raises(CheckpointError, match=r"config.json: damaged, does not name the chips") as caught:
+            compare([tmp_path / "bad"], report)
+        assert "\n" not in str(caught.value)
     (tmp_path / "table.csv").write_text("mine")
     with pytest.raises(ConfigError, match=r"table.csv: exists; give another name or --overwrite"):
         compare([folder / "good"], report)
@@ -225,11 +252,11 @@ def test_the_chip_set_is_found_beside_the_runs_or_given(
 ) -> None:
     (tmp_path / "away").mkdir()
     (tmp_path / "away" / "good").symlink_to(folder / "good")
-    found, notes = chip_set_of([tmp_path / "away" / "good"], None)
-    assert found.folder == folder / "chips" and notes == []
+    found, digest = chip_set_of([tmp_path / "away" / "good"], None)
+    assert found.folder == folder / "chips" and digest == chips_digest(folder / "chips")
     tile(folder / "map.tif", folder / "image.tif", tmp_path / "elsewhere", TileConfig(size=32, seed=3))
-    found, notes = chip_set_of([folder / "good"], tmp_path / "elsewhere")
-    assert found.folder == tmp_path / "elsewhere" and "is not what the runs were trained on" in notes[0]
+    found, digest = chip_set_of([folder / "good"], tmp_path / "elsewhere")
+    assert found.folder == tmp_path / "elsewhere" and digest == chips_digest(folder / "chips")
     (tmp_path / "copy").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "copy" / name).write_bytes((folder / "good" / name).read_bytes())
@@ -265,7 +292,7 @@ def test_an_ablation_trains_what_fits_and_goes_on(
     compare([folder / "chips"], tmp_path / "patch.html", config, overwrite=True)
     assert model.stat().st_mtime_ns == made
     longer = CompareConfig(ablation="patch", steps=2, width=2)
-    with pytest.raises(ConfigError, match="begun with other settings"):
+    with pytest.raises(ConfigError, match=r"begun with other settings.*, or remove that folder$"):
         compare([folder / "chips"], tmp_path / "patch.html", longer, overwrite=True)
     with pytest.raises(ConfigError, match="trains on one chip set, 2 names were given"):
         compare([folder / "chips", folder / "good"], tmp_path / "b.html", config)
@@ -355,3 +382,11 @@ def test_a_table_never_replaces_the_settings_of_a_run_or_a_chip_set(folder: Path
             with pytest.raises(ConfigError, match=f"{path.name}: is an input; give another name"):
                 compare([folder / "good"], path.with_suffix(".html"), config, overwrite=True)
         assert path.read_bytes() == before[path]
+
+
+def test_settings_that_mean_nothing_for_what_is_compared_are_refused(folder: Path) -> None:
+    for name in ("steps", "width", "seed"):
+        with pytest.raises(ConfigError, match=f"^{name} is for --ablation; leave --{name} out"):
+            CompareConfig(**{name: 7})
+    with pytest.raises(ConfigError, match="chips is not for --ablation"):
+        CompareConfig(ablation="losses", chips=folder / "chips")

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -163,6 +164,9 @@ def test_one_class_only_is_said(tmp_path: Path) -> None:
 def test_settings_of_the_other_kind_of_evaluation_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="judge is for MODEL CHIPS, not for PREDICTION REFERENCE"):
         evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(judge="fcn"))
+    for name, value in {"split": "val", "judge_steps": 9, "batch_size": 2, "device": "cpu"}.items():
+        with pytest.raises(ConfigError, match=rf"^{name} is for MODEL CHIPS.*leave --{name.replace('_', '-')} out"):
+            evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(**{name: value}))
     with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE, not for MODEL CHIPS"):
         evaluate("run", "chips", tmp_path / "a.html", EvaluateConfig(strict=True))
 
@@ -220,7 +224,7 @@ def test_class_rasters_without_names_are_scored(tmp_path: Path) -> None:
 
 
 def test_a_mosaic_that_cannot_be_the_models_is_refused_first(run: Path, pair: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match="has 1 bands, the model makes 3"):
+    with pytest.raises(ConfigError, match="has 1 bands of uint8, the model makes 3 of uint8"):
         evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(mosaic=pair[0]))
     with pytest.raises(RasterError, match="no such file"):
         evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(mosaic=run / "none.tif"))
@@ -258,3 +262,84 @@ def test_nothing_that_is_read_is_replaced(tmp_path: Path, pair: tuple[Path, Path
     refused("made.tiff: its style made.qml is that of .*made.tif; give another name", real, tmp_path / "made.tiff")
     refused("page.html: is an input; give another name", page, None, "page.html")
     assert all(path.read_bytes() == values for path, values in before.items())
+
+
+def unseen(run: Path, model: str = "run", chips: str = "chips", **settings: Any) -> tuple[dict[str, Any], str]:
+    result = evaluate(run / model, run / chips, run / "r.html", EvaluateConfig(**settings), overwrite=True)
+    return result, (run / "r.html").read_text()
+
+
+def test_only_ground_that_the_training_did_not_see_is_called_so(run: Path, pair: tuple[Path, Path]) -> None:
+    said = "share no ground with the training"
+    result, page = unseen(run, sample=2)
+    assert result["unseen"] and result["where"]["by_training_distance"] and said in page
+    tile(*pair, run / "others", TileConfig(size=32, seed=1))
+    shutil.copytree(run / "run", run / "alone")
+    (run / "alone" / "config.json").unlink()
+    for found, why in (
+        (unseen(run, split="train", sample=2), "These chips were trained on"),
+        (unseen(run, chips="others", sample=2), "others is not what the training saw, or has changed since"),
+        (unseen(run, model="alone", sample=2), "Nothing beside the model says that it was trained on"),
+    ):
+        result, page = found
+        assert not result["unseen"] and said not in page and why in page and why in " ".join(result["notes"])
+        assert result["where"]["by_training_distance"] == [] and "By distance from the training" not in page
+        assert "distance from the training (the ground may be known)" in page
+
+
+def test_a_mosaic_of_another_model_is_said_and_one_of_another_place_refused(
+    run: Path, pair: tuple[Path, Path], make_model: Callable[..., Path]
+) -> None:
+    predict(run / "run", pair[0], run / "own.tif")
+    predict(make_model(Identity, image_encoding()), pair[1], run / "other.tif")
+    values = np.ones((3, 90, 90))
+    write_raster(run / "away.tif", values.astype(np.uint8), grid(90, 90, left=700_000.0))
+    write_raster(run / "wide.tif", values.astype(np.uint16), grid(90, 90))
+    assert unseen(run, mosaic=run / "own.tif", sample=2)[0]["notes"] == []
+    for path, why in ((run / "other.tif", "was made by another model"), (pair[1], "does not say which model made it")):
+        result, page = unseen(run, mosaic=path, sample=2)
+        assert any(why in note for note in result["notes"]) and why in page
+    for name, why in (("away", "away from the scenes of"), ("wide", "3 bands of uint16, the model makes 3 of uint8")):
+        with pytest.raises(ConfigError, match=why):
+            unseen(run, mosaic=run / f"{name}.tif")
+
+
+def test_a_map_of_one_class_against_many_is_said(tmp_path: Path) -> None:
+    many = write_raster(tmp_path / "many.tif", class_map(40, 40), grid(40, 40))
+    one = write_raster(tmp_path / "one.tif", np.full((1, 40, 40), 5, np.uint8), grid(40, 40))
+    (note,) = evaluate_mosaic(many, one, tmp_path / "a.html")["notes"]
+    assert note.startswith("The reference shows only one class (class 5)")
+    (note,) = evaluate_mosaic(one, many, tmp_path / "b.html")["notes"]
+    assert note == "The prediction shows only one class (class 5), the reference class 1, class 2, class 5."
+    two = write_raster(tmp_path / "two.tif", np.full((1, 40, 40), 2, np.uint8), grid(40, 40))
+    assert len(evaluate_mosaic(two, one, tmp_path / "c.html")["notes"]) == 2
+    assert evaluate_mosaic(many, many, tmp_path / "d.html")["notes"] == []
+
+
+def test_classes_that_have_no_common_codes_are_refused_or_said(tmp_path: Path) -> None:
+    from shapely.geometry import box
+
+    maps = [write_raster(tmp_path / f"{name}.tif", class_map(40, 40), grid(40, 40)) for name in "ab"]
+    layer = geopandas.GeoDataFrame({"use": ["barn"]}, geometry=[box(0, 0, 1, 1)], crs=32632)
+    layer.to_file(tmp_path / "a.gpkg")
+    for sides in ((maps[0], tmp_path / "a.gpkg"), (tmp_path / "a.gpkg", maps[0])):
+        with pytest.raises(ConfigError, match=r"a.gpkg: is a vector layer.*gdal_rasterize"):
+            evaluate_mosaic(*sides, tmp_path / "v.html")
+    for path, names in zip(maps, (["", "water", "Wood", ""], ["", "road", "wood", "field"]), strict=True):
+        told = "".join(f"<Category>{name}</Category>" for name in names)
+        Path(f"{path}.aux.xml").write_text(
+            f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{told}</CategoryNames></PAMRasterBand></PAMDataset>'
+        )
+    (note,) = evaluate_mosaic(*maps, tmp_path / "m.html")["notes"]
+    assert f"the names differ: 1 is water in {maps[0]} and road in {maps[1]}." in note
+
+
+def test_damaged_metrics_cost_the_curves_alone(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for junk in ("{", "3", "{}"):
+        with (run / "run" / "metrics.jsonl").open("a") as stream:
+            stream.write(f"{junk}\n")
+        result, page = unseen(run, sample=2)
+        assert result["l1"] > 0 and "<polyline" not in page and "no curves of the training" in caplog.text
+        lines = (run / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (run / "run" / "metrics.jsonl").write_text("".join(lines[:-1]))
+        caplog.clear()

@@ -1,5 +1,6 @@
 """The settings of `evaluate` and `compare`."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,3 +113,8 @@ class CompareConfig(ScoringConfig):
         for name in ("steps", "width"):
             at_least(name, getattr(self, name), 1)
         check_seed(self.seed)
+        aimless = ("steps", "width", "seed") if self.ablation is None else ("chips",)
+        for field in dataclasses.fields(self):
+            if field.name in aimless and getattr(self, field.name) != field.default:
+                needs = "is for --ablation" if self.ablation is None else "is not for --ablation, which is given CHIPS"
+                raise ConfigError(f"{field.name} {needs}; leave --{field.name} out")

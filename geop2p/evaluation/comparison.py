@@ -1,7 +1,5 @@
 """`compare`: several runs on the same chips, in one table."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import CompareConfig
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import Ground, load_ground
@@ -20,9 +18,10 @@ from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.provenance import chips_digest, doubt, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
-from geop2p.evaluation.tables import COLUMNS, ranked, write_csv, write_markdown
+from geop2p.evaluation.tables import COLUMNS, MARKS, ranked, write_csv, write_markdown
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG
@@ -41,6 +40,7 @@ class Comparison:
     title: str
     result: dict[str, Any]
     labels: dict[str, str] = field(default_factory=lambda: {name: label for name, (label, _) in COLUMNS.items()})
+    marks: dict[bool | None, str] = field(default_factory=lambda: dict(MARKS))
     strips: list[Strip] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def compare(
         path, tables (their paths), chip_set, split, chips, columns (names of the scores that any row has), rows (the
         best first) and notes. A row has name, path, recipe and steps of its run, and under the names of the scores
         `value`, `interval` (95 % over blocks), `rank` and `tied` (whether its difference to the best could be none,
-        by the same draws of blocks). The baseline and real imagery have no rank.
+        by the same draws of blocks; None where there are no draws). The baseline and real imagery have no rank.
 
     Raises:
         CheckpointError: A run is missing or damaged.
@@ -85,16 +85,16 @@ def compare(
             raise ConfigError(f"--ablation trains on one chip set, {len(runs)} names were given: CHIPS REPORT")
         chipset = ChipSet.open(runs[0])
         folders, left_out = train_rows(chipset, report.with_name(f"{report.stem}_runs"), config, progress)
-        notes += left_out
+        notes, digest = left_out, chips_digest(chipset.folder)
     else:
         folders = _named(runs)
-        chipset, changed = chip_set_of(list(folders.values()), config.chips)
-        notes += changed
+        chipset, digest = chip_set_of(list(folders.values()), config.chips)
         _check_outputs(report, overwrite, [chipset.folder])
     first = read_card(next(iter(folders.values())))
     for folder in folders.values():
         check_same_sides(read_card(folder), chipset)
-    ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, progress)
+    known = doubt(chipset.folder, config.split, digest)
+    ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, known, progress)
     photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
@@ -161,8 +161,8 @@ def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
     }
 
 
-def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, list[str]]:
-    """The chip set to score runs on, and what to say of it.
+def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, str]:
+    """The chip set to score runs on, and the digest of the one that they were trained on.
 
     Args:
         folders: Of the runs.
@@ -173,7 +173,7 @@ def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, l
         ChipSetError: The runs were trained on different ones.
         ConfigError: It is not found.
     """
-    trained = {folder: _trained_on(folder) for folder in folders}
+    trained = {folder: trained_on(folder) for folder in folders}
     digests = set(trained.values())
     if len(digests) > 1:
         told = "; ".join(
@@ -182,29 +182,12 @@ def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, l
         raise ChipSetError(f"the runs were trained on different chip sets, or on one that changed since: {told}")
     (digest,) = digests
     if given is not None:
-        chipset = ChipSet.open(given)
-        if _digest(given) == digest:
-            return chipset, []
-        return chipset, [
-            f"{given} is not what the runs were trained on, or has changed since: its ground may be known."
-        ]
+        return ChipSet.open(given), digest
     name = read_card(folders[0]).provenance["chips"]
     for place in [*(folder.resolve().parent for folder in folders), Path.cwd()]:
-        if (place / name / DESCRIPTION).is_file() and _digest(place / name) == digest:
-            return ChipSet.open(place / name), []
+        if (place / name / DESCRIPTION).is_file() and chips_digest(place / name) == digest:
+            return ChipSet.open(place / name), digest
     raise ConfigError(f"the chip set '{name}' of the runs ({digest}) does not lie beside them; give it with --chips")
-
-
-def _trained_on(folder: Path) -> str:
-    """The start of the hash of the chip set's description, as the run has it."""
-    file = folder / CONFIG
-    if not file.is_file():
-        raise CheckpointError(f"{folder}: not a run (no {CONFIG}); give folders that geop2p train made")
-    return str(json.loads(file.read_text(encoding="utf-8"))["chips"])
-
-
-def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
 
 
 def _withheld(figures: dict[str, Any], config: CompareConfig) -> dict[str, None]:
@@ -231,11 +214,13 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
         low, high = figures["corner_ratio_interval"]
         measures["corner_ratio"] = {"value": figures["corner_ratio"], "interval": None if low is None else [low, high]}
     for prefix, scores in (("", found.scores), ("judge_", found.judged)):
-        names = [name for name in measures if name.startswith("judge_") == bool(prefix) and measures[name]["interval"]]
-        if set(names) - {"corner_ratio"}:
-            drawn = list(scores.draws())
-            for name in names:
-                measures[name]["draws"] = [draw.get(name.removeprefix(prefix)) for draw in drawn]
+        own = [prefix + name for name in (*IMAGE_SCORES, *CLASS_SCORES)]
+        names = [name for name in own if name in measures and measures[name]["interval"]]
+        drawn = list(scores.draws()) if names else []
+        for name in names:
+            measures[name]["draws"] = [draw.get(name.removeprefix(prefix)) for draw in drawn]
+    if "corner_ratio" in measures and measures["corner_ratio"]["interval"]:
+        measures["corner_ratio"]["draws"] = found.position.draws()
     return measures
 
 
@@ -246,7 +231,7 @@ def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
     read, row = figures["judge"]["real"], dict[str, Any](name="real imagery")
     for name in JUDGE_SCORES:
         row[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
-    if figures["frechet"]["real"] is not None:
+    if figures["frechet"] is not None and figures["frechet"]["real"] is not None:
         row["frechet"] = {"value": figures["frechet"]["real"], "interval": None}
     return [row]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import EvaluateConfig
-from geop2p.errors import ChipSetError, ConfigError, RasterError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
@@ -19,15 +19,15 @@ from geop2p.evaluation.mosaics import mosaic_tags, seam_figures
 from geop2p.evaluation.offsets import corners_in_mosaic
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
-from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.report import Page, check_report, curve_data, write_page
+from geop2p.evaluation.places import check_mosaic, check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.provenance import doubt, trained_on
+from geop2p.evaluation.report import Curve, Page, check_report, curve_data, write_page
 from geop2p.evaluation.scoring import Bench, Predict
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import reopen
 from geop2p.training.data import ChipArrays
-from geop2p.training.history import read_metrics
+from geop2p.training.history import METRICS, read_metrics
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 
@@ -56,7 +56,8 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        path, split, chips, the scores in physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
+        path, split, chips, unseen (whether they share no ground with the training, as the run tells), the scores in
+        physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
         bands or classes, baseline (the same scores), clipped_share (of real values that the model cannot reach),
         corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
         mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
@@ -78,8 +79,9 @@ def evaluate(
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
-    _check_mosaic(config.mosaic, target)
-    ground = load_ground(chipset, (source, target), config.split, config.sample, progress)
+    of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
+    known = doubt(chipset.folder, config.split, _training_of(model_file(model).parent))
+    ground = load_ground(chipset, (source, target), config.split, config.sample, known, progress)
     judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
     arrays, bench = ground.arrays, Bench(ground, judge, PhotographScores(target, config), progress)
@@ -88,7 +90,8 @@ def evaluate(
     straight = partial(baseline.predict_rows, arrays)
     baseline_scores = bench.score("baseline", straight, config.batch_size)
 
-    result = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
+    result: dict[str, Any] = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
+    result["unseen"] = known is None
     result |= bench.figures("model", model_scores)
     result["baseline"] = bench.figures("baseline", baseline_scores)
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
@@ -103,7 +106,7 @@ def evaluate(
     page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores.errors)]
     page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
     page.position = heat_picture(model_scores.position.map())
-    page.curves = curve_data(read_metrics(model_file(model).parent))
+    page.curves = _curves(model_file(model).parent)
     page.provenance = {
         "model": translator.card.provenance | {"recipe": translator.card.recipe},
         "sha256": translator.digest,
@@ -115,6 +118,7 @@ def evaluate(
         page.mosaic = None if page.slider else mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
         result |= seam_figures(config.mosaic, target)
+        result["notes"] += of_mosaic
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)
     return result
@@ -144,7 +148,18 @@ def _slider(mosaic: Path, chipset: ChipSet, target: Encoding) -> Slider | None:
     return None
 
 
-def _check_mosaic(mosaic: Path | None, target: Encoding) -> None:
-    """Refuse a mosaic that the model cannot have made."""
-    if mosaic is not None and (found := describe_raster(mosaic).count) != len(target.bands):
-        raise ConfigError(f"{mosaic}: has {found} bands, the model makes {len(target.bands)}")
+def _training_of(run: Path) -> str | None:
+    """The digest of the chip set that a model was trained on; None where nothing beside it tells."""
+    try:
+        return trained_on(run)
+    except CheckpointError:
+        return None
+
+
+def _curves(run: Path) -> list[Curve]:
+    """The curves of the training; none where its metrics are damaged, which is no reason to lose the scores."""
+    try:
+        return curve_data(read_metrics(run))
+    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: damaged (%s); the page has no curves of the training", run / METRICS, error)
+        return []

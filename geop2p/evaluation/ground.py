@@ -29,6 +29,7 @@ class Ground:
         blocks: Scene and block of each chip of the split.
         notes: What a reader of the scores should know of them.
         distances: Pixels between each chip of the split and the nearest training chip of its scene; infinite without.
+        doubt: Why their ground may be known to the models; None where it is not.
     """
 
     split: Split
@@ -40,10 +41,16 @@ class Ground:
     blocks: list[str]
     notes: list[str]
     distances: npt.NDArray[np.float64]
+    doubt: str | None = None
 
 
 def load_ground(
-    chipset: ChipSet, sides: tuple[Encoding, Encoding], split: Split, sample: int | None, progress: bool = False
+    chipset: ChipSet,
+    sides: tuple[Encoding, Encoding],
+    split: Split,
+    sample: int | None,
+    doubt: str | None = None,
+    progress: bool = False,
 ) -> Ground:
     """Read the chips of a split; with `sample` at most so many of them are scored, spread evenly.
 
@@ -52,6 +59,7 @@ def load_ground(
         sides: Encodings of source and target in the models.
         split: Which of them.
         sample: At most so many; None: all.
+        doubt: Why their ground may be known to the models; None where it is not.
         progress: Show a progress bar.
 
     Raises:
@@ -62,16 +70,16 @@ def load_ground(
         there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
         raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
     count = min(sample or len(arrays), len(arrays))
-    notes = []
+    notes = [] if doubt is None else [doubt]
     if sample is not None and count < sample:
         notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
-        log.warning(notes[0])
+        log.warning(notes[-1])
     index = chipset.index()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)
     places = [blocks[name] for name in arrays.ids]
-    return Ground(split, chipset.size, *sides, arrays, rows, places, notes, distances)
+    return Ground(split, chipset.size, *sides, arrays, rows, places, notes, distances, doubt)
 
 
 def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:

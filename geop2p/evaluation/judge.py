@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from geop2p.config import Device, JudgeName, ScoringConfig
-from geop2p.errors import ConfigError
+from geop2p.errors import CheckpointError, ConfigError
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
 from geop2p.models import GENERATORS
@@ -83,7 +83,12 @@ def find_judge(
         make_folder(folder)
         log.info("judge: %s learns the classes of real chips for %d steps, once: %s", architecture, steps, file)
         _train(chipset, architecture, steps, device, progress).save(file)
-    return Translator.load(file, device)
+    try:
+        return Translator.load(file, device)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{file}: a damaged judge ({error.__cause__ or error}); delete it, and it is made again"
+        ) from error
 
 
 def judge_fits(chipset: ChipSet) -> bool:

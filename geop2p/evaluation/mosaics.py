@@ -1,7 +1,6 @@
 """`evaluate_mosaic`: score a mosaic against a raster of the same ground, and what a mosaic says of itself."""
 
 import dataclasses
-import logging
 import time
 import typing
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from geop2p.config import EvaluateConfig, Kind, KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
+from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
@@ -26,7 +26,6 @@ from geop2p.evaluation.whereabouts import ErrorByGround
 from geop2p.metrics import BlockScores, scores_for
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
-from geop2p.raster.agreement import difference
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
@@ -36,10 +35,9 @@ from geop2p.raster.render import render
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 
-log = logging.getLogger(__name__)
-
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
 PART = 4 * BLOCK  # side of what is read at once
+OURS = ("error_raster", "uncertainty", "strict")  # the settings that mean something for two rasters
 
 
 def evaluate_mosaic(
@@ -82,13 +80,14 @@ def evaluate_mosaic(
     inputs = (prediction, reference, config.uncertainty)
     check_report(report, overwrite, inputs)
     check_error_raster(config.error_raster, overwrite, inputs)
+    check_rasters(prediction, reference)
     layer = open_layer(prediction, _kind_of(prediction))
     truth = open_layer(reference, layer.kind)
     grid = layer.grid
     assert grid is not None
-    _check_pixels(layer, truth)
-    encoding = _common_encoding(layer, truth)
-    warped = _is_warped(layer, truth, config.strict)
+    check_pixels(layer, truth)
+    encoding = common_encoding(layer, truth)
+    warped = is_warped(layer, truth, config.strict)
     with ExitStack() as stack:
         calibrated = stack.enter_context(calibration_reader(config.uncertainty, grid, len(encoding.bands)))
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
@@ -114,7 +113,7 @@ def evaluate_mosaic(
         result: dict[str, Any] = {"path": str(report), **found.scores.result(), "warped": warped}
         names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
-        result["notes"] = notes_on(result)
+        result["notes"] = notes_on(result) + contradictions(layer, truth)
         if encoding.is_classes:
             result["where"] = found.by_ground.result()
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
@@ -205,59 +204,12 @@ def seam_figures(mosaic: Path, encoding: Encoding) -> dict[str, float | None]:
     return {"seam_index": index} | {name: float(tags[name]) if name in tags else None for name in names}
 
 
-def _common_encoding(layer: Layer, truth: Layer) -> Encoding:
-    """The encoding of both rasters, as far as the files tell it.
-
-    Raises:
-        ConfigError: They do not hold the same.
-    """
-    made, real = layer.draft_encoding(), truth.draft_encoding()
-    if made.kind != real.kind or len(made.bands) != len(real.bands):
-        raise ConfigError(
-            f"{layer.path} holds {made.kind} with {len(made.bands)} bands, {truth.path} {real.kind} with "
-            f"{len(real.bands)}; expected the same"
-        )
-    if (apart := difference(made, real)) is not None:
-        raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; convert the values of one of them")
-    return made
-
-
 def _check_settings(config: EvaluateConfig) -> None:
     """Refuse settings that mean nothing for two rasters."""
-    for name in ("judge", "sample", "lattices", "mosaic", "lpips_file", "lpips_heads", "inception_file", "rgb"):
-        if getattr(config, name):
-            words = name.replace("_", "-")
-            raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
-
-
-def _is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:
-    """Whether the reference is read through a warp.
-
-    Raises:
-        GridMismatchError: It would be, and `strict` forbids it.
-    """
-    here, there = layer.grid, truth.grid
-    if here is None or there is None or here.offset_in(there) is not None:
-        return False
-    if strict:
-        raise GridMismatchError(
-            f"{layer.path} lies on {here.describe()}, {truth.path} on {there.describe()}; without --strict the "
-            "reference is warped onto the prediction's grid"
-        )
-    log.info("%s: read by a warp, since its grid is not that of %s", truth.path, layer.path)
-    return True
-
-
-def _check_pixels(layer: Layer, truth: Layer) -> None:
-    """Refuse rasters without CRS of two sizes: their pixels do not lie on each other."""
-    here, there = layer.grid, truth.grid
-    if here is None or there is None or here.crs is not None or there.crs is not None:
-        return
-    if (here.height, here.width) != (there.height, there.width):
-        raise GridMismatchError(
-            f"{layer.path} has {here.height} rows and {here.width} columns, {truth.path} {there.height} and "
-            f"{there.width}; without CRS both need one size"
-        )
+    for field in dataclasses.fields(config):
+        if field.name not in OURS and getattr(config, field.name) != field.default:
+            words = field.name.replace("_", "-")
+            raise ConfigError(f"{field.name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
 
 
 def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader]) -> Encoding:

@@ -1,17 +1,21 @@
-"""Chips that a page shows, and whether they are chips that a model can be scored on."""
+"""Chips that a page shows, and whether chips and mosaics are such that a model can be scored on them."""
+
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ground import Ground
 from geop2p.evaluation.report import Strip, even_ranks
 from geop2p.evaluation.scoring import Predict
 from geop2p.raster.agreement import difference
 from geop2p.raster.encoding import Encoding
+from geop2p.raster.grid import Grid
+from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
-from geop2p.translator import Card
+from geop2p.translator import Card, Translator
 
 
 def ranked_rows(ground: Ground, errors: npt.NDArray[np.float64]) -> list[tuple[int, str]]:
@@ -49,3 +53,38 @@ def check_same_sides(card: Card, chipset: ChipSet) -> None:
             )
         if (apart := difference(found, trained)) is not None:
             raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
+
+
+def check_mosaic(path: Path, translator: Translator, chipset: ChipSet) -> list[str]:
+    """Refuse a mosaic that the model cannot have made of the ground of a chip set; notes on one that it may not have.
+
+    Raises:
+        RasterError: It is missing or unreadable.
+        ConfigError: It has other bands or another type than what the model makes, or lies elsewhere.
+    """
+    info, target = describe_raster(path), translator.card.target
+    if (info.count, info.dtype) != (len(target.bands), target.dtype):
+        raise ConfigError(
+            f"{path}: has {info.count} bands of {info.dtype}, the model makes {len(target.bands)} of {target.dtype}; "
+            "give a mosaic of this model"
+        )
+    if not any(_meet(info.grid, scene.grid) for scene in chipset.scenes):
+        raise ConfigError(
+            f"{path}: lies on {info.grid.describe()}, away from the scenes of {chipset.folder}; give a mosaic of their "
+            "ground"
+        )
+    with opened(path) as dataset:
+        maker = dataset.tags().get("GEOP2P_MODEL_SHA256")
+    if maker == translator.digest:
+        return []
+    why = "does not say which model made it" if maker is None else f"was made by another model ({maker[:7]})"
+    return [f"{path} {why}: what is shown of it and its seams may not be this model's ({translator.digest[:7]})."]
+
+
+def _meet(one: Grid, other: Grid) -> bool:
+    """Whether two grids have ground in common; without CRS nobody knows where they lie."""
+    if one.crs is None or other.crs is None:
+        return True
+    left, bottom, right, top = one.bounds_in(other.crs)
+    west, south, east, north = other.bounds
+    return left < east and west < right and bottom < north and south < top

@@ -1,6 +1,6 @@
 """Where in the chip a model errs: the map of its error, and corners over centre."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,10 @@ class PositionError:
         """Corners over centre with its interval."""
         return corner_ratio(self.blocks)
 
+    def draws(self) -> list[float | None]:
+        """Corners over centre of the draws of blocks that the scores have, too."""
+        return list(_drawn(np.array(self.blocks).reshape(-1, 2, 2)))
+
 
 def corner_ratio(blocks: Sequence[Sums]) -> CornerRatio:
     """Corners over centre of some blocks, as `PositionError.blocks` gives them, with its interval."""
@@ -85,8 +89,12 @@ def corner_ratio(blocks: Sequence[Sums]) -> CornerRatio:
     value = _ratio(sums.sum(axis=0))
     if value is None or len(sums) < 2:
         return CornerRatio(value, None, None)
-    found = interval(_ratio(np.tensordot(counts, sums, 1)) for counts in bootstrap(len(sums)))
-    return CornerRatio(value, *(found or (None, None)))
+    return CornerRatio(value, *(interval(_drawn(sums)) or (None, None)))
+
+
+def _drawn(sums: Sums) -> Iterator[float | None]:
+    """The ratio of draws of blocks, from their sums (blocks, 2, 2)."""
+    return (_ratio(np.tensordot(counts, sums, 1)) for counts in bootstrap(len(sums)))
 
 
 def _ratio(sums: Sums) -> float | None:

@@ -93,9 +93,10 @@ class Bench:
         """All figures of a maker.
 
         Returns:
-            The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge),
-            `corner_ratio` with its interval, `where` (error by class, by distance to a class boundary, by distance from
-            the training), `notes` on what to beware of, and under `reasons` why figures are None.
+            The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge, the latter
+            also where the judge is withheld), `corner_ratio` with its interval, `where` (error by class, by distance to
+            a class boundary, by distance from the training), `notes` on what to beware of, and under `reasons` why
+            figures are None.
         """
         ground, result = self.ground, found.scores.result()
         names = CLASS_SCORES if ground.target.is_classes else IMAGE_SCORES
@@ -107,8 +108,12 @@ class Bench:
         result |= {"judge": None, "frechet": None}
         if self.judge is not None and self._features is not None:
             result["judge"] = verdict(self.judge, self._real, found.judged)
-            result["frechet"] = self._features.distance(name)
-            reasons |= {key: result[key]["reason"] for key in ("judge", "frechet") if result[key]["reason"]}
+            if (blind := result["judge"]["reason"]) is not None:  # its features are no better than its answers
+                reasons |= {"judge": blind, "frechet": blind}
+            else:
+                result["frechet"] = self._features.distance(name)
+                if (why := result["frechet"]["reason"]) is not None:
+                    reasons["frechet"] = why
         elif ground.target.is_classes:
             reasons["judge"] = "the map itself is scored"
         else:
@@ -116,15 +121,27 @@ class Bench:
             reasons |= {"judge": what, "frechet": what}
         ratio = found.position.corner_ratio()
         result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
-        distances = by_training_distance(found.errors, ground.distances)
         result["notes"] = notes_on(result) + ground.notes
-        result["where"] = found.by_ground.result() | {"by_training_distance": distances}
+        result["where"] = found.by_ground.result() | {"by_training_distance": []}
+        if ground.doubt is None:
+            result["where"]["by_training_distance"] = by_training_distance(found.errors, ground.distances)
+        else:
+            reasons["distance_from_the_training"] = "the ground may be known"
         return result
 
 
 def notes_on(result: dict[str, Any]) -> list[str]:
     """What a reader of the scores should beware of."""
-    classes = result.get("classes")
-    if classes is not None and len(classes) == 1:
-        return [f"Only one class ({next(iter(classes))}) occurs: no score can tell a good map from a bad one."]
-    return []
+    if not result.get("classes"):
+        return []
+    shown = dict(zip(result["confusion_classes"], np.sum(result["confusion"], axis=0).tolist(), strict=True))
+    made = [name for name, pixels in shown.items() if pixels]
+    real = [name for name, entry in result["classes"].items() if entry["share"]]
+    if real == made and len(real) == 1:
+        return [f"Only one class ({real[0]}) occurs: no score can tell a good map from a bad one."]
+    notes = []
+    if len(real) == 1:
+        notes.append(f"The reference shows only one class ({real[0]}): mIoU, F1 and class accuracy are of it alone.")
+    if len(made) == 1:
+        notes.append(f"The prediction shows only one class ({made[0]}), the reference {', '.join(real)}.")
+    return notes

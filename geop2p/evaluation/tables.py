@@ -33,13 +33,17 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "corner_ratio": ("corners over centre", 0),
 }
 
+MARKS = {True: "≈ ", False: "", None: "? "}  # of a score that is not the best, by whether it is tied with it
+TIES = {True: "yes", False: "no", None: ""}
+
 Row = dict[str, Any]
 
 
 def ranked(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """The rows in the order of their ranks in the first column that has any, with `rank` and `tied` for every score.
 
-    Tied with the best is a row whose difference to it, over the same draws of blocks, has an interval that includes 0.
+    Tied with the best is a row whose difference to it, over the same draws of blocks, has an interval that includes 0;
+    where there are no draws nothing is tested, and `tied` is None.
 
     Args:
         rows: Scores by name, each with `value` and, where blocks were drawn, `draws`.
@@ -53,7 +57,7 @@ def ranked(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
             mine["rank"] = 1 + sum(good(other[name]["value"]) > good(mine["value"]) for other in known)
             pairs = zip(mine.get("draws", ()), best.get("draws", ()), strict=True)
             apart = interval(good(a) - good(b) for a, b in pairs if a is not None and b is not None)
-            mine["tied"] = mine["rank"] == 1 or (apart is not None and apart[0] <= 0 <= apart[1])
+            mine["tied"] = True if mine["rank"] == 1 else None if apart is None else apart[0] <= 0 <= apart[1]
     return sorted(rows, key=lambda row: row[columns[0]]["rank"] if columns and columns[0] in row else len(rows) + 1)
 
 
@@ -69,7 +73,7 @@ def write_markdown(path: Path, result: Row) -> None:
     lines += [[_escaped(row["name"]), *(_cell(row.get(name)) for name in result["columns"])] for row in result["rows"]]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     said = f"{result['chips']} {result['split']} chips of {_escaped(result['chip_set'])}. Below each score stands its "
-    said += "95 % interval over blocks of ground. Bold: best; ≈: not told apart from the best.\n"
+    said += "95 % interval over blocks of ground. Bold: best; ≈: not told apart from the best; ?: not tested.\n"
     write_text(path, "\n".join([text, said, *(f"{note}\n" for note in result["notes"])]))
 
 
@@ -77,7 +81,8 @@ def _cell(score: Row | None) -> str:
     if score is None:
         return "–"
     value = f"{score['value']:.4g}"
-    value = f"**{value}**" if score.get("rank") == 1 else f"≈ {value}" if score.get("tied") else value
+    if "rank" in score:
+        value = f"**{value}**" if score["rank"] == 1 else f"{MARKS[score['tied']]}{value}"
     if score["interval"] is None:
         return value
     low, high = score["interval"]
@@ -89,16 +94,16 @@ def _escaped(text: str) -> str:
 
 
 def write_csv(path: Path, result: Row) -> None:
-    """Write the table of a comparison, a row a run: value, interval and rank of each score."""
+    """Write the table of a comparison, a row a run: value, interval, rank and tie of each score."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    parts = ("", "_low", "_high", "_rank")
+    parts = ("", "_low", "_high", "_rank", "_tied")
     writer.writerow(["run", "path", "recipe", "steps", *(name + part for name in result["columns"] for part in parts)])
     for row in result["rows"]:
         cells = [row.get(name) for name in ("name", "path", "recipe", "steps")]
         for name in result["columns"]:
             score = row.get(name, {})
             low, high = score.get("interval") or (None, None)
-            cells += [score.get("value"), low, high, score.get("rank")]
+            cells += [score.get("value"), low, high, score.get("rank"), TIES[score.get("tied")]]
         writer.writerow(cells)
     write_text(path, stream.getvalue())

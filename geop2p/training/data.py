@@ -81,7 +81,7 @@ class ChipArrays:
                     chip = reader.read(row)
                 except (ChipSetError, RasterError) as error:
                     if not skip_bad:
-                        raise ChipSetError(f"{error} (--skip-bad leaves such chips out)") from error
+                        raise ChipSetError(f"{error} (geop2p train --skip-bad leaves such chips out)") from error
                     bad.append(ids[row])
                     continue
                 source[row], target[row], valid[row] = chip.source, chip.target, chip.valid

@@ -1,0 +1,86 @@
+"""Whether a prediction and a reference can be compared, and how."""
+
+import logging
+from pathlib import Path
+
+from geop2p.errors import ConfigError, GridMismatchError
+from geop2p.raster.agreement import difference
+from geop2p.raster.class_table import class_name
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.layers import Layer
+from geop2p.raster.vectors import is_vector
+
+log = logging.getLogger(__name__)
+
+
+def check_rasters(*paths: str | Path) -> None:
+    """Refuse vector layers: the codes that they are burnt with are of their own making.
+
+    Raises:
+        ConfigError: One of them is a vector layer.
+    """
+    for path in paths:
+        if is_vector(path):
+            raise ConfigError(
+                f"{path}: is a vector layer, whose classes have no codes to compare; burn it with the codes of the "
+                "other raster (gdal_rasterize) and give that"
+            )
+
+
+def common_encoding(layer: Layer, truth: Layer) -> Encoding:
+    """The encoding of both rasters, as far as the files tell it.
+
+    Raises:
+        ConfigError: They do not hold the same.
+    """
+    made, real = layer.draft_encoding(), truth.draft_encoding()
+    if made.kind != real.kind or len(made.bands) != len(real.bands):
+        raise ConfigError(
+            f"{layer.path} holds {made.kind} with {len(made.bands)} bands, {truth.path} {real.kind} with "
+            f"{len(real.bands)}; expected the same"
+        )
+    if (apart := difference(made, real)) is not None:
+        raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; convert the values of one of them")
+    return made
+
+
+def is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:
+    """Whether the reference is read through a warp.
+
+    Raises:
+        GridMismatchError: It would be, and `strict` forbids it.
+    """
+    here, there = layer.grid, truth.grid
+    if here is None or there is None or here.offset_in(there) is not None:
+        return False
+    if strict:
+        raise GridMismatchError(
+            f"{layer.path} lies on {here.describe()}, {truth.path} on {there.describe()}; without --strict the "
+            "reference is warped onto the prediction's grid"
+        )
+    log.info("%s: read by a warp, since its grid is not that of %s", truth.path, layer.path)
+    return True
+
+
+def check_pixels(layer: Layer, truth: Layer) -> None:
+    """Refuse rasters without CRS of two sizes: their pixels do not lie on each other."""
+    here, there = layer.grid, truth.grid
+    if here is None or there is None or here.crs is not None or there.crs is not None:
+        return
+    if (here.height, here.width) != (there.height, there.width):
+        raise GridMismatchError(
+            f"{layer.path} has {here.height} rows and {here.width} columns, {truth.path} {there.height} and "
+            f"{there.width}; without CRS both need one size"
+        )
+
+
+def contradictions(layer: Layer, truth: Layer) -> list[str]:
+    """What to say of codes that have one name in one map and another in the other; codes are what is compared."""
+    made, real = ({entry.value: entry.name for entry in side.draft_encoding().classes} for side in (layer, truth))
+    named = [code for code in made if code in real and class_name(code) not in (made[code], real[code])]
+    apart = [code for code in named if made[code].casefold() != real[code].casefold()]
+    if not apart:
+        return []
+    told = ", ".join(f"{code} is {made[code]} in {layer.path} and {real[code]} in {truth.path}" for code in apart[:3])
+    more = f", and {len(apart) - 3} more" if len(apart) > 3 else ""
+    return [f"Classes are compared by their codes, but the names differ: {told}{more}."]

@@ -1,0 +1,47 @@
+"""Which chip set a run was trained on, and whether the ground of chips may be known to it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from geop2p.config import Split
+from geop2p.errors import CheckpointError
+from geop2p.tiling.chips import DESCRIPTION
+from geop2p.training.checkpoint import CONFIG
+
+
+def chips_digest(folder: Path) -> str:
+    """The start of the hash of a chip set's description."""
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
+
+
+def trained_on(run: Path) -> str:
+    """The digest of the chip set that a run was trained on, as the run has it.
+
+    Raises:
+        CheckpointError: It is no run, or its settings are damaged.
+    """
+    file = run / CONFIG
+    if not file.is_file():
+        raise CheckpointError(f"{run}: not a run (no {CONFIG}); give folders that geop2p train made")
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["chips"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: damaged, does not name the chips of the training; train again") from error
+
+
+def doubt(chips: Path, split: Split, trained: str | None) -> str | None:
+    """Why the ground of chips may be known to what was trained; None where it is not.
+
+    Args:
+        chips: Folder of the chip set.
+        split: Of it.
+        trained: Digest of the chip set of the training; None if it is not known.
+    """
+    if trained is None:
+        return f"Nothing beside the model says that it was trained on {chips}: its ground may be known."
+    if chips_digest(chips) != trained:
+        return f"{chips} is not what the training saw, or has changed since: its ground may be known."
+    if split == "train":
+        return "These chips were trained on: the scores say what was learnt by heart, not what other ground would give."
+    return None
