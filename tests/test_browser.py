@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from browser import MISSING, Browser, browser
 from conftest import class_map, grid, write_raster
 
 from geop2p import TileConfig, TrainConfig, compare, evaluate, evaluate_mosaic, tile, train
+from geop2p.evaluation.report import Page, write_page
 
 HOME, END, RIGHT = "\ue011", "\ue010", "\ue014"
 RED, BLUE = (200, 30, 20), (20, 40, 190)
@@ -86,15 +88,32 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
         evaluate_mosaic(first, second, found["mosaic"])
-        evaluate(run, chips, found["evaluation"], commands=commands)
+        result = evaluate(run, chips, found["evaluation"], commands=commands)
         compare([run, copy], found["comparison"], commands=commands)
-    return found | {"run": run / "report.html"}
+    wide = with_a_judge(result, folder / "judge.html")
+    return found | {"run": run / "report.html", "judge": wide}
+
+
+def with_a_judge(result: dict[str, Any], path: Path) -> Path:
+    """The page of an evaluation with the tables of a judge and of eight classes, all of many digits."""
+    scores = dict.fromkeys(("accuracy", "class_accuracy", "miou"), 0.12345)
+    intervals = dict.fromkeys(scores, (0.123456, 0.123456))
+    names = [f"long named class {number}" for number in range(8)]
+    figures = dict.fromkeys(("share", "iou", "f1", "accuracy"), 0.12345)
+    read = scores | {"intervals": intervals, "classes": dict.fromkeys(names, figures)}
+    judge = {"architecture": "unet", "steps": 300, "chance": 0.123456, "real": read, "generated": read}
+    frechet = {"generated": 1.2345, "real": 0.12345}
+    baseline = result["baseline"] | {"judge": judge, "frechet": frechet}
+    tables = {"classes": read["classes"], "confusion_classes": names, "confusion": [[123456] * 8] * 8}
+    write_page(path, Page("judge", result | {"judge": judge, "frechet": frechet, "baseline": baseline} | tables))
+    return path
 
 
 SHOWN = {  # what makes a page wide: pictures, lines, cells
     "mosaic": {"#slider img": 2, ".strip img": 2, "th": 10},
     "run": {"polyline": 5, ".strip img": 12, "dt": 40},
     "evaluation": {"polyline": 5, ".strip img": 15, "th": 10, "pre": 2},
+    "judge": {"th": 30},
     "comparison": {"tr:first-child th": 9, ".strip img": 20, "pre": 2},
 }
 
@@ -119,3 +138,47 @@ def test_it_is_light_or_dark_as_asked(window: Browser, page: Path, scheme: str, 
     title = window.picture("h1")
     assert (np.median(title) < 60) == is_dark
     assert np.ptp(title.astype(int)) > 150  # the ink stands out
+
+
+def boxes_of(window: Browser) -> dict[str, bool]:
+    """Of each table in a box that scrolls: the words of its head, and whether some of it is out of sight."""
+    script = "return [...document.querySelectorAll('.scroll')].map(box => "
+    script += "[box.querySelector('tr').textContent, box.scrollWidth > box.clientWidth])"
+    return dict(window.run(script))
+
+
+def test_tables_are_whole_where_there_is_room_and_say_where_not(window: Browser, pages: dict[str, Path]) -> None:
+    try:
+        for width in (1280, 375):
+            window.emulate("setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            window.open(pages["judge"])
+            cut = boxes_of(window)
+            words = ("accuracymIoU", "IoUreal", "IoUF1", "predicted")
+            heads = [head for head in cut if any(word in head for word in words)]
+            assert len(heads) == 4
+            assert not any(cut[head] for head in heads) if width == 1280 else sum(cut[head] for head in heads) > 1
+        window.run(
+            "const boxes = [...document.querySelectorAll('.scroll')];"
+            "const found = boxes.find(box => box.textContent.includes('predicted'));"
+            "found.id = 'wide'; found.scrollIntoView()"
+        )
+        begun = window.picture("#wide")
+        window.run("document.getElementById('wide').scrollLeft = 1e6")
+        ended = window.picture("#wide")
+        first, last = (int(picture[:, -4:].astype(int).mean()) for picture in (begun, ended))
+        assert abs(first - last) > 15  # a shade at the right until there is no more
+    finally:
+        window.emulate("clearDeviceMetricsOverride")
+
+
+def test_long_names_of_runs_leave_room_for_scores_on_a_phone(window: Browser, pages: dict[str, Path]) -> None:
+    window.emulate("setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
+    try:
+        window.open(pages["comparison"])
+        widths = (
+            "return [document.querySelector('.runs td').offsetWidth, document.querySelector('.scroll').clientWidth]"
+        )
+        name, box = window.run(widths)
+        assert name < box / 2
+    finally:
+        window.emulate("clearDeviceMetricsOverride")
