@@ -15,7 +15,7 @@ from scipy import linalg
 
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.config import JudgeName
-from geop2p.errors import ConfigError
+from geop2p.errors import CheckpointError, ConfigError
 from geop2p.evaluation.features import FeatureDistance, frechet
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
@@ -251,3 +251,11 @@ def test_every_judge_gives_a_score_for_every_class_and_pixel(architecture: str) 
         network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=ENCODER, head="logits")
         assert network(torch.zeros(2, 4, 64, 96)).shape == (2, 7, 64, 96)
     assert isinstance(network.get_submodule("network.encoder"), torch.nn.Module)
+
+
+def test_a_damaged_judge_is_to_be_deleted(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
+    find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    for file in (folder / "judges").glob("pspnet-*.safetensors"):
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"pspnet-.*: a damaged judge .*; delete it, and it is made again"):
+        find_judge(chips, "pspnet", STEPS, tmp_path, "cpu")
