@@ -15,10 +15,12 @@ from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
+from geop2p.raster.features import is_boolean, read_features, read_polygons
 from geop2p.raster.grid import Grid
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
+    import pandas
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
@@ -73,14 +75,14 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     """
     import geopandas
 
-    features = _read_features(path)
+    features = read_features(path)
     if field is not None and field not in features.columns:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
         raise RasterError(f"{path}: has no field '{field}'; it has {names}")
     if field is not None and features[field].isna().any():
         log.warning("%s: %d features without a value in '%s' are left out", path, features[field].isna().sum(), field)
         features = features[features[field].notna()]
-    labels = ["feature"] * len(features) if field is None else features[field].astype(str).tolist()
+    labels = ["feature"] * len(features) if field is None else _labels(path, features[field])
     same = _same_names(set(labels), [entry.name for entry in known])
     if same:
         told = ", ".join(f"'{label}' for '{name}'" for label, name in sorted(same.items()))
@@ -101,6 +103,18 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     return VectorLayer(str(path), kept, tuple(classes))
 
 
+def _labels(path: str | Path, values: "pandas.Series") -> list[str]:
+    """The values of a class field as names of classes, by the type of the field in the file.
+
+    Integers and booleans come as floats from a layer where one is missing, and must not make other classes there.
+    """
+    if values.dtype.kind != "f":
+        return values.astype(str).tolist()
+    if values.isin((0, 1)).all() and is_boolean(path, str(values.name)):
+        return values.astype(bool).astype(str).tolist()
+    return [str(int(value)) if value.is_integer() else str(value) for value in values.tolist()]
+
+
 def _same_names(labels: set[str], known: list[str]) -> dict[str, str]:
     """The known name of each label that differs from exactly one, not in the layer itself, in capitals or blanks alone.
 
@@ -113,42 +127,6 @@ def _same_names(labels: set[str], known: list[str]) -> dict[str, str]:
         if len(alike) == 1 and folded[label.strip().casefold()] == 1:
             found[label] = alike[0]
     return found
-
-
-def _read_features(path: str | Path) -> "geopandas.GeoDataFrame":
-    """All features of a layer that have a geometry."""
-    import geopandas
-    import pyogrio
-
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
-        raise RasterError(f"{path}: no such file")
-    try:
-        features = geopandas.read_file(path)
-    except pyogrio.errors.DataSourceError as error:
-        if "not recognized as being" in str(error):  # GDAL goes on about prefixes of drivers
-            raise RasterError(f"{path}: is no vector layer; give a GeoPackage, GeoJSON or Shapefile") from error
-        raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
-    if not isinstance(features, geopandas.GeoDataFrame):
-        raise RasterError(f"{path}: is a table without geometry")
-    features = features[~(features.geometry.is_empty | features.geometry.isna())]
-    if features.empty:
-        raise RasterError(f"{path}: has no features with a geometry")
-    if features.crs is None:
-        raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
-    return features
-
-
-def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
-    """The polygons of a vector layer with their attributes.
-
-    Raises:
-        RasterError: It is missing, unreadable, empty or without CRS, or holds no polygons.
-    """
-    features = _read_features(path)
-    features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
-    if features.empty:
-        raise RasterError(f"{path}: has no polygons")
-    return features
 
 
 def _on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":

@@ -7,8 +7,8 @@ import shapely
 
 from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
-from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.blocks import FREE, Codes
 from geop2p.tiling.table import ChipTable
 
