@@ -3,13 +3,25 @@
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import UTM
-from shapely.geometry import box
+import shapely
+from affine import Affine
+from conftest import UTM, grid, write_raster
+from pyproj import Transformer
+from rasterio.crs import CRS
+from rasterio.windows import Window
+from shapely import make_valid
+from shapely.geometry import Polygon, box
 
-from geop2p.raster.vectors import read_vector
+from geop2p.config import TileConfig
+from geop2p.raster.grid import Grid
+from geop2p.raster.vectors import Area, VectorReader, read_vector
+from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.tiler import tile
 
+DEGREES = CRS.from_epsg(4326)
 SHAPES = [box(number, 0, number + 1, 1) for number in range(3)]
 
 
@@ -34,3 +46,78 @@ def test_a_gap_in_a_field_changes_no_name_of_a_class(
     names = {entry.value: entry.name for entry in layer.classes}
     assert [names[code] for code in layer.features["code"]] == labels
     assert ("1 features without a value in 'num' are left out" in caplog.text) == (None in values)
+
+
+def centres(where: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the centres of all pixels in another CRS, (rows, cols) each."""
+    cols, rows = np.meshgrid(np.arange(where.width) + 0.5, np.arange(where.height) + 0.5)
+    to_crs = Transformer.from_crs(where.crs.to_wkt(), crs.to_wkt(), always_xy=True)
+    xs, ys = to_crs.transform(*(where.transform @ (cols, rows)))
+    return np.asarray(xs), np.asarray(ys)
+
+
+UTM_5_KM = Grid(UTM, Affine(5000, 0, 200_000, 0, -5000, 6_000_000), 250, 200)
+UTM_200_M = Grid(UTM, Affine(200, 0, 410_000, 0, -200, 5_005_000), 50, 900)
+POLAR = Grid(CRS.from_epsg(3995), Affine(9000, 0, -1_000_000, 0, -9000, 900_000), 180, 230)
+DATELINE = Grid(CRS.from_epsg(32660), Affine(5000, 0, 500_000, 0, -5000, 5_300_000), 150, 200)
+WORLD = Grid(DEGREES, Affine(1, 0, -180, 0, -1, 90), 180, 360)
+
+
+@pytest.mark.parametrize(
+    ("where", "crs", "shape"),
+    [
+        (UTM_5_KM, DEGREES, box(-180, -90, 180, 90)),
+        (UTM_200_M, DEGREES, box(8, 44, 10, 45.14)),
+        (UTM_5_KM, DEGREES, box(-180, -90, 9.05, 90)),
+        (UTM_5_KM, DEGREES, Polygon([(-170, 10), (170, 80), (170, 10), (-170, 80)])),  # crosses itself
+        (POLAR, DEGREES, box(-180, 85, 180, 90)),
+        (POLAR, DEGREES, box(-30, 40, 100, 88)),
+        (DATELINE, DEGREES, box(-180, -90, 180, 90)),
+        (DATELINE, DEGREES, box(170, 40, 180, 46)),
+        (DATELINE, DEGREES, box(176, 43, 190, 46)),
+        (WORLD, UTM, box(200_000, 1_000_000, 800_000, 7_000_000)),
+        (grid(200, 300), DEGREES, box(9.001, 47.84, 9.003, 47.85)),
+    ],
+)
+def test_features_cover_in_another_crs_the_ground_that_they_cover_in_their_own(
+    tmp_path: Path, where: Grid, crs: CRS, shape: Polygon
+) -> None:
+    geopandas.GeoDataFrame(geometry=[shape], crs=crs.to_wkt()).to_file(tmp_path / "a.gpkg")
+    xs, ys = centres(where, crs)
+    shape, frame = make_valid(shape), Window(0, 0, where.width, where.height)
+    expected = np.zeros(xs.shape, bool)
+    for far in (0, 360) if crs == DEGREES else (0,):
+        expected |= shapely.contains_xy(shape, xs + far, ys)
+    found = VectorReader(read_vector(tmp_path / "a.gpkg", None), where).read(frame)[0][0] == 2
+    area = Area(tmp_path / "a.gpkg", where).mask(frame)
+    assert expected.any()
+    for burnt in (found, area):
+        assert (burnt != expected).sum() <= 6  # an edge goes through the centre of a pixel, almost
+
+
+def test_the_bounds_of_a_layer_hold_its_bent_edges(tmp_path: Path) -> None:
+    geopandas.GeoDataFrame(geometry=[box(6, 44, 12, 46)], crs=4326).to_file(tmp_path / "a.gpkg")
+    layer = read_vector(tmp_path / "a.gpkg", None)
+    xs, ys = Transformer.from_crs(4326, 32632, always_xy=True).transform(np.linspace(6, 12, 1001), np.full(1001, 44))
+    assert layer.bounds_in(UTM)[1] == pytest.approx(min(ys), abs=50)
+    assert layer.bounds_in(UTM)[0] == pytest.approx(min(xs), abs=50)
+
+
+def test_polygons_of_the_world_say_the_split(tmp_path: Path) -> None:
+    shapes = [box(-180, -90, 9.05, 90), box(9.05, -90, 180, 90)]
+    areas = geopandas.GeoDataFrame({"split": ["train", "val"]}, geometry=shapes, crs=4326)
+    areas.to_file(tmp_path / "areas.gpkg")
+    where = grid(160, 160, pixel=100.0, left=496_000)
+    config = TileConfig(size=16, aoi=tmp_path / "areas.gpkg", split_by="polygon")
+    image = write_raster(tmp_path / "image.tif", np.ones((3, 160, 160), np.uint8), where)
+    tile(image, image, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    lost = chipset.scenes[0].dropped["on the areas of several splits"]
+    assert lost <= 20 and chipset.counts["train"] + chipset.counts["val"] == 100 - lost
+
+
+def test_reading_features_on_a_grid_leaves_them_as_they_are(tmp_path: Path) -> None:
+    geopandas.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs=4326).to_file(tmp_path / "a.gpkg")
+    layer = read_vector(tmp_path / "a.gpkg", None)
+    VectorReader(layer, UTM_5_KM)
+    assert layer.features.total_bounds.tolist() == [-180, -90, 180, 90]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
@@ -17,6 +16,7 @@ from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
 from geop2p.raster.features import is_boolean, read_features, read_polygons
 from geop2p.raster.grid import Grid
+from geop2p.raster.surroundings import on_ground_of
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
+BOUND_PIECES = 64  # of an edge as long as the layer, to find its bounds in another CRS
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,11 @@ class VectorLayer:
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of all features in a CRS."""
-        left, bottom, right, top = self.features.to_crs(crs).total_bounds
+        west, south, east, north = self.features.total_bounds
+        pieces = self.features.geometry
+        if (far := max(east - west, north - south)) > 0 and crs != self.features.crs:  # edges bend
+            pieces = pieces.segmentize(far / BOUND_PIECES)
+        left, bottom, right, top = pieces.to_crs(crs).total_bounds
         return float(left), float(bottom), float(right), float(top)
 
 
@@ -129,16 +134,6 @@ def _same_names(labels: set[str], known: list[str]) -> dict[str, str]:
     return found
 
 
-def _on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
-    """Polygons in the CRS of a grid, cut to its surroundings first: far from it that CRS may know no positions."""
-    assert grid.crs is not None and features.crs is not None
-    left, bottom, right, top = grid.bounds_in(CRS.from_user_input(features.crs))
-    around = shapely.box(left, bottom, right, top).buffer(0.1 * max(right - left, top - bottom))
-    shapes = shapely.intersection(shapely.make_valid(features.geometry.to_numpy()), around)
-    here = features.set_geometry(shapes, crs=features.crs)
-    return here[~here.geometry.is_empty].to_crs(grid.crs)
-
-
 class Area:
     """Ground inside polygons, on a grid.
 
@@ -155,7 +150,8 @@ class Area:
         if grid.crs is None:
             raise GridMismatchError(f"{path}: cannot be laid over rasters without CRS; leave out --aoi")
         self._path, self._grid = path, grid
-        self._features = _on_ground_of(grid, read_polygons(path))
+        here = on_ground_of(grid, read_polygons(path))
+        self._features = here.set_geometry(here.geometry.make_valid())
 
     def window(self, frame: Window) -> Window:
         """The smallest window of the grid that holds all pixels inside.
@@ -206,7 +202,7 @@ class VectorReader:
         self._dtype = np.uint8 if max(self._background, *(entry.value for entry in layer.classes)) < 256 else np.int32
         if grid.crs is None:
             raise GridMismatchError(f"{layer.path}: cannot be burnt on a grid without CRS")
-        self._features = layer.features.to_crs(grid.crs)
+        self._features = on_ground_of(grid, layer.features)
         self._index = self._features.sindex
 
     def read(self, window: Window) -> tuple[Array, Mask]:

@@ -9,6 +9,7 @@ from geop2p.config import SPLITS, TileConfig
 from geop2p.errors import ChipSetError
 from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
+from geop2p.raster.surroundings import on_ground_of
 from geop2p.tiling.blocks import FREE, Codes
 from geop2p.tiling.table import ChipTable
 
@@ -36,8 +37,7 @@ def read_areas(config: TileConfig, grid: Grid) -> "GeoDataFrame":
     if others:
         shown = ", ".join(f"'{value}'" for value in others[:10])
         raise ChipSetError(f"{config.aoi}: field '{field}' holds {shown}, expected {', '.join(SPLITS)}")
-    assert grid.crs is not None
-    here = GeoDataFrame({"split": found}, geometry=areas.geometry).to_crs(grid.crs)
+    here = on_ground_of(grid, GeoDataFrame({"split": found}, geometry=areas.geometry))
     here = here[here.intersects(grid.footprint)]
     if here.empty:
         raise ChipSetError(f"{config.aoi}: no polygon lies over the scene's grid of {grid.describe()}")
