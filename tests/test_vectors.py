@@ -1,21 +1,27 @@
 """Vector layers: the classes of their features, and the ground that these cover in another CRS."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from affine import Affine
-from conftest import UTM, grid, write_raster
+from conftest import CLASSES, UTM, Identity, grid, write_raster
 from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely import make_valid
 from shapely.geometry import Polygon, box
 
+from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
+from geop2p.errors import NoGroundError, RasterError
+from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area, VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
@@ -121,3 +127,68 @@ def test_reading_features_on_a_grid_leaves_them_as_they_are(tmp_path: Path) -> N
     layer = read_vector(tmp_path / "a.gpkg", None)
     VectorReader(layer, UTM_5_KM)
     assert layer.features.total_bounds.tolist() == [-180, -90, 180, 90]
+
+
+def write_labels(folder: Path, name: str, shapes: list, uses: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    frame = geopandas.GeoDataFrame({"use": pd.Series(uses, dtype=object)}, geometry=shapes, crs=DEGREES.to_wkt())
+    frame.to_file(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson"])  # GeoJSON has no fields without features
+@pytest.mark.parametrize("where_grid", ["target", "EPSG:32632@2"])
+def test_a_layer_without_features_is_background(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, where_grid: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        where = grid(64, 64, left=500_000 + 1000 * number)
+        write_raster(tmp_path / "images" / f"t{number}.tif", np.full((3, 64, 64), number, np.uint8), where)
+        shape = box(9.0 + 0.01 * number, 47.8, 9.02 + 0.01 * number, 47.9)
+        uses = [] if number == 0 else ["barn"] if number == 1 else ["lake"]
+        write_labels(tmp_path / "labels", f"t{number}.{suffix}", [shape] * len(uses), uses)
+    config = TileConfig(size=32, source_field="use", grid=where_grid, line_width=3, format="virtual")
+    tile(tmp_path / "labels", tmp_path / "images", tmp_path / "chips", config)
+    told = [record.getMessage() for record in caplog.records if "has no features" in record.getMessage()]
+    assert len(told) == 1 and f"t0.{suffix}: has no features with a geometry, so all of its ground is" in told[0]
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert [(entry.value, entry.name) for entry in chipset.source.classes] == [
+        (1, "background"), (2, "barn"), (3, "lake"),
+    ]  # fmt: skip
+    index = chipset.index()
+    assert (index.loc[index["scene"] == "t0", "source_1"] == 1).all()
+    for row in index.itertuples():
+        with chipset.reader(row.split) as reader:
+            number = [r.id for r in chipset.entries(row.split)].index(row.id)
+            assert (reader.read(number).source[0, 4:-4, 4:-4] == int(row.scene[1]) + 1).all()
+    tile(tmp_path / "labels", tmp_path / "images", tmp_path / "chips", config)  # they are known again
+    assert len(ChipSet.open(tmp_path / "chips").scenes) == 3
+
+
+def test_two_layers_without_features_are_no_pair_and_an_area_needs_polygons(tmp_path: Path) -> None:
+    empty = write_labels(tmp_path / "a", "t.gpkg", [], [])
+    with pytest.raises(NoGroundError, match=r"neither .*t\.gpkg nor .*t\.gpkg has features with a geometry"):
+        tile(empty, empty, tmp_path / "chips", TileConfig(size=32, grid="EPSG:32632@2"))
+    with pytest.raises(RasterError, match="has no features with a geometry, expected polygons"):
+        Area(empty, grid(64, 64))
+
+
+def test_predict_translates_a_layer_without_features_as_background(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = write_labels(tmp_path / "a", "t.gpkg", [], [])
+    background = MapClass(9, "background", (1, 1, 1))
+    kinds = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=(*CLASSES, background))
+    like = write_raster(tmp_path / "like.tif", np.zeros((1, 80, 100), np.uint8), grid(80, 100))
+    settings = PredictConfig(source_field="use", like=like, tile_size=64)
+    with pytest.raises(RasterError, match="nothing to translate; the model has no class background"):
+        bare = dataclasses.replace(kinds, classes=CLASSES)
+        predict(make_model(Identity, bare), empty, tmp_path / "out.tif", settings)
+    model = make_model(Identity, kinds)
+    with pytest.raises(RasterError, match="nothing to translate; give a grid with --like"):
+        predict(model, empty, tmp_path / "out.tif", PredictConfig(source_field="use", tile_size=64))
+    predict(model, empty, tmp_path / "out.tif", settings)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert (dataset.read(1) == 9).all()
+    assert "so all of its ground is background" in caplog.text

@@ -158,7 +158,7 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     counts = Counter(layer.features["code"].tolist())
     strange = [entry for entry in layer.classes if counts[entry.value] and entry.value not in ours]
     unknown = {entry.name: counts[entry.value] for entry in strange}
-    if not set(counts) & set(ours):
+    if counts and not set(counts) & set(ours):
         raise RasterError(
             f"{path}: has the classes {', '.join(unknown)}, the model knows {', '.join(ours.values())}; choose the "
             "attribute with --source-field, or rename them"
@@ -167,17 +167,31 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
         told = ", ".join(f"{name} ({count} features)" for name, count in unknown.items())
         log.warning("%s: the model never saw the classes %s; their ground is a guess", path, told)
     background = next((value for value, name in ours.items() if name == BACKGROUND_NAME), None)
+    if layer.is_empty:
+        _check_background(layer, background, like)
     if background is None:
         log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
     frame = None
     if like is None:
         grid = _vector_grid(layer, card)
     else:
-        whole = None if card.pixel_size is None else _vector_grid(layer, card)
+        whole = None if card.pixel_size is None or layer.is_empty else _vector_grid(layer, card)
         own = layer.features.crs
         grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
     parts = vector_parts(path)
     return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
+
+
+def _check_background(layer: VectorLayer, background: int | None, like: Grid | None) -> None:
+    """Refuse a layer without features unless it is background on a grid of its own.
+
+    Raises:
+        RasterError: Nothing says where it lies, or the model has no class for it.
+    """
+    if background is None or like is None:
+        way_out = "give a grid with --like" if background is not None else f"the model has no class {BACKGROUND_NAME}"
+        raise RasterError(f"{layer.path}: has no features with a geometry, so there is nothing to translate; {way_out}")
+    log.warning("%s: has no features with a geometry, so all of its ground is background", layer.path)
 
 
 def _framed(path: str, like: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> tuple[Grid, Window]:

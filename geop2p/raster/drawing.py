@@ -24,6 +24,8 @@ def drawn(layer: VectorLayer, line_width: float | None, order: Sequence[str]) ->
         line_width: Width of lines and diameter of points in metres; None leaves them one pixel wide.
         order: Names of classes from bottom to top; features of others lie below them, as in the file.
     """
+    if layer.is_empty:
+        return layer
     features = layer.features
     thin = shapely.get_dimensions(features.geometry.to_numpy()) < 2
     if line_width is not None and thin.any():

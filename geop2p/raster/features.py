@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
 
 
 def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
-    """All features of a layer that have a geometry."""
+    """All features of a layer that have a geometry, which may be none."""
     import geopandas
     import pyogrio
 
@@ -25,8 +25,6 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     if not isinstance(features, geopandas.GeoDataFrame):
         raise RasterError(f"{path}: is a table without geometry")
     features = features[~(features.geometry.is_empty | features.geometry.isna())]
-    if features.empty:
-        raise RasterError(f"{path}: has no features with a geometry")
     if features.crs is None:
         raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
     return features
@@ -39,6 +37,8 @@ def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
         RasterError: It is missing, unreadable, empty or without CRS, or holds no polygons.
     """
     features = read_features(path)
+    if features.empty:
+        raise RasterError(f"{path}: has no features with a geometry, expected polygons")
     features = features[features.geometry.geom_type.isin(("Polygon", "MultiPolygon"))]
     if features.empty:
         raise RasterError(f"{path}: has no polygons")

@@ -55,8 +55,15 @@ class VectorLayer:
     features: "geopandas.GeoDataFrame"
     classes: tuple[MapClass, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no features, as a layer of labels where there is nothing to find."""
+        return len(self.features) == 0
+
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) of all features in a CRS."""
+        """(left, bottom, right, top) of all features in a CRS; without bounds if there are none: all is background."""
+        if self.is_empty:
+            return -math.inf, -math.inf, math.inf, math.inf
         west, south, east, north = self.features.total_bounds
         pieces = self.features.geometry
         if (far := max(east - west, north - south)) > 0 and crs != self.features.crs:  # edges bend
@@ -66,7 +73,7 @@ class VectorLayer:
 
 
 def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...] = ()) -> VectorLayer:
-    """Read a vector layer whose features become classes.
+    """Read a vector layer whose features become classes; one without features is background everywhere.
 
     Args:
         path: Any vector file that GDAL opens.
@@ -76,18 +83,18 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
             maps in rasters are matched.
 
     Raises:
-        RasterError: It is missing, unreadable, empty, without CRS, or lacks the field.
+        RasterError: It is missing, unreadable or without CRS, or its features lack the field.
     """
     import geopandas
 
     features = read_features(path)
-    if field is not None and field not in features.columns:
+    if field is not None and field not in features.columns and not features.empty:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
         raise RasterError(f"{path}: has no field '{field}'; it has {names}")
-    if field is not None and features[field].isna().any():
+    if field in features.columns and features[field].isna().any():
         log.warning("%s: %d features without a value in '%s' are left out", path, features[field].isna().sum(), field)
         features = features[features[field].notna()]
-    labels = ["feature"] * len(features) if field is None else _labels(path, features[field])
+    labels = ["feature"] * len(features) if field is None or features.empty else _labels(path, features[field])
     same = _same_names(set(labels), [entry.name for entry in known])
     if same:
         told = ", ".join(f"'{label}' for '{name}'" for label, name in sorted(same.items()))

@@ -39,12 +39,14 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
 
     Raises:
         RasterError: A raster has no CRS.
-        GridMismatchError: They have none in common, or are to be paired by pixel and cannot.
+        NoGroundError: They have none in common.
+        GridMismatchError: They are to be paired by pixel and cannot.
         ConfigError: The grid asked for does not exist.
     """
     if config.pixel_grid:
         return _pixel_grid(layers)
     _check_crs(layers)
+    _check_features(layers)
     source, target = layers
     crs, resolution = _parse_grid(config.grid)
     if crs is not None:
@@ -101,6 +103,19 @@ def _check_crs(layers: tuple[Layer, Layer]) -> None:
     raise RasterError(
         f"{bare[0].path}: has no CRS, so its place on the ground is unknown; assign one (gdal_edit -a_srs){way_out}"
     )
+
+
+def _check_features(layers: tuple[Layer, Layer]) -> None:
+    """Tell of vector layers without features, which may be a mistake.
+
+    Raises:
+        NoGroundError: No layer says where the scene lies.
+    """
+    empty = [layer for layer in layers if layer.vector is not None and layer.vector.is_empty]
+    if len(empty) == len(layers):
+        raise NoGroundError(f"neither {layers[0].path} nor {layers[1].path} has features with a geometry")
+    for layer in empty:
+        log.warning("%s: has no features with a geometry, so all of its ground is background", layer.path)
 
 
 def _parse_grid(text: str) -> tuple[CRS | None, float]:
