@@ -1,12 +1,14 @@
 """Vector layers: the classes of their features, and the ground that these cover in another CRS."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -20,7 +22,7 @@ from shapely.geometry import Polygon, box
 
 from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
-from geop2p.errors import NoGroundError, RasterError
+from geop2p.errors import ChipSetError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area, VectorReader, read_vector
@@ -192,3 +194,42 @@ def test_predict_translates_a_layer_without_features_as_background(
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert (dataset.read(1) == 9).all()
     assert "so all of its ground is background" in caplog.text
+
+
+def test_a_file_of_several_layers_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    pyogrio.write_dataframe(pd.DataFrame({"use": ["barn"]}), path, layer="owners")
+    features = geopandas.GeoDataFrame({"use": [True, None]}, geometry=SHAPES[:2], crs=UTM)
+    features.to_file(path, layer="roads")
+    layer = read_vector(path, "use")  # tables do not count
+    assert [entry.name for entry in layer.classes] == ["background", "True"]
+    features.to_file(path, layer="lakes")
+    message = r"a\.gpkg: has 2 layers \(roads, lakes\), expected one; .*: ogr2ogr -f GPKG one\.gpkg .*a\.gpkg LAYER$"
+    with pytest.raises(RasterError, match=message):
+        read_vector(path, "use")
+    with pytest.raises(RasterError, match=message):
+        Area(path, grid(64, 64))
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_a_geodatabase_is_a_layer(tmp_path: Path, folders: bool) -> None:
+    where, labels = grid(64, 64), tmp_path / "labels"
+    labels.mkdir()
+    frame = geopandas.GeoDataFrame({"use": ["barn"]}, geometry=[shapely.box(*where.bounds)], crs=UTM)
+    frame.to_file(labels / "t.gdb", driver="OpenFileGDB", layer="uses")
+    image = write_raster(tmp_path / "t.tif", np.ones((3, 64, 64), np.uint8), where)
+    if folders:
+        (tmp_path / "images").mkdir()
+        image = image.rename(tmp_path / "images" / "t.tif")
+    source, target = (labels, image.parent) if folders else (f"{labels / 't.gdb'}/", image)
+    config = TileConfig(size=32, source_field="use", format="virtual", aoi=labels / "t.gdb")
+    tile(source, target, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    with chipset.reader("train") as reader:
+        assert (reader.read(0).source == 2).all()
+    tile(source, target, tmp_path / "chips", config)
+    shutil.rmtree(labels / "t.gdb")
+    frame.geometry = frame.buffer(7)
+    frame.to_file(labels / "t.gdb", driver="OpenFileGDB", layer="uses")
+    with pytest.raises(ChipSetError, match="source has changed"):
+        tile(source, target, tmp_path / "chips", config)

@@ -27,7 +27,7 @@ from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
-from geop2p.raster.vectors import Area
+from geop2p.raster.vectors import Area, vector_parts
 from geop2p.translator import Translator
 
 Translated = tuple[Window, torch.Tensor, torch.Tensor | None]  # a tile, its values, and what it adds to the spread
@@ -256,7 +256,7 @@ class Mosaic:
         settings: dict[str, Any] = {"tile_size": lattice.network_size, "overlap": lattice.overlap, "halo": lattice.halo}
         settings |= {"batch_size": self.batch_size, "part_side": self.part_side, "norm_stats": self.norm_stats}
         settings |= {"engine": self.engine} | self.extras.claim
-        aoi = None if self.config.aoi is None else fingerprint(self.config.aoi)
+        aoi = None if self.config.aoi is None else fingerprint(self.config.aoi, vector_parts(self.config.aoi))
         drawing = ("source_field", "line_width", "draw_order", "skip_bad")
         settings |= {name: getattr(self.config, name) for name in drawing}
         settings["classes"] = {str(code): value for code, value in codes.items()}

@@ -17,7 +17,7 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise RasterError(f"{path}: no such file")
     try:
-        features = geopandas.read_file(path)
+        features = geopandas.read_file(path, layer=_layer_of(path))
     except pyogrio.errors.DataSourceError as error:
         if "not recognized as being" in str(error):  # GDAL goes on about prefixes of drivers
             raise RasterError(f"{path}: is no vector layer; give a GeoPackage, GeoJSON or Shapefile") from error
@@ -45,9 +45,30 @@ def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
     return features
 
 
+def _layer_of(path: str | Path) -> str | None:
+    """The one layer of a file that has places, if it has tables too; None: the only one.
+
+    Raises:
+        RasterError: It has several.
+    """
+    import pyogrio
+
+    try:
+        layers = pyogrio.list_layers(path)
+    except pyogrio.errors.DataSourceError:  # reading it says why
+        return None
+    places = [str(name) for name, geometry in layers if geometry is not None]
+    if len(places) > 1:
+        raise RasterError(
+            f"{path}: has {len(places)} layers ({', '.join(places)}), expected one; extract the one that is meant: "
+            f"ogr2ogr -f GPKG one.gpkg {path} LAYER"
+        )
+    return places[0] if places and len(layers) > 1 else None
+
+
 def is_boolean(path: str | Path, field: str) -> bool:
     """Whether a field of a layer holds booleans by what the file says."""
     import pyogrio
 
-    info = pyogrio.read_info(path)
+    info = pyogrio.read_info(path, layer=_layer_of(path))
     return dict(zip(info["fields"], info["dtypes"], strict=True)).get(field) == "bool"

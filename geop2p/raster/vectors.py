@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
     import pandas
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite")
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
 BOUND_PIECES = 64  # of an edge as long as the layer, to find its bounds in another CRS
@@ -32,11 +32,18 @@ log = logging.getLogger(__name__)
 
 def is_vector(path: str | Path) -> bool:
     """Whether a name looks like a vector layer rather than a raster."""
-    return str(path).lower().endswith(VECTOR_SUFFIXES)
+    return str(path).lower().rstrip("/").endswith(VECTOR_SUFFIXES)
+
+
+def is_geodatabase(path: str | Path) -> bool:
+    """Whether a folder is a vector layer itself: a file geodatabase of Esri."""
+    return Path(path).suffix.lower() == ".gdb" and Path(path).is_dir()
 
 
 def vector_parts(path: str | Path) -> list[str]:
-    """The further files of a shapefile that hold its attributes and CRS."""
+    """The further files that hold the attributes and CRS of a shapefile, or the files of a geodatabase."""
+    if is_geodatabase(path):
+        return [str(file) for file in sorted(Path(path).iterdir()) if file.is_file() and file.suffix != ".lock"]
     beside = (Path(path).with_suffix(suffix) for suffix in (".dbf", ".prj"))
     return [str(file) for file in beside if str(path).lower().endswith(".shp") and file.is_file()]
 

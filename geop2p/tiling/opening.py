@@ -17,6 +17,7 @@ from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import read_sample
+from geop2p.raster.vectors import vector_parts
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
 
@@ -65,7 +66,7 @@ def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str
         "target_field": config.target_field,
         "line_width": config.line_width,
         "draw_order": config.draw_order,
-        "aoi": None if config.aoi is None else fingerprint(config.aoi),
+        "aoi": None if config.aoi is None else fingerprint(config.aoi, vector_parts(config.aoi)),
         "split_field": config.split_field if config.split_by == "polygon" else None,
         "classes": None if config.classes is None else fingerprint(config.classes),
     }

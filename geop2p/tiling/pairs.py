@@ -4,7 +4,7 @@ from pathlib import Path
 
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.folder import RASTER_SUFFIXES
-from geop2p.raster.vectors import VECTOR_SUFFIXES
+from geop2p.raster.vectors import VECTOR_SUFFIXES, is_geodatabase
 
 LAYER_SUFFIXES = (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)
 
@@ -20,7 +20,7 @@ def find_pairs(source: str | Path, target: str | Path) -> list[tuple[str, str]]:
         GridMismatchError: A file of one folder has no partner in the other; the message lists them.
         RasterError: Only one of the two is a folder, or one has no layers or two of one stem.
     """
-    folders = [Path(side).is_dir() for side in (source, target)]
+    folders = [Path(side).is_dir() and not is_geodatabase(side) for side in (source, target)]
     if not any(folders):
         return [(str(source), str(target))]
     if not all(folders):
