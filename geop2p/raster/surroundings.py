@@ -1,20 +1,19 @@
 """Features carried into the CRS of a grid, where they cover the ground that they cover in their own."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from rasterio.crs import CRS
 
-from geop2p.raster.grid import Grid, positions_in
+from geop2p.raster.grid import LOOKUPS, Grid, positions_in
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
 
 Box = tuple[float, float, float, float]
 
-LOOKUPS = 65  # positions a side of the grid that are looked up in the other CRS
 AROUND = 0.1  # of the grid's extent beyond its edges that is kept
 OFF = 0.01  # pixels that an edge may lie off: polygons that share one must not share chips
 MOST_PIECES = 4096  # of an edge as long as the grid
@@ -58,10 +57,8 @@ def _surroundings(grid: Grid, crs: CRS) -> tuple[list[Box], float] | None:
     Positions all over the grid are looked up, as its outline says little where it goes round a pole or the world.
     None where the CRS has no place for any.
     """
-    cols, rows = np.meshgrid(np.linspace(0, grid.width, LOOKUPS), np.linspace(0, grid.height, LOOKUPS))
-    at: tuple[Any, Any] = cols.ravel(), rows.ravel()
-    xs, ys = grid.transform @ at
-    xs, ys = _carried(grid.crs, crs, xs, ys)
+    rows, cols = grid.spread()
+    xs, ys = _carried(grid.crs, crs, *(grid.transform @ (cols, rows)))
     known = np.isfinite(xs) & np.isfinite(ys)
     if not known.any():
         return None
@@ -109,5 +106,5 @@ def _straight(grid: Grid, crs: CRS, box: Box) -> float:
 
 def _carried(here: CRS | None, there: CRS, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     assert here is not None
-    found = positions_in(here, there, xs.tolist(), ys.tolist())
+    found = positions_in(here, there, xs, ys)
     return np.array(found[0]), np.array(found[1])
