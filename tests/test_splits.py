@@ -21,7 +21,7 @@ from geop2p import TileConfig, check, tile
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
 from geop2p.raster.grid import Grid
-from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side
+from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side, dilated
 from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.index import joined
@@ -127,7 +127,7 @@ def test_a_chip_is_dropped_for_a_stronger_split_only(buffer: int) -> None:
     config = TileConfig(size=32, stride=24)
     table = chip_table(grid(330, 410), config)
     splits = np.random.default_rng(0).choice(np.array(SPLITS, object), len(table), p=[0.7, 0.2, 0.1])
-    dropped = find_leaks(table.assign(split=splits), 2.0 * buffer, 2.0)
+    dropped = find_leaks(table.assign(split=splits), buffer, grid(330, 410))
     apart = shapely.distance(table.shapes[:, None], table.shapes[None])
     close = (apart < 2.0 * buffer - 0.1) | (shapely.area(shapely.intersection(table.shapes[:, None], table.shapes)) > 1)
     for split, stronger in (("test", ()), ("val", ("test",)), ("train", ("val", "test"))):
@@ -138,6 +138,58 @@ def test_a_chip_is_dropped_for_a_stronger_split_only(buffer: int) -> None:
         "val": True,
         "test": False,
     }
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        Grid(UTM, Affine(10, 0, 500_000, 0, -10, 5_300_000), 640, 640),  # a metre on the map is 1.0004 m on the ground
+        Grid(CRS.from_epsg(4326), Affine(1e-4, 0, 9, 0, -1e-4, 60), 640, 640),
+        Grid(UTM, Affine(10, 0, 500_000, 0, -40, 5_300_000), 640, 640),
+        Grid(UTM, Affine(30, 10, 500_000, 5, -15, 5_300_000), 640, 640),
+    ],
+)
+def test_the_buffer_is_pixels_along_rows_and_columns_and_the_check_agrees(tmp_path: Path, where: Grid) -> None:
+    source = write_raster(tmp_path / "map.tif", class_map(640, 640), where)
+    target = write_raster(tmp_path / "image.tif", np.zeros((1, 640, 640), np.uint8), where)
+    config = TileConfig(size=32, stride=16, buffer=48, format="virtual", target_kind="image", split="6:2:2")
+    tile(source, target, tmp_path / "chips", config)
+    assert check(tmp_path / "chips") == []
+    index = ChipSet.open(tmp_path / "chips").table()
+    places = np.stack([index[name] for name in OFFSETS])
+    gaps = np.maximum(abs(places[:, :, None] - places[:, None]) - 32, 0)  # along rows and columns, of every two chips
+    apart = index["split"][:, None] != index["split"]
+    distances = np.hypot(*gaps)[apart]
+    assert distances.min() >= 48
+    straight = [np.where(gaps[1 - axis] == 0, gaps[axis], 9999)[apart].min() for axis in (0, 1)]
+    assert straight == [48, 48]  # nor more than was asked for
+
+
+def test_scenes_of_several_crs_keep_the_buffer_in_pixels_of_the_later_one(tmp_path: Path) -> None:
+    config = TileConfig(size=32, buffer=40, format="virtual", target_kind="image", split_by="scene", split="1:1:1")
+    beside = Grid(CRS.from_epsg(4326), Affine(2.5e-5, 0, 9.0115, 0, -2.5e-5, 47.852), 260, 340)
+    for number, where in enumerate((grid(300, 400), beside, ZONE_33)):
+        shape = (where.height, where.width)
+        source = write_raster(tmp_path / f"map{number}.tif", class_map(*shape), where)
+        target = write_raster(tmp_path / f"image{number}.tif", np.zeros((1, *shape), np.uint8), where)
+        tile(source, target, tmp_path / "chips", config)
+    assert check(tmp_path / "chips") == []
+
+
+def test_a_buffer_wider_than_the_scene_is_told_at_once(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ChipSetError, match=r"no chip is left for .*a smaller --buffer"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=32, buffer=10**9))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 60), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_ground_within_reach_is_what_a_look_at_every_cell_finds(height: int, width: int, reach: int, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.02
+    rows, cols = np.indices(mask.shape)
+    expected = np.zeros_like(mask)
+    for row, col in np.argwhere(mask):
+        expected |= np.maximum(abs(rows - row), abs(cols - col)) <= reach
+    assert np.array_equal(dilated(mask, reach), expected)
 
 
 @pytest.mark.parametrize("stride", [32, 16])
@@ -412,6 +464,16 @@ def test_the_check_finds_a_planted_leak_for_every_rule(tmp_path: Path, rule) -> 
     chipset.save(index)
     assert f"{index['id'][moved]} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
     assert f"{index['id'][held]} (test) shares ground with train chips, or comes too near" in check(tmp_path / "chips")
+
+
+def test_the_check_finds_two_chips_of_one_name(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, format="virtual"))
+    chipset = ChipSet.open(tmp_path / "chips")
+    index = chipset.table()
+    first, other = index["id"][:2]
+    index["id"][1] = first
+    chipset.save(index)
+    assert check(tmp_path / "chips") == [f"{first} is the name of 2 chips, expected one"], other
 
 
 @pytest.mark.parametrize("rule", ["scene", "file"])

@@ -2,21 +2,23 @@
 
 import hashlib
 import itertools
+from collections import Counter
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import GeoP2PError
 from geop2p.progress import progress_bar
-from geop2p.raster.grid import local_crs
 from geop2p.tiling.chips import STAGING, ChipSet, count_splits
 from geop2p.tiling.splits import near
+from geop2p.tiling.table import ChipTable
 
 
 def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     """What is wrong with a chip set, a line each; empty if it is sound.
 
     Every chip is read: both sides must have the size, bands and type that the description promises. No chip of a
-    split may share ground with, or come nearer than the buffer to, a chip of another, measured in the projected CRS
-    of each scene. Chips without a place on the ground may not hold the same pixels in two splits.
+    split may share ground with, or come nearer than the buffer to, a chip of another, measured in pixels of the scene
+    that came later. Chips without a place on the ground may not hold the same pixels in two splits. No two chips may
+    have one name.
     """
     index = chipset.table()
     problems = []
@@ -24,6 +26,8 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
         problems.append("tiling was interrupted; repeat the tile command to finish it")
     if count_splits(index) != chipset.counts:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
+    several = {name: count for name, count in Counter(index["id"]).items() if count > 1}
+    problems += [f"{name} is the name of {count} chips, expected one" for name, count in several.items()]
     nowhere = {scene.id for scene in chipset.scenes if scene.grid.crs is None}
     alike: dict[bytes, list[tuple[Split, str]]] = {}
     with progress_bar(len(index), "chip", "check", progress) as advance:
@@ -46,17 +50,26 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
         for scene in chipset.scenes:
             found = set(index["split"][index["scene"] == scene.id])
             if len(found) > 1:
-                several = " and ".join(name for name in SPLITS if name in found)
-                problems.append(f"scene '{scene.id}' is in {several}, though its rule gives a scene one split")
-    pixel = min(min(scene.pixel_size or (1.0, 1.0)) for scene in chipset.scenes)  # a buffer is pixels of its scene
-    for scene in chipset.scenes:
-        own = index.rows(index["scene"] == scene.id)
-        if scene.grid.crs is not None:
-            own = own.to_crs(local_crs(scene.grid))
-        distance = chipset.settings["buffer"] * pixel
+                told = " and ".join(name for name in SPLITS if name in found)
+                problems.append(f"scene '{scene.id}' is in {told}, though its rule gives a scene one split")
+    return problems + _leaks(chipset, index)
+
+
+def _leaks(chipset: ChipSet, index: ChipTable) -> list[str]:
+    """Chips that share ground with another split, or come nearer than the buffer, a line each.
+
+    A scene was split beside those before it, with distances in pixels of its own grid; so they are told here.
+    """
+    buffer, lines = chipset.settings["buffer"], dict[str, None]()
+    names = [scene.id for scene in chipset.scenes]
+    for number, scene in enumerate(chipset.scenes):
+        grid = scene.grid
+        seen = index.among("scene", [scene.id] if grid.crs is None else names[: number + 1])
+        seen = seen if grid.crs is None else seen.to_crs(grid.crs)
+        own = seen.among("scene", [scene.id])
         for split, other in itertools.permutations(SPLITS, 2):
-            mine = own.of_split(split)
-            close = near(mine, index.of_split(other), distance, pixel)
-            names = mine["id"][close]
-            problems += [f"{name} ({split}) shares ground with {other} chips, or comes too near" for name in names]
-    return problems
+            for mine, others in ((own, seen), (seen, own)):
+                chips = mine.of_split(split)
+                for name in chips["id"][near(chips, others.of_split(other), buffer, grid)]:
+                    lines[f"{name} ({split}) shares ground with {other} chips, or comes too near"] = None
+    return list(lines)

@@ -12,6 +12,7 @@ import shapely
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.raster.grid import Grid
 from geop2p.tiling.areas import codes_on, read_areas
 from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
 from geop2p.tiling.chips import Scene
@@ -54,14 +55,14 @@ def read_split_file(path: Path) -> dict[str, Split]:
     return result
 
 
-def near(chips: ChipTable, others: ChipTable, distance: float, pixel: float) -> Mask:
-    """Which chips share ground with others or come nearer to them than a distance.
+def near(chips: ChipTable, others: ChipTable, buffer: float, grid: Grid) -> Mask:
+    """Which chips share ground with others or come nearer to them than the buffer.
 
     Args:
-        chips: Footprints in a projected or geographic CRS, or in pixels without CRS.
+        chips: Footprints in any CRS, or in pixels without CRS.
         others: Footprints in any CRS; without CRS those of other scenes lie elsewhere.
-        distance: In units of the CRS of `chips`.
-        pixel: Side of a pixel in the same units; touching edges are told from overlap to a hundredth of it.
+        buffer: In pixels of `grid`, along its rows as along its columns.
+        grid: The grid in whose pixels distances are told. Touching edges are told from overlap to a hundredth of one.
 
     Returns:
         bool, one for each row of `chips`.
@@ -70,22 +71,31 @@ def near(chips: ChipTable, others: ChipTable, distance: float, pixel: float) -> 
     if chips.crs is None and len(chips):
         others = others.among("scene", set(chips["scene"]))
     if len(chips) and len(others):
-        there = others if chips.crs is None else others.to_crs(chips.crs)
-        inner = shapely.buffer(chips.shapes, -0.01 * pixel, join_style="mitre")
-        tree = shapely.STRtree(there.shapes)
-        result[np.unique(tree.query(inner, predicate="dwithin", distance=distance)[0])] = True
+        here, there = _in_pixels(chips, grid), _in_pixels(others, grid)
+        inner = shapely.buffer(here, -0.01, join_style="mitre")
+        result[np.unique(shapely.STRtree(there).query(inner, predicate="dwithin", distance=buffer)[0])] = True
     return result
 
 
-def find_leaks(index: ChipTable, buffer: float, pixel: float) -> Mask:
+def _in_pixels(chips: ChipTable, grid: Grid) -> npt.NDArray[np.object_]:
+    """Footprints as (column, row) of a grid; None for those that have no place in its CRS."""
+    shapes = (chips if grid.crs is None else chips.to_crs(grid.crs)).shapes.copy()
+    shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1)] = None
+    placed: npt.NDArray[np.object_] = shapely.transform(
+        shapes, lambda places: np.column_stack(~grid.transform @ tuple(places.T))
+    )
+    return placed
+
+
+def find_leaks(index: ChipTable, buffer: float, grid: Grid) -> Mask:
     """Which chips of a scene must go, so that no two splits share ground or come nearer than the buffer.
 
     Test chips stay before validation chips, these before training chips.
 
     Args:
-        index: The scene's chips with the column `split`, in the scene's CRS.
-        buffer: In units of the scene's CRS.
-        pixel: Side of a pixel in units of the scene's CRS.
+        index: The scene's chips with the column `split`.
+        buffer: In pixels of the scene's grid.
+        grid: The scene's grid.
 
     Returns:
         bool, one for each row of `index`.
@@ -95,7 +105,7 @@ def find_leaks(index: ChipTable, buffer: float, pixel: float) -> Mask:
     for name, stronger in (("val", ("test",)), ("train", ("val", "test"))):
         own = split == name
         others = index.rows(np.isin(split, stronger) & ~dropped)
-        dropped[own] |= near(index.rows(own), others, buffer, pixel)
+        dropped[own] |= near(index.rows(own), others, buffer, grid)
     return dropped
 
 
@@ -118,9 +128,8 @@ def split_chips(
     Raises:
         ChipSetError: The split file, or the polygons that say the split, are bad or lack the scene.
     """
-    pixel = math.sqrt(abs(scene.grid.transform.determinant))
-    buffer = config.buffer * pixel
-    beside = np.stack([_near_earlier(table, fixed.of_split(name), buffer, pixel) for name in SPLITS])
+    buffer, grid = config.buffer, scene.grid
+    beside = np.stack([_near_earlier(table, fixed.of_split(name), buffer, grid) for name in SPLITS])
     beside_one = beside.sum(axis=0) == 1
     areas = np.where(beside.sum(axis=0) > 1, 0.0, table["valid"])  # near two splits it will be dropped
     given = np.where(beside_one, beside.argmax(axis=0), FREE).astype(np.int8)
@@ -131,18 +140,18 @@ def split_chips(
     nowhere = codes == FREE
     taken = (beside & (np.arange(len(SPLITS))[:, None] != codes)).any(axis=0) & ~nowhere
     if taken.any():
-        _say_overlap(named.rows(taken), fixed, buffer, pixel)
+        _say_overlap(named.rows(taken), fixed, buffer, grid)
     rest = named.rows(~nowhere & ~taken)
-    leaks = find_leaks(rest, buffer, pixel)
+    leaks = find_leaks(rest, buffer, grid)
     dropped = {NEAR_SPLIT: int(leaks.sum()), NEAR_SCENE: int(taken.sum()), ACROSS_AREAS: int(nowhere.sum())}
     return rest.rows(~leaks), dropped
 
 
-def _near_earlier(table: ChipTable, earlier: ChipTable, buffer: float, pixel: float) -> Mask:
+def _near_earlier(table: ChipTable, earlier: ChipTable, buffer: float, grid: Grid) -> Mask:
     """Which chips come too near to chips of earlier scenes; scenes without CRS have no common ground."""
     if table.crs is None or earlier.crs is None:
         return np.zeros(len(table), bool)
-    return near(table, earlier, buffer, pixel)
+    return near(table, earlier, buffer, grid)
 
 
 def lattice_of(
@@ -150,13 +159,14 @@ def lattice_of(
 ) -> Lattice:
     """Where chips lie in steps of the stride, with their valid ground and the splits that they have already."""
     rows, cols = row_offs // config.step, col_offs // config.step
+    across = max(int(rows.max(initial=0)), int(cols.max(initial=0)))  # strides that no two chips are further apart than
     return Lattice(
         rows=rows,
         cols=cols,
         areas=areas,
         given=given,
         side=block_side(list(zip(rows, cols, strict=True)), math.ceil(config.size / config.step)),
-        reach=(config.size + config.buffer - 1) // config.step,
+        reach=min((config.size + config.buffer - 1) // config.step, across),
     )
 
 
@@ -217,12 +227,12 @@ def _split_of_scene(scene: Scene, fixed: ChipTable, config: TileConfig) -> Split
     return given[scene.id]
 
 
-def _say_overlap(lost: ChipTable, fixed: ChipTable, buffer: float, pixel: float) -> None:
+def _say_overlap(lost: ChipTable, fixed: ChipTable, buffer: float, grid: Grid) -> None:
     """Name the scenes whose ground costs chips of a new one."""
     found = []
     for scene, split in sorted(set(zip(fixed["scene"], fixed["split"], strict=True))):
         chips = fixed.rows((fixed["scene"] == scene) & (fixed["split"] == split))
-        count = int(near(lost.rows(lost["split"] != split), chips, buffer, pixel).sum())
+        count = int(near(lost.rows(lost["split"] != split), chips, buffer, grid).sum())
         found += [f"{count} near {split} chips of '{scene}'"] if count else []
     name, splits = lost["scene"][0], " and ".join(sorted(set(lost["split"])))
     log.warning("scene '%s' overlaps: %d of its %s chips are dropped, %s", name, len(lost), splits, ", ".join(found))
