@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -25,6 +26,7 @@ from geop2p.raster.render import render
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.preview import GAP, PAIRS
+from geop2p.tiling.summary import summarise
 
 SMALL = TileConfig(size=32, split="1:0:0")
 
@@ -327,3 +329,73 @@ def test_the_preview_shows_sources_above_targets(pair: tuple[Path, Path], tmp_pa
             assert np.array_equal(picture[top : top + 2 * size, left : left + size], expected)
             whole.append(bool(chip.valid.all()))
     assert set(whole) == {True, False}
+
+
+def tile_maps(tmp_path: Path, maps: list[np.ndarray], config: TileConfig, **profile: Any) -> ChipSet:
+    """Scenes of maps, as the source, far from each other."""
+    for number, codes in enumerate(maps):
+        where = grid(*codes.shape[1:], left=500_000.0 + 5000 * number)
+        source = write_raster(tmp_path / f"map{number}.tif", codes, where, **profile)
+        target = write_raster(tmp_path / f"s{number}.tif", image(*codes.shape[1:], number), where)
+        tile(source, target, tmp_path / "chips", config)
+    return ChipSet.open(tmp_path / "chips")
+
+
+def test_classes_that_only_validation_or_test_hold_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TileConfig(size=32, split_by="scene", split="1:1:1", source_kind="classes")
+    maps = [class_map(96, 96), np.where(class_map(96, 96) == 2, 3, 1).astype(np.uint8), np.full((1, 96, 96), 7, "u1")]
+    chipset = tile_maps(tmp_path, maps, config)
+    assert [entry.value for entry in chipset.source.classes] == [1, 2, 5]
+    expected = {"class 7": 0.5, "class 3": float((maps[1] == 3).mean()) / 2}
+    line = next(text for text in caplog.messages[::-1] if "no training chip holds the source class" in text)
+    for name, share in expected.items():
+        assert f"{name} ({100 * share:.3g}% of the ground of val and test)" in line
+    splits = {entry.name: entry for entry in summarise(chipset.folder).splits}
+    assert splits["test"].classes["class 7"] == 1 and splits["train"].classes["class 7"] == 0
+
+
+def test_splits_that_wait_for_scenes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TileConfig(size=32, split_by="scene", split="1:1:0")
+    tile_maps(tmp_path, [class_map(96, 96)], config)
+    assert "no chip is in val so far" in caplog.text
+    caplog.clear()
+    tile_maps(tmp_path, [class_map(96, 96), class_map(96, 96, 1)], config)
+    assert "so far" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("codes", "nodata", "told"),
+    [
+        (lambda codes: codes * 0 - 1, None, "of the source is class -1; if that means no data, leave it out with --ig"),
+        (lambda codes: codes * 0 + 2, None, "all valid ground of the source is class 2"),
+        (lambda codes: codes - 2, None, "the source holds class -1; if that means no data, leave it out with --ignore"),
+        (lambda codes: codes - 2, -1, None),
+    ],
+)
+def test_maps_of_one_class_or_with_negative_codes_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, codes, nodata: int | None, told: str | None
+) -> None:
+    config = TileConfig(size=32, split_by="scene", source_kind="classes", min_valid=0.1)
+    tile_maps(tmp_path, [codes(class_map(96, 96).astype(np.int16))], config, nodata=nodata)
+    found = [text for text in caplog.messages if " class " in text]
+    assert len(found) == (told is not None) and (told or "") in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("side", "config", "hole", "told", "untold"),
+    [
+        (96, TileConfig(size=32, min_valid=0.001), 96, "has 0.1% valid ground.*no pixel at all is valid", "lower"),
+        (96, TileConfig(size=32), 90, r"lower --min-valid or --size \(most is \d", "no pixel at all"),
+        (12, TileConfig(size=32), 0, r"lower --min-valid \(most is 14.1% valid\)", "--size"),
+        (96, TileConfig(size=16), 90, r"lower --min-valid \(most is", "--size"),
+    ],
+)
+def test_a_scene_without_chips_says_what_would_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, side: int, config: TileConfig, hole: int, told: str, untold: str
+) -> None:
+    caplog.set_level("INFO")
+    codes = class_map(side, side)
+    codes[:, :hole, :] = 0
+    with pytest.raises(NoGroundError, match=told) as caught:
+        tile_maps(tmp_path, [codes], config, nodata=0)
+    assert untold not in str(caught.value) and "too few edges" not in caplog.text

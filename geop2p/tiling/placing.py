@@ -22,7 +22,7 @@ from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
-from geop2p.tiling.table import ChipTable
+from geop2p.tiling.summary import report_gaps
 
 log = logging.getLogger(__name__)
 
@@ -104,21 +104,10 @@ def finish(folder: Path, progress: bool) -> None:
     write_preview(chipset)
     for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW):
         discard_leftovers(folder / name)
-    _warn_of_missing(chipset, index)
+    report_gaps(chipset, index)
     if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
         with writing(folder):
             shutil.rmtree(folder / STAGING)
-
-
-def _warn_of_missing(chipset: ChipSet, index: ChipTable) -> None:
-    """Name the classes that no training chip holds: the model cannot learn them."""
-    train = index.of_split("train")
-    for side in SIDES:
-        encoding = chipset.encoding(side)
-        columns = {entry.name: f"{side}_{entry.value}" for entry in encoding.classes}
-        missing = [name for name, column in columns.items() if column not in train or not (train[column] > 0).any()]
-        if missing:
-            log.warning("no training chip holds the %s class %s", side, ", ".join(missing))
 
 
 def check_splits(chipset: ChipSet, config: TileConfig) -> None:

@@ -20,14 +20,15 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import footprints
 from geop2p.raster.layers import Layer
 from geop2p.tiling.alignment import Shift, report
-from geop2p.tiling.chips import Scene, layout_of
+from geop2p.tiling.chips import SIDES, Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey
 from geop2p.tiling.table import ChipTable
 
-STAGED_AS = 2  # form of what is staged; what another version staged is staged again
+STAGED_AS = 3  # form of what is staged; what another version staged is staged again
+LEAST_SIZE = 16  # of a chip, as the settings have it
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,34 @@ def stage(
             journal.flush()
             done.append(found)
             advance(len(region))
+    staged = staged_chips(scene, config, done, slots)
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
-    return staged_chips(scene, config, done, slots)
+    _report_classes(scene, layers, staged.table)
+    return staged
+
+
+def _report_classes(scene: Scene, layers: tuple[Layer, Layer], table: ChipTable) -> None:
+    """Warn of a map that is one class all over, and of a negative code that no file names, which often is no data."""
+    for side, layer in zip(SIDES, layers, strict=True):
+        codes = [int(name.rsplit("_", 1)[1]) for name in share_columns(table) if name.startswith(f"{side}_")]
+        named = {entry.value for entry in layer.named_classes}
+        odd = [code for code in codes if code < 0 and code not in named]
+        if len(codes) == 1:
+            log.warning(
+                "%s: all valid ground of the %s is class %d%s",
+                scene.id,
+                side,
+                codes[0],
+                f"; if that means no data, leave it out with --ignore-class {codes[0]}" if odd else "",
+            )
+        elif odd:
+            log.warning(
+                "%s: the %s holds class %d; if that means no data, leave it out with --ignore-class %d",
+                scene.id,
+                side,
+                odd[0],
+                odd[0],
+            )
 
 
 def _read_journal(file: Path) -> list[Found]:
@@ -131,11 +158,7 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
     entries = [entry for found in done for entry in found.entries]
     if not entries:
-        uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
-        raise NoGroundError(
-            f"{scene.id}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground{uniform} on a grid "
-            f"of {scene.grid.describe()}; lower --min-valid or --size{', raise --max-share' if uniform else ''}"
-        )
+        raise _no_chip(scene, config, dropped, max(found.most_valid for found in done))
     entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
     places = np.array([(entry["row_off"], entry["col_off"]) for entry in entries])
     shapes = footprints(scene.grid, places, config.size)
@@ -144,3 +167,20 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     columns = {name: np.array([entry.get(name, absent.get(name)) for entry in entries]) for name in names}
     columns = {name: values.astype(object) if values.dtype.kind == "U" else values for name, values in columns.items()}
     return Staged(ChipTable(columns, shapes, scene.grid.crs), dropped, slots)
+
+
+def _no_chip(scene: Scene, config: TileConfig, dropped: Mapping[str, int], most_valid: float) -> NoGroundError:
+    """Why no window of a scene became a chip, and what would change that."""
+    uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
+    found = (
+        f"{scene.id}: no window of {config.size} pixels has {100 * config.min_valid:.6g}% valid ground{uniform} on a "
+        f"grid of {scene.grid.describe()}"
+    )
+    if not most_valid:
+        area = ", AOI" if config.aoi is not None else ""
+        return NoGroundError(f"{found}: no pixel at all is valid on both sides; look at nodata, masks and NaN{area}")
+    is_small = min(scene.grid.height, scene.grid.width) < LEAST_SIZE
+    fixes = [f"lower --min-valid{'' if is_small or config.size <= LEAST_SIZE else ' or --size'}"]
+    fixes += ["raise --max-share"] if uniform else []
+    fixes += ["raise --max-shift"] if dropped["shifted"] else []
+    return NoGroundError(f"{found}; {', '.join(fixes)} (most is {100 * most_valid:.3g}% valid)")

@@ -1,16 +1,22 @@
 """What a chip set holds, for the person who made it."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from geop2p.config import SPLITS, Split
+from geop2p.config import SPLITS, Split, TileConfig
+from geop2p.raster.class_table import class_name
 from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.tiling.index import share_columns
 from geop2p.tiling.table import ChipTable
 
 CLASSES_SHOWN = 6  # of a side, the most frequent
+SCENE_RULES = ("scene", "polygon", "file")  # that fill the splits scene by scene, so that one may wait for more
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,46 @@ def summarise(chips: str | Path) -> Summary:
     return Summary(splits, {reason: count for reason, count in dropped.most_common() if count})
 
 
+def _class_columns(chipset: ChipSet, index: ChipTable, side: str) -> dict[str, str]:
+    """Index columns of a side's classes, by name: those of its encoding, then those that no training chip holds."""
+    named = {f"{side}_{entry.value}": entry.name for entry in chipset.encoding(side).classes}
+    others = [name for name in share_columns(index) if name.startswith(f"{side}_") and name not in named]
+    return {name: column for column, name in named.items()} | {class_name(_value(name)): name for name in others}
+
+
+def _value(column: str) -> int:
+    """The class that a column of shares is for."""
+    return int(column.rsplit("_", 1)[1])
+
+
+def report_gaps(chipset: ChipSet, index: ChipTable) -> None:
+    """Name the splits that wait for scenes, and the classes that no training chip holds, in warnings.
+
+    The model cannot learn these classes. Those that no file names are none to it at all: their ground is no class in
+    its source, and counts neither as a target nor in a score.
+    """
+    shares = TileConfig(split=chipset.settings["split"]).split_shares
+    empty = [split for split in SPLITS if shares[split] > 0 and not chipset.counts[split]]
+    if empty and chipset.settings["split_by"] in SCENE_RULES:
+        log.warning("no chip is in %s so far; add scenes that fill them", " and ".join(empty))
+    train, others = index.of_split("train"), index.rows(index["split"] != "train")
+    ground = float(others["valid"].sum()) or 1.0
+    for side in SIDES:
+        missing = {}
+        for name, column in _class_columns(chipset, index, side).items():
+            if column not in train or not (train[column] > 0).any():
+                share = float((others["valid"] * others[column]).sum()) / ground if column in others else 0.0
+                missing[name] = f"{name} ({100 * share:.3g}% of the ground of val and test)" if share else name
+        if missing:
+            log.warning("no training chip holds the %s class %s", side, ", ".join(missing.values()))
+
+
 def _frequent(chipset: ChipSet, index: ChipTable) -> dict[str, str]:
     """Index columns of the most frequent classes, by the name of the class, with its side where both hold classes."""
     both = all(chipset.encoding(side).is_classes for side in SIDES)
     result = {}
     for side in SIDES:
-        found = {entry.name: f"{side}_{entry.value}" for entry in chipset.encoding(side).classes}
+        found = _class_columns(chipset, index, side)
         ground = {
             name: float((index["valid"] * index[column]).sum()) for name, column in found.items() if column in index
         }

@@ -34,6 +34,7 @@ class Found:
         entries: Rows of the index, without geometry, of the chips that were staged.
         dropped: Windows that gave no chip, by reason.
         shifts: (rows, cols, confidence) where the shift was measured, on dropped chips too.
+        most_valid: Largest share of valid ground of a window.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Found:
         default_factory=lambda: {"too little valid ground": 0, "nearly one class": 0, "shifted": 0}
     )
     shifts: list[tuple[float, float, float]] = field(default_factory=list)
+    most_valid: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Survey:
         whole = np.full((len(rows), len(cols)), size * size)
         pixels = whole if valid is None else true_pixels(valid, tops, lefts, size)
         enough = pixels / (size * size) >= self.config.min_valid
+        found.most_valid = int(pixels.max()) / (size * size)
         names, shares = self._shares(ground, valid, tops, lefts, pixels) if enough.any() else ([], np.zeros(0))
         for at in np.ndindex(pixels.shape):
             if not enough[at]:
