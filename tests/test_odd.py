@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from conftest import grid, write_raster
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -17,6 +18,7 @@ from rasterio.windows import Window
 
 from geop2p import TileConfig, check, tile
 from geop2p.errors import GeoP2PError
+from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
@@ -272,3 +274,33 @@ def test_chips_of_an_odd_file_say_where_they_are(tmp_path: Path) -> None:
         with rasterio.open(chip_path(chipset.folder, "target", row.split, row.id)) as chip:
             expected = describe_raster(tmp_path / "odd.tif").grid.window(Window(row.col_off, row.row_off, SIZE, SIZE))
             assert chip.transform.almost_equals(expected.transform, 1e-6)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize(("dtype", "bands"), [("uint8", 1), ("uint8", 3), ("float32", 1)])
+def test_a_pixel_is_valid_where_every_statement_of_the_file_says_so(
+    tmp_path: Path, mask: bool, alpha: bool, nodata: int | None, dtype: str, bands: int
+) -> None:
+    expected, values = np.ones((40, 40), bool), np.full((bands + alpha, 40, 40), 9, dtype)
+    values[0, :10] = 0
+    expected[:10] = nodata is None
+    if alpha:
+        values[-1] = 255
+        values[-1, :, 30:] = 0
+        expected[:, 30:] = False
+    profile = {"alpha": "yes"} if alpha else {}
+    where = grid(40, 40)
+    visible = np.arange(40) >= 10
+    file = write_raster(
+        tmp_path / "a.tif", values, where, mask=np.tile(visible, (40, 1)) if mask else None, nodata=nodata, **profile
+    )
+    expected &= visible if mask else True
+    with aligned_reader(file, where, "image") as reader:
+        assert np.array_equal(reader.read(Window(0, 0, 40, 40))[1], expected)
+    shifted = grid(30, 30, left=500_003.0, top=5_299_997.0)  # half a pixel off
+    with aligned_reader(file, shifted, "sar") as reader:
+        valid = reader.read(Window(0, 0, 30, 30))[1]
+    around = np.stack([expected[row : row + 30, col : col + 30] for row in (1, 2) for col in (1, 2)])
+    assert valid[around.all(axis=0)].all() and not valid[~around.any(axis=0)].any()

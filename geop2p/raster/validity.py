@@ -1,5 +1,7 @@
 """Which pixels of a raster are data: by its mask, alpha band, value for no data or NaN."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,23 +19,45 @@ class MaskReader(Protocol):
 
 
 def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
-    """What reads 0 where a dataset is not valid, (1 or bands, rows, cols), from the alpha band where there is one.
+    """What reads 0 where a dataset is not valid, (1 or bands, rows, cols), by all that it says of it.
 
+    GDAL's masks know one statement alone: a mask hides the value for no data, and this hides an alpha band.
     It takes a window, None for all, and the (rows, cols) to read it in, () for its own. None: all is valid.
     """
-    if ColorInterp.alpha in dataset.colorinterp:
-        read, masked = dataset.read, [dataset.colorinterp.index(ColorInterp.alpha) + 1]
-    else:
-        flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-        if all(MaskFlags.all_valid in flag for flag in flags):
-            return lambda window, shape=(): None
+    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+    has_alpha = ColorInterp.alpha in dataset.colorinterp
+    has_nodata = any(dataset.nodatavals[band - 1] is not None for band in bands)
+    hidden = has_alpha and any(MaskFlags.alpha in flag or MaskFlags.nodata in flag for flag in flags)
+    statements: list[Callable[[Window | None, tuple[int, ...]], Array]] = []
+    if has_alpha:
+        statements.append(partial(_read, dataset.read, [dataset.colorinterp.index(ColorInterp.alpha) + 1]))
+    if not hidden and not all(MaskFlags.all_valid in flag for flag in flags):
         same = all(MaskFlags.per_dataset in flag for flag in flags)
-        read, masked = dataset.read_masks, bands[:1] if same else bands
+        statements.append(partial(_read, dataset.read_masks, bands[:1] if same else bands))
+    if has_nodata and (hidden or not any(MaskFlags.nodata in flag for flag in flags)):
+        statements.append(partial(_read_by_value, dataset, bands))
 
-    def masks(window: Window | None, shape: tuple[int, ...] = ()) -> Array:
-        return np.asarray(read(masked, window=window, out_shape=(len(masked), *shape) if shape else None))
+    def joint(window: Window | None, shape: tuple[int, ...] = ()) -> Array | None:
+        found = None
+        for read in statements:
+            masks = read(window, shape)
+            found = masks if found is None else (found > 0) & (masks > 0)
+        return found
 
-    return masks
+    return joint
+
+
+def _read(read: Callable[..., Array], bands: list[int], window: Window | None, shape: tuple[int, ...]) -> Array:
+    """Some bands of a window, or their masks."""
+    return np.asarray(read(bands, window=window, out_shape=(len(bands), *shape) if shape else None))
+
+
+def _read_by_value(dataset: Any, bands: list[int], window: Window | None, shape: tuple[int, ...]) -> Array:
+    """Where each band of a window does not hold its value for no data, (bands, rows, cols)."""
+    values = _read(dataset.read, bands, window, shape)
+    missing = [dataset.nodatavals[band - 1] for band in bands]
+    pairs = zip(values, missing, strict=True)
+    return np.stack([everywhere(plane.shape) if value is None else plane != value for plane, value in pairs])
 
 
 def valid_pixels(values: Array, masks: Array | None) -> Mask:
