@@ -108,6 +108,24 @@ def test_one_band_takes_names_and_colours_from_the_table(pair: tuple[Path, Path]
         assert chip.colormap(1)[5] == (1, 2, 5, 255)
 
 
+@pytest.mark.parametrize("value", [999, -1])
+def test_a_class_that_the_map_cannot_hold_is_refused(pair: tuple[Path, Path], tmp_path: Path, value: int) -> None:
+    file = tmp_path / "classes.csv"
+    file.write_text(f"value,name,color\n1,water,#1040a0\n{value},bog,#404040\n")
+    with pytest.raises(ConfigError, match=rf"map\.tif: holds uint8, which has no value {value} .* expected 0 to 255"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=32, classes=file))
+    assert not (tmp_path / "chips").exists()
+
+
+def test_what_holds_more_values_than_a_map_can_is_refused(tmp_path: Path) -> None:
+    values = (np.arange(160 * 160) % 5000).reshape(1, 160, 160).astype(np.int16)
+    source = write_raster(tmp_path / "heights.tif", values, grid(160, 160))
+    target = write_raster(tmp_path / "image.tif", np.zeros((3, 160, 160), np.uint8), grid(160, 160))
+    with pytest.raises(ConfigError, match=r"heights\.tif: holds \d+ different values or more, a map has at most 256"):
+        tile(source, target, tmp_path / "chips", TileConfig(size=32, source_kind="classes"))
+    assert not (tmp_path / "chips").exists()
+
+
 def test_the_side_of_a_table_must_be_clear(drawn_pair: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
     source, target, codes = drawn_pair
     coded = write_raster(tmp_path / "coded.tif", codes, grid(140, 150))

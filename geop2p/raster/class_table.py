@@ -57,6 +57,20 @@ class ClassTable:
                     "needs a colour for each"
                 )
 
+    def check_values(self, path: str, dtype: str) -> None:
+        """Refuse a table for a map of one integer band that cannot hold its values.
+
+        Raises:
+            ConfigError: A class is no value of the type.
+        """
+        limits = np.iinfo(dtype)
+        for entry in self.classes:
+            if not limits.min <= entry.value <= limits.max:
+                raise ConfigError(
+                    f"{path}: holds {dtype}, which has no value {entry.value} for the class '{entry.name}' of "
+                    f"{self.path}; expected {limits.min} to {limits.max}"
+                )
+
     @cached_property
     def unlisted(self) -> int:
         """The value that colours of no class get: the highest of 0 to 255 that no class has."""

@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.config import Backscatter, Kind, KindChoice
+from geop2p.errors import ConfigError
 from geop2p.raster.class_table import DRAWN_COLORS, count_colors, is_photograph
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.reading import RasterInfo, file_bands, has_colors
 
 DECIBELS: Backscatter = "dB"
 MOST_CLASSES = 32  # different values of one integer band that still count as classes
+MOST_CODES = 256  # different values that a map can have: each is a channel of the network
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
 
@@ -50,6 +52,19 @@ def conclude_kind(info: RasterInfo, kind: KindChoice, look: Look) -> tuple[Kind,
             backscatter, how = guess_backscatter(sample, valid, bands)
             reason = f"{reason}; {how}"
     return concluded, reason, is_drawn, backscatter
+
+
+def check_count(path: str, found: int) -> None:
+    """Refuse so many classes.
+
+    Raises:
+        ConfigError: They are too many.
+    """
+    if found > MOST_CODES:
+        raise ConfigError(
+            f"{path}: holds {found} different values or more, a map has at most {MOST_CODES} classes; say what it is "
+            "(image, elevation), or put the values into classes first"
+        )
 
 
 def guess_kind(sample: Array, valid: Mask, bands: Sequence[Band] = ()) -> tuple[Kind, str]:

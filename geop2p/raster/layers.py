@@ -238,7 +238,11 @@ def open_layer(
         if kind not in ("auto", "classes"):
             raise ConfigError(f"{path}: a vector layer holds classes, not {kind}")
         return Layer(str(path), "classes", "a vector layer", vector=read_vector(path, field, known))
-    return conclude(path, describe_raster(path), kind, table, partial(read_sample, path))
+    info = describe_raster(path)
+    layer = conclude(path, info, kind, table, partial(read_sample, path))
+    if layer.table is not None and layer.colors is None:
+        layer.table.check_values(layer.path, info.dtype)
+    return layer
 
 
 def conclude(path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassTable | None, look: Look) -> Layer:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from geop2p.config import TileConfig
 from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.kinds import check_count
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
@@ -73,6 +74,7 @@ class Survey:
 
         Raises:
             RasterError: A layer cannot be read.
+            ConfigError: A map has far too many values.
         """
         jobs = list(enumerate(regions))[done:]
         in_strips = max(layer.block_on(grid)[1] for layer in self.layers) >= grid.width
@@ -129,11 +131,12 @@ class Survey:
     ) -> tuple[list[str], Shares]:
         """Columns of the index, and the share of each in every window's valid pixels (columns, rows, cols)."""
         names, found = [], []
-        for side, draft in zip(SIDES, self.drafts, strict=True):
+        for side, draft, layer in zip(SIDES, self.drafts, self.layers, strict=True):
             if draft.is_classes:
                 codes, likely = getattr(ground, side)[0], list(self.likely[side])
                 counts = class_counts(codes, valid, tops, lefts, ground.region.size, likely, pixels)
                 self.likely[side].update(counts)
+                check_count(layer.path, len(self.likely[side]))
                 names += [f"{side}_{value}" for value in sorted(counts)]
                 found += [counts[value] for value in sorted(counts)]
         return names, np.array(found).reshape(-1, *pixels.shape) / np.maximum(pixels, 1)
