@@ -318,7 +318,7 @@ def test_a_warp_loses_what_is_not_data_and_no_more(tmp_path: Path, form: str, ki
     values = np.full((2, 40, 40), 100, dtype)
     path = tmp_path / "layer.tif"
     values[:, 10, 10] = np.nan if form == "nan beside a value" else 7
-    values[1, 30, 30] = 9
+    values[1, 30, 30] = 9 if form == "a value for each band" else 100
     base, shifted = grid(40, 40), grid(40, 40, left=500_000.8, top=5_299_999.2)
     if form == "a value for each band":
         for number in (1, 2):

@@ -300,7 +300,8 @@ def test_a_pixel_is_valid_where_every_statement_of_the_file_says_so(
     with aligned_reader(file, where, "image") as reader:
         assert np.array_equal(reader.read(Window(0, 0, 40, 40))[1], expected)
     shifted = grid(30, 30, left=500_003.0, top=5_299_997.0)  # half a pixel off
-    with aligned_reader(file, shifted, "sar") as reader:
-        valid = reader.read(Window(0, 0, 30, 30))[1]
     around = np.stack([expected[row : row + 30, col : col + 30] for row in (1, 2) for col in (1, 2)])
-    assert valid[around.all(axis=0)].all() and not valid[~around.any(axis=0)].any()
+    for kind in ("sar", "image"):
+        with aligned_reader(file, shifted, kind) as reader:
+            valid = reader.read(Window(0, 0, 30, 30))[1]
+        assert valid[around.all(axis=0)].all() and not valid[~around.any(axis=0)].any()

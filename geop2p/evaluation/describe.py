@@ -36,7 +36,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         return _chip_set(ChipSet.open(place))
     if (place / FILE_NAME).is_file() or place.suffix == ".safetensors":
         return _model(place)
-    if place.is_dir():
+    if place.is_dir() and not is_vector(place):
         return _folder(place)
     if is_vector(place):
         layer = open_layer(place)

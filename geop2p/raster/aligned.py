@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -30,7 +30,7 @@ from geop2p.raster.reading import (
     opened,
 )
 from geop2p.raster.reproject import CODES, FLOATS, Resampler, kernel, through_power
-from geop2p.raster.validity import MaskReader, drawn_pixels, mask_reader, valid_pixels
+from geop2p.raster.validity import MaskReader, drawn_pixels, is_told_once, mask_reader, valid_pixels
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 
@@ -109,7 +109,7 @@ def aligned_reader(
         few = resampling in (Resampling.nearest, Resampling.bilinear)  # pixels of the raster for each of the grid
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
-        elif by_power or colors is not None or points is not None or (few and not _is_told_to_gdal(dataset, bands)):
+        elif by_power or colors is not None or points is not None or (few and not is_told_once(dataset, bands)):
             conversion = CODES if colors is not None else FLOATS
             if by_power:
                 conversion = through_power(backscatter, *_scales(dataset, bands))
@@ -131,16 +131,6 @@ def _read_shifted(
     """A window of a grid whose pixels coincide with the dataset's, `offset` (row, column) into it."""
     there = Window(window.col_off + offset[1], window.row_off + offset[0], window.width, window.height)
     return _padded(there, shape, bands, dtype, read)
-
-
-def _is_told_to_gdal(dataset: Any, bands: list[int]) -> bool:
-    """Whether a warp by GDAL knows what is data: it sees one statement of a raster, and no NaN beside a value."""
-    values = {str(dataset.nodatavals[band - 1]) for band in bands}
-    if values == {"None"}:
-        return True
-    masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
-    may_be_nan = any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands)
-    return len(values) == 1 and not masked and (not may_be_nan or values == {"nan"})
 
 
 def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:

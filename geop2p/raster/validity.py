@@ -47,6 +47,16 @@ def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
     return joint
 
 
+def is_told_once(dataset: Any, bands: list[int]) -> bool:
+    """Whether a warp by GDAL knows what is valid: it sees one statement, one value for no data, and no NaN."""
+    missing = {str(dataset.nodatavals[band - 1]) for band in bands}
+    flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+    has_mask = any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
+    statements = [missing != {"None"}, has_mask, ColorInterp.alpha in dataset.colorinterp]
+    may_be_nan = statements[0] and any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands)
+    return len(missing) == 1 and sum(statements) <= 1 and (not may_be_nan or missing == {"nan"})
+
+
 def _read(read: Callable[..., Array], bands: list[int], window: Window | None, shape: tuple[int, ...]) -> Array:
     """Some bands of a window, or their masks."""
     return np.asarray(read(bands, window=window, out_shape=(len(bands), *shape) if shape else None))
