@@ -35,6 +35,7 @@ from geop2p.config.fields import (
     option,
 )
 from geop2p.config.fields import at_least as _at_least
+from geop2p.config.fields import check_numbers as _check_numbers
 from geop2p.config.fields import check_seed as _check_seed
 from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
@@ -133,6 +134,7 @@ class TileConfig:
     seed: int = option(0, "Seed of the split.")
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         _at_least("size", self.size, 16)
         if self.stride is not None:
             _at_least("stride", self.stride, 1)
@@ -142,7 +144,7 @@ class TileConfig:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
         if self.max_shift is not None and self.max_shift < 0:
             raise ConfigError(f"max_shift is {self.max_shift}, expected at least 0")
-        if self.relief is not None and not 0 < self.relief < math.inf:
+        if self.relief is not None and self.relief <= 0:
             raise ConfigError(f"relief is {self.relief}, expected metres above 0")
         if not 0 < self.max_share <= 1:
             raise ConfigError(f"max_share is {self.max_share}, expected above 0 and at most 1")
@@ -193,8 +195,13 @@ class TileConfig:
             numbers = [float(part) for part in parts]
         except ValueError:
             numbers = []
-        if len(numbers) != 3 or min(numbers) < 0 or numbers[0] <= 0:
+        if len(numbers) != 3 or min(numbers) < 0 or not sum(numbers) < math.inf:
             raise ConfigError(f"split is '{self.split}', expected three shares such as 8:1:1")
+        if numbers[0] == 0:
+            raise ConfigError(
+                f"split is '{self.split}', expected a first share, that of training, above 0; scenes for testing only "
+                "get their split with --split-by file --split-file CSV"
+            )
         return {name: number / sum(numbers) for name, number in zip(SPLITS, numbers, strict=True)}
 
 
@@ -232,6 +239,7 @@ class TrainConfig:
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
         for name in ("steps", "batch_size", "patience"):

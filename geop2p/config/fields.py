@@ -1,6 +1,8 @@
 """What the settings are made of: closed vocabularies, fields with a sentence, checks."""
 
 import dataclasses
+import math
+from collections.abc import Collection
 from typing import Any, Literal
 
 from geop2p.errors import ConfigError
@@ -57,3 +59,35 @@ def at_least(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise ConfigError(f"{name} is {value}, expected at least {least}")
+
+
+def check_numbers(config: Any) -> None:
+    """Refuse fields that hold no finite number, which compare with nothing and so pass every bound.
+
+    Raises:
+        ConfigError: One does.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{field.name} is {value}, expected a finite number")
+
+
+def refuse_idle(config: Any, heeded: Collection[str], what: str) -> None:
+    """Refuse settings that somebody made and nothing would heed.
+
+    Args:
+        config: The settings.
+        heeded: Names of the fields that count.
+        what: What is done with them, as the error begins.
+
+    Raises:
+        ConfigError: Another field is not at its default.
+    """
+    idle = [
+        "--" + field.name.replace("_", "-")
+        for field in dataclasses.fields(config)
+        if field.name not in heeded and getattr(config, field.name) != field.default
+    ]
+    if idle:
+        raise ConfigError(f"{what} {', '.join(idle)}; leave {'it' if len(idle) == 1 else 'them'} out")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, option
+from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, check_numbers, option
 from geop2p.errors import ConfigError
 
 
@@ -82,13 +82,14 @@ class PredictConfig:
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.overlap is not None and not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
         if self.tile_size is not None:
             at_least("tile_size", self.tile_size, 16)
         if self.batch_size is not None:
             at_least("batch_size", self.batch_size, 1)
-        if self.line_width is not None and not self.line_width > 0:
+        if self.line_width is not None and self.line_width <= 0:
             raise ConfigError(f"line_width is {self.line_width}, expected metres above 0")
         if self.max_mismatch is not None and not 0 <= self.max_mismatch <= 100:
             raise ConfigError(f"max_mismatch is {self.max_mismatch}, expected 0 to 100 percent")
