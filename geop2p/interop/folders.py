@@ -55,22 +55,39 @@ def find_foreign(folder: Path, direction: Direction) -> list[ForeignChip]:
         raise ChipSetError(f"{folder}: no such folder of chips")
     if (folder / "images").is_dir() and (folder / "images2").is_dir():
         return _arcgis(folder, direction)
-    found = [
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGES and path.is_file()]
+    if not files:
+        raise ChipSetError(
+            f"{folder}: has no chips: neither {DESCRIPTION}, nor images and images2 (ArcGIS Export Tiles), nor A|B "
+            f"images ({', '.join(IMAGES)})"
+        )
+    stems = ["_".join((path.parent.relative_to(folder) / path.stem).parts) for path in files]
+    return [
         ForeignChip(
-            name=_safe("_".join((path.parent.relative_to(folder) / path.stem).parts)),
+            name=name,
             split=SPLIT_NAMES.get(path.parent.name.lower()),
             grid=None,
             files=(path,),
             read=lambda path=path: _halves(path, direction),  # type: ignore[misc]
         )
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGES and path.is_file()
+        for name, path in zip(_names(stems), files, strict=True)
     ]
-    if not found:
-        raise ChipSetError(
-            f"{folder}: has no chips: neither {DESCRIPTION}, nor images and images2 (ArcGIS Export Tiles), nor A|B "
-            f"images ({', '.join(IMAGES)})"
-        )
+
+
+def _names(stems: list[str]) -> list[str]:
+    """A name for each chip that suits a file name, with a number where one before it has the same.
+
+    Names that differ only in capitals count as the same, since some disks cannot tell them apart.
+    """
+    plain = [_safe(stem) for stem in stems]
+    taken, numbers, found = {name.lower() for name in plain}, dict[str, int](), list[str]()
+    for name in plain:
+        number = numbers.get(name.lower(), 0) + 1
+        while number > 1 and f"{name}-{number}".lower() in taken:
+            number += 1
+        numbers[name.lower()] = number
+        found.append(name if number == 1 else f"{name}-{number}")
+        taken.add(found[-1].lower())
     return found
 
 
@@ -106,22 +123,19 @@ def _check_halves(path: Path, width: int, height: int) -> None:
 
 def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:
     """Pairs of `images` and `images2` by their stem."""
-    sides = [
-        {path.stem: path for path in sorted((folder / name).iterdir()) if path.suffix.lower() in RASTERS}
-        for name in ("images", "images2")
-    ]
+    sides = [_by_stem(folder / name) for name in ("images", "images2")]
     lonely = [str(sides[0].get(stem) or sides[1][stem]) for stem in sorted(set(sides[0]) ^ set(sides[1]))]
     if lonely or not sides[0]:
         named = f"no partner of the same stem for {', '.join(lonely[:5])}" if lonely else "has no chips in images"
         raise ChipSetError(f"{folder}: {named}; export it again")
     first, second = sides if direction == "AtoB" else (sides[1], sides[0])
-    chips = []
-    for stem in sorted(first):
+    chips, stems = [], sorted(first)
+    for stem, name in zip(stems, _names(stems), strict=True):
         files = (first[stem], second[stem])
         info = describe_raster(files[1])
         chips.append(
             ForeignChip(
-                name=_safe(stem),
+                name=name,
                 split=None,
                 grid=info.grid if info.grid.crs is not None else None,
                 files=files,
@@ -129,3 +143,16 @@ def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:
             )
         )
     return chips
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The rasters of a folder by stem.
+
+    Raises:
+        ChipSetError: Two have the same.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in RASTERS and found.setdefault(path.stem, path) != path:
+            raise ChipSetError(f"{folder}: has {found[path.stem].name} and {path.name}; one stem must name one chip")
+    return found
