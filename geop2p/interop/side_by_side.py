@@ -1,57 +1,62 @@
 """A|B images of the pix2pix family: a picture of the source left of one of the target."""
 
 import csv
+import hashlib
 import io
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from geop2p.config import SPLITS, Direction
+from geop2p.config import SPLITS, Direction, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import make_folder, write_text, writing
+from geop2p.raster.atomic import make_folder, write_json, write_text, writing
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.render import render
-from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.tiling.chips import DESCRIPTION, SIDES, ChipSet
+from geop2p.tiling.staging import differences
+
+CLAIM = "export.json"
 
 
 def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite: bool, progress: bool) -> None:
     """Write every pair as a PNG, 8-bit RGB: `folder/<split>/<chip>.png`, and `classes_<side>.csv` for maps.
 
     Classes are in their colours; bands are stretched over their encoded interval, the first three or the first; ground
-    that is not valid is light grey.
+    that is not valid is light grey. `export.json` says what was written from what, so that a repeated command goes on
+    and nothing else is taken for its work.
 
     Args:
         chipset: What to write.
-        folder: Where; existing pairs of the same names are kept, so that a repeated command goes on.
+        folder: Where.
         direction: AtoB puts the source on the left.
-        overwrite: Replace the folders of the splits.
+        overwrite: Replace what an earlier export has written.
         progress: Show a progress bar.
 
     Raises:
-        ChipSetError: The folder holds something else.
+        ChipSetError: The folder holds something else, or pairs of another chip set or direction.
         OutputError: It cannot be written.
     """
-    if overwrite:
-        for split in SPLITS:
-            if (folder / split).is_dir():
-                with writing(folder):
-                    shutil.rmtree(folder / split)
-    known = {*SPLITS, *(_table_name(side) for side in SIDES)}
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - known):
-        raise ChipSetError(f"{folder}: exists and holds something else than A|B images; give a new folder")
+    claim = {
+        "from": str(chipset.folder.resolve()),
+        "description": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest(),
+        "direction": direction,
+        "files": [_pair_name(split, entry.id) for split in SPLITS for entry in chipset.entries(split)],
+    }
+    _claim(folder, claim, overwrite)
     for side in SIDES:
-        if chipset.encoding(side).is_classes:
-            make_folder(folder)
+        if chipset.encoding(side).is_classes and not (folder / _table_name(side)).exists():
             write_text(folder / _table_name(side), _class_table(chipset.encoding(side)))
     with tqdm(total=sum(chipset.counts.values()), unit="chip", desc="export", disable=not progress) as bar:
         for split in SPLITS:
             with chipset.reader(split) as reader:
                 for row, entry in enumerate(chipset.entries(split)):
-                    file = folder / split / f"{entry.id}.png"
+                    file = folder / _pair_name(split, entry.id)
                     if not file.exists():
                         make_folder(file.parent)
                         chip = reader.read(row)
@@ -65,6 +70,76 @@ def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite
                             Image.fromarray(pair).save(unfinished, format="PNG")
                             unfinished.replace(file)
                     bar.update()
+
+
+def _claim(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
+    """Begin an export, or go on with one that was begun from the same chips in the same way.
+
+    Raises:
+        ChipSetError: The folder holds something else.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        there = _read_claim(folder)
+        foreign = [path for path in folder.rglob("*") if not _is_ours(path.relative_to(folder), there)]
+        if there is None or foreign:
+            what = min(foreign) if folder.is_dir() else folder
+            raise ChipSetError(
+                f"{folder}: exists and holds something else than A|B images of an export ({what}); give a new folder"
+            )
+        if not overwrite:
+            if apart := _differences(claim, there):
+                raise ChipSetError(
+                    f"{folder}: holds A|B images of another export ({'; '.join(apart)}); give a new folder, or "
+                    "--overwrite to replace them"
+                )
+            return
+        _remove(folder)
+    write_json(folder / CLAIM, claim)
+
+
+def _read_claim(folder: Path) -> dict[str, Any] | None:
+    """What an export into the folder was made of; None: there was none."""
+    try:
+        claim = json.loads((folder / CLAIM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(claim, dict) or not {"from", "description", "direction", "files"} <= set(claim):
+        return None
+    return claim | {"files": set(claim["files"])}
+
+
+def _is_ours(path: Path, claim: dict[str, Any] | None) -> bool:
+    """Whether a path in a folder is of an export's making, finished or not."""
+    if claim is None:
+        return False
+    tables = [_table_name(side) for side in SIDES]
+    if len(path.parts) == 1:
+        is_begun = any(path.match(f".{Path(name).stem}.*{Path(name).suffix}") for name in (CLAIM, *tables))
+        return path.name in (CLAIM, *SPLITS, *tables) or is_begun
+    return path.with_suffix(".png").as_posix() in claim["files"] and path.suffix in (".png", ".part")
+
+
+def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """What differs between two exports, in words."""
+    new, old = ({"direction": claim["direction"], "chip set": claim["from"]} for claim in (here, there))
+    found = differences(new, old)
+    if not found and (here["description"], set(here["files"])) != (there["description"], there["files"]):
+        found.append(f"{here['from']} has changed")
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Delete what an export has written; all that is in the folder is of it, and the claim goes last."""
+    with writing(folder):
+        for split in SPLITS:
+            if (folder / split).is_dir():
+                shutil.rmtree(folder / split)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CLAIM):
+            path.unlink()
+
+
+def _pair_name(split: Split, name: str) -> str:
+    return f"{split}/{name}.png"
 
 
 def _table_name(side: str) -> str:
