@@ -95,7 +95,7 @@ def test_an_interrupted_conversion_begins_again_and_others_are_left_alone(
 def test_pairs_go_out_side_by_side_and_come_back(pair: tuple[Path, Path], tmp_path: Path, direction: Any) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))  # only whole chips: A|B images have no mask
     out = tmp_path / "ab"
-    convert(tmp_path / "chips", out, TileConfig(format="side-by-side", direction=direction, size=32))
+    convert(tmp_path / "chips", out, TileConfig(format="side-by-side", direction=direction))
     chipset = ChipSet.open(tmp_path / "chips")
     with (out / "classes_source.csv").open() as file:
         table = [(int(row["value"]), row["name"]) for row in csv.DictReader(file)]
@@ -137,6 +137,134 @@ def test_images_without_split_are_split_at_random(tmp_path: Path, caplog: pytest
         Image.fromarray(draw.integers(0, 255, (32, 64, 3), np.uint8)).save(tmp_path / "ab" / f"{number}.jpg")
     result = convert(tmp_path / "ab", tmp_path / "chips", TileConfig())
     assert (result.train, result.val, result.test) == (32, 4, 4) and "split at random" in caplog.text
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def chips(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    return tmp_path / "chips"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("names", [["train/cats/1.txt", "other/y"], ["train/1.png"], ["export.json", "val/1.png"]])
+def test_an_export_leaves_the_folders_of_others_alone(
+    chips: Path, tmp_path: Path, names: list[str], overwrite: bool
+) -> None:
+    mine, out = tmp_path / "mine", TileConfig(format="side-by-side")
+    for name in names:
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("{}")
+    with pytest.raises(ChipSetError, match="holds something else"):
+        convert(chips, mine, out, overwrite=overwrite)
+    assert all_files(mine) == dict.fromkeys(names, b"{}")
+    convert(chips, tmp_path / "ab", out)
+    (tmp_path / "ab" / "train" / "notes.txt").write_text("mine")
+    there = all_files(tmp_path / "ab")
+    with pytest.raises(ChipSetError, match=r"holds something else .*notes\.txt"):
+        convert(chips, tmp_path / "ab", out, overwrite=overwrite)
+    assert all_files(tmp_path / "ab") == there
+
+
+def test_an_export_goes_on_and_is_never_mixed_with_another(
+    chips: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ab, out, turned = tmp_path / "ab", TileConfig(format="side-by-side"), {"direction": "BtoA"}
+    convert(chips, ab, out, overwrite=True)  # of a folder that is not there yet
+    there = all_files(ab)
+    next((ab / "train").iterdir()).unlink()
+    convert(chips, ab, out)
+    assert all_files(ab) == there
+    with pytest.raises(ChipSetError, match="direction is BtoA, there it is AtoB"):
+        convert(chips, ab, dataclasses.replace(out, **turned))
+    tile(*pair, tmp_path / "more", TileConfig(size=48))
+    with pytest.raises(ChipSetError, match=r"chip set is .*more, there it is .*chips"):
+        convert(tmp_path / "more", ab, out)
+    assert all_files(ab) == there
+    convert(tmp_path / "more", ab, dataclasses.replace(out, **turned), overwrite=True)
+    assert len(list(ab.rglob("*.png"))) == sum(ChipSet.open(tmp_path / "more").counts.values())
+    tile(*pair, tmp_path / "more", TileConfig(size=48, seed=1), overwrite=True)
+    with pytest.raises(ChipSetError, match="more has changed"):
+        convert(tmp_path / "more", ab, dataclasses.replace(out, **turned))
+
+
+def test_nothing_is_replaced_before_the_chips_are_found(chips: Path, tmp_path: Path) -> None:
+    convert(chips, tmp_path / "virtual", TileConfig(format="virtual"))
+    (tmp_path / "image.tif").rename(tmp_path / "moved.tif")
+    images(tmp_path / "ab", "a.png", "b.png", "c.png")
+    before = all_files(chips)
+    for origin, config, error in (
+        ("nothere", TileConfig(), "no such folder of chips"),
+        ("virtual", TileConfig(), r"image\.tif: no such file"),
+        ("ab", TileConfig(format="virtual"), "have no layers to read virtual chips from"),
+        ("ab", TileConfig(source_kind="classes", classes=tmp_path / "nothere.csv"), r"nothere\.csv"),
+        ("ab", TileConfig(relief=20), "do not heed --relief"),
+    ):
+        with pytest.raises(GeoP2PError, match=error):
+            convert(tmp_path / origin, chips, config, overwrite=True)
+        assert all_files(chips) == before
+
+
+def images(folder: Path, *names: str) -> None:
+    """A|B images of noise."""
+    draw = np.random.default_rng(len(names))
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (32, 64, 3), np.uint8)).save(folder / name)
+
+
+def test_no_image_is_lost_to_another_of_its_name(tmp_path: Path) -> None:
+    names = ("a.png", "a.jpg", "A.png", "a-2.png", "a b.png", "a_b.png", "\u5317\u4eac.png", "\u4e0a\u6d77.png")
+    images(tmp_path / "ab", *(f"{split}/{name}" for split in ("train", "test") for name in names))
+    assert convert(tmp_path / "ab", tmp_path / "chips", TileConfig()).chips == 16
+    chipset = ChipSet.open(tmp_path / "chips")
+    ids = [entry.id for entry in chipset.entries("train")]
+    assert len({name.lower() for name in ids}) == 8 and "train_a-2" in ids and "train_a-3" in ids
+    files = {path.name for path in (tmp_path / "chips" / "source" / "train").glob("*.tif")}
+    assert files == {f"{name}.tif" for name in ids} and check(tmp_path / "chips") == []
+
+
+def test_the_folder_that_one_is_in_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(tmp_path / "ab", "train/a.png", "val/b.png", "test/c.png")
+    monkeypatch.chdir(tmp_path / "ab")
+    assert convert(".", "../chips", TileConfig()).chips == 3
+    assert [scene.id for scene in ChipSet.open(tmp_path / "chips").scenes] == ["ab"]
+
+
+def test_settings_that_nothing_heeds_are_refused(chips: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    images(tmp_path / "ab", "train/a.png", "val/b.png", "test/c.png")
+    images(tmp_path / "plain", "a.png", "b.png", "c.png")
+    for origin, config, idle in (
+        (chips, TileConfig(size=64, stride=8, seed=3), "--size, --stride, --seed; leave them out"),
+        (chips, TileConfig(direction="BtoA"), "--direction; leave it out"),
+        (tmp_path / "ab", TileConfig(size=64), "--size; leave it out"),
+        (tmp_path / "ab", TileConfig(split="1:1:1"), "in folders of splits do not heed --split; leave it out"),
+        (tmp_path / "plain", TileConfig(aoi=pair[0], ignore_class="1"), "--ignore-class, --aoi; leave them out"),
+    ):
+        with pytest.raises(ConfigError, match=idle):
+            convert(origin, tmp_path / "out", config)
+    for config in (TileConfig(direction="BtoA"), TileConfig(split_field="part")):
+        with pytest.raises(ConfigError, match=r"nothing that is tiled heeds --(direction|split-field); leave it out"):
+            tile(*pair, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_tiled_into_an_interrupted_conversion(
+    chips: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geop2p.interop.conversion as conversion
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(conversion, "count_splits", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        convert(chips, tmp_path / "out", TileConfig())
+    with pytest.raises(ChipSetError, match="a conversion with --from was interrupted here; repeat it"):
+        tile(*pair, tmp_path / "out", TileConfig(size=32))
+    convert(chips, tmp_path / "out", TileConfig())
+    assert tile(*pair, tmp_path / "out", TileConfig(size=32)).scenes == 1
+    assert check(tmp_path / "out") == []
 
 
 @pytest.fixture
@@ -191,6 +319,11 @@ def test_what_cannot_be_imported_is_one_line(arcgis: Path, tmp_path: Path) -> No
     with pytest.raises(ChipSetError, match=rf"no partner of the same stem for .*{lone.name}"):
         convert(arcgis, tmp_path / "out", TileConfig())
     (tmp_path / lone.name).rename(lone)
+    twin = lone.with_suffix(".png")
+    twin.write_bytes(b"")
+    with pytest.raises(ChipSetError, match=rf"has {twin.name} and {lone.name}; one stem must name one chip"):
+        convert(arcgis, tmp_path / "out", TileConfig())
+    twin.unlink()
     with rasterio.open(lone, "w", driver="GTiff", width=16, height=16, count=3, dtype="uint8", crs=UTM,
                        transform=Affine(2, 0, 500_000, 0, -2, 5_300_000)):  # fmt: skip
         pass

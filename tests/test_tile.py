@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas
@@ -15,8 +17,8 @@ from conftest import UTM, class_map, grid, lattice, write_raster
 from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
-from geop2p import TileConfig, tile
-from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p import PredictConfig, TileConfig, TrainConfig, check, tile
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import MapClass
 from geop2p.tiling.chips import ChipSet
@@ -250,6 +252,72 @@ def test_clear_refusals(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ChipSetError, match="leaves it alone"):
         tile(*pair, chips, SMALL, overwrite=True)
     assert (chips / "thesis.doc").read_text() == "mine"
+
+
+def test_nothing_is_replaced_before_the_inputs_are_found(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    chips, nowhere = tmp_path / "chips", tmp_path / "nowhere"
+    tile(*pair, chips, TileConfig(size=32))
+    (tmp_path / "splits.csv").write_text("scene,split\nother,train\n")
+    before = {path: path.read_bytes() for path in chips.rglob("*") if path.is_file()}
+    for source, settings in (
+        (nowhere, {}),
+        (pair[0], {"aoi": nowhere}),
+        (pair[0], {"classes": nowhere}),
+        (pair[0], {"split_by": "file", "split_file": nowhere}),
+        (pair[0], {"split_by": "file", "split_file": tmp_path / "splits.csv"}),
+        (pair[0], {"size": 2048}),
+        (pair[0], {"relief": 20.0}),
+    ):
+        with pytest.raises(GeoP2PError):
+            tile(source, pair[1], chips, TileConfig(**{"size": 32} | settings), overwrite=True)
+        assert {path: path.read_bytes() for path in chips.rglob("*") if path.is_file()} == before
+    assert tile(*pair, chips, TileConfig(size=48), overwrite=True).scenes == 1
+
+
+def test_chips_far_larger_than_the_layers_take_no_memory(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(NoGroundError, match=r"no window of 2000000 pixels has 95% valid ground .*lower --min-valid or"):
+        tile(*pair, tmp_path / "chips", TileConfig(size=2_000_000))
+    assert not (tmp_path / "chips").exists()
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from geop2p.tiling.lock import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_two_processes_do_not_make_one_chip_set(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    chips = tmp_path / "chips"
+    tile(*pair, chips, TileConfig(size=32))
+    with subprocess.Popen([sys.executable, "-c", HOLDING, chips], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        for overwrite in (False, True):
+            with pytest.raises(ChipSetError, match="another process is making this chip set"):
+                tile(*pair, chips, TileConfig(size=32), overwrite=overwrite)
+        other.kill()
+    assert tile(*pair, chips, TileConfig(size=32)).scenes == 1 and check(chips) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_settings_that_are_no_number_are_refused(value: float) -> None:
+    for config in (TileConfig, TrainConfig, PredictConfig):
+        for field in dataclasses.fields(config):
+            if "float" in str(field.type):
+                with pytest.raises(ConfigError, match=f"{field.name} is {value}, expected a finite number"):
+                    config(**{field.name: value})
+
+
+def test_shares_of_a_split_are_three_numbers_and_some_are_for_training() -> None:
+    for split in ("nan:1:1", "inf:1:1", "8:1", "1:-1:1", "a:b:c"):
+        with pytest.raises(ConfigError, match="expected three shares such as 8:1:1"):
+            TileConfig(split=split)
+    with pytest.raises(ConfigError, match=r"expected a first share, that of training, above 0; .*--split-by file"):
+        TileConfig(split="0:0:1")
 
 
 def test_bad_settings_are_refused_on_construction() -> None:

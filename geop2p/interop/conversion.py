@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import SPLITS, ChipFormat, TileConfig
+from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
-from geop2p.interop.foreign import import_chips
+from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
+from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, reopen, stored_path
-from geop2p.tiling.placing import finish, remove
+from geop2p.tiling.placing import CONVERSION, finish, remove
 from geop2p.tiling.slots import Slots
 from geop2p.tiling.tiler import TileResult, summed_up
-
-CLAIM = "conversion.json"
 
 
 def convert(
@@ -54,45 +54,63 @@ def convert(
     origin, folder = Path(chips), Path(folder)
     if folder.resolve() == origin.resolve():
         raise ChipSetError(f"{folder}: is where the chips are; give a new folder")
-    chipset = ChipSet.open(origin) if (origin / DESCRIPTION).is_file() else None
-    if config.format == "side-by-side":
-        if chipset is None:
-            raise ConfigError(f"{origin}: is no chip set of geop2p; make one of it first, with another --format")
-        chipset.check_finished()
-        export_pairs(chipset, folder, config.direction, overwrite, progress)
-        return dataclasses.replace(summed_up(chipset, start), path=str(folder))
-    if overwrite:
-        remove(folder)
-    _claim(origin, folder, config)
-    if chipset is not None:
-        chipset.check_finished()
-        _restore(chipset, folder, config.layout)
+    if (origin / DESCRIPTION).is_file():
+        chipset = ChipSet.open(origin)
+        _check_chips(chipset, config)
+        with locked(folder):
+            if config.format == "side-by-side":
+                export_pairs(chipset, folder, config.direction, overwrite, progress)
+                return dataclasses.replace(summed_up(chipset, start), path=str(folder))
+            _claim(origin, folder, config, overwrite)
+            _restore(chipset, folder, config.layout)
+            finish(folder, progress)
     else:
-        try:
-            import_chips(origin, folder, config, progress)
-        except OutputError:
-            raise
-        except GeoP2PError:  # nothing of it is of use, and a corrected repeat finds the folder as it was
-            remove(folder)
-            if not any(folder.iterdir()):
-                folder.rmdir()
-            raise
-    finish(folder, progress)
+        if config.format == "side-by-side":
+            raise ConfigError(f"{origin}: is no chip set of geop2p; make one of it first, with another --format")
+        foreign = look_at(origin, config)
+        with locked(folder):
+            _claim(origin, folder, config, overwrite)
+            try:
+                import_chips(foreign, folder, progress)
+            except OutputError:
+                raise
+            except GeoP2PError:  # nothing of it is of use, and a corrected repeat finds the folder as it was
+                remove(folder)
+                raise
+            finish(folder, progress)
     return summed_up(ChipSet.open(folder), start)
 
 
-def _claim(origin: Path, folder: Path, config: TileConfig) -> None:
-    """Begin a conversion, or begin an interrupted one again.
+def _check_chips(chipset: ChipSet, config: TileConfig) -> None:
+    """Refuse a chip set that cannot be stored as the settings say, before anything is removed for it.
+
+    Raises:
+        ChipSetError: It is unfinished, or virtual chips, here or there, would have no layers.
+        ConfigError: Settings have no meaning, since the chips are made already.
+        RasterError: A layer of virtual chips is missing.
+    """
+    chipset.check_finished()
+    heeded = ("format", "direction") if config.format == "side-by-side" else ("format",)
+    refuse_idle(config, heeded, f"{chipset.folder}: the chips of a chip set are made already and do not heed")
+    if "virtual" in (config.format, chipset.layout):
+        for scene in chipset.scenes:
+            _check_layers(chipset, scene)
+
+
+def _claim(origin: Path, folder: Path, config: TileConfig, overwrite: bool) -> None:
+    """Begin a conversion, or begin an interrupted one again; with `overwrite` in the place of a chip set.
 
     Raises:
         ChipSetError: The folder holds something else.
     """
+    if overwrite:
+        remove(folder)
     digest = None
     if (origin / DESCRIPTION).is_file():
         digest = hashlib.sha256((origin / DESCRIPTION).read_bytes()).hexdigest()
     options = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
     claim = {"from": str(origin.resolve()), "description": digest, "config": options}
-    file = folder / STAGING / CLAIM
+    file = folder / STAGING / CONVERSION
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != claim:
             raise ChipSetError(f"{folder}: exists; give a new folder, or --overwrite to replace a chip set")
@@ -108,8 +126,6 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
     palettes = (_palette(chipset, "source"), _palette(chipset, "target"))
     done = dataclasses.replace(chipset, folder=folder, layout=layout, scenes=scenes)
     for number, scene in enumerate(scenes, start=1):
-        if layout == "virtual":
-            _check_layers(done, scene)
         staging = folder / STAGING / scene.id
         staging.mkdir(parents=True)
         table = index.rows(index["scene"] == scene.id)

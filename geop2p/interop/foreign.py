@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from affine import Affine
 from tqdm import tqdm
 
 from geop2p.config import SPLITS, KindChoice, Split, TileConfig
+from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.interop.folders import ForeignChip, find_foreign
 from geop2p.raster.class_table import read_class_table
@@ -28,42 +30,78 @@ from geop2p.tiling.staging import staged_chips
 from geop2p.tiling.survey import Survey
 
 SAMPLE = 16  # chips that a kind is concluded from
+HEEDED = (
+    "format", "direction", "source_kind", "target_kind", "classes", "image_scaling", "min_valid", "max_shift",
+    "max_share",
+)  # fmt: skip
+SPLITTING = ("split", "split_by", "buffer", "seed")  # settings of a split that no folder gives
 
 log = logging.getLogger(__name__)
 
 Placed = list[tuple[ForeignChip, int, int]]  # chips of a scene with row_off and col_off
 
 
-def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool) -> None:
-    """Make a chip set of a folder of another tool.
+@dataclass(frozen=True)
+class ForeignSet:
+    """The chips of another tool, looked at and not yet imported.
+
+    Attributes:
+        config: Settings, as the chips decide them.
+        layers: What both sides hold.
+        given: Split of every chip by its name; empty: the rule of the settings decides.
+        scenes: The scenes that they make, each with its chips in their places.
+    """
+
+    config: TileConfig
+    layers: tuple[Layer, Layer]
+    given: dict[str, Split]
+    scenes: list[tuple[Scene, Placed]]
+
+
+def look_at(origin: Path, config: TileConfig) -> ForeignSet:
+    """Find the chips of a folder of another tool, and what they hold.
 
     Chips with a place on the ground keep it; they are a scene for each grid that they share. Chips without one stand
     side by side in a grid without CRS.
 
     Raises:
-        ChipSetError: The folder holds no chips, or they differ in size, bands or type, or only some have a split.
+        ChipSetError: The folder holds no chips, or only some have a split.
         ConfigError: The settings do not fit the chips.
     """
-    if config.ignore_class or config.aoi or config.relief or config.split_by in ("file", "polygon", "scene"):
-        raise ConfigError(
-            f"{origin}: ignore_class, aoi, relief and splits by scene, file or polygon need layers, not chips of "
-            "another tool"
-        )
     chips = find_foreign(origin, config.direction)
-    if config.buffer and any(chip.grid is None for chip in chips):
-        raise ConfigError(f"{origin}: a buffer of {config.buffer} pixels needs chips with a place on the ground")
+    if config.format == "virtual":
+        raise ConfigError(
+            f"{origin}: chips of another tool have no layers to read virtual chips from; use another --format"
+        )
     named = [chip for chip in chips if chip.split is not None]
     if named and len(named) < len(chips):
         lone = next(chip for chip in chips if chip.split is None)
         raise ChipSetError(f"{lone.files[0]}: lies in no folder of a split, others do ({', '.join(SPLITS)}); move it")
+    if named:
+        refuse_idle(config, HEEDED, f"{origin}: chips of another tool in folders of splits do not heed")
+    refuse_idle(config, (*HEEDED, *SPLITTING), f"{origin}: chips of another tool do not heed")
+    if config.split_by not in ("block", "random"):
+        raise ConfigError(f"{origin}: splits by scene, file or polygon need layers, not chips of another tool")
+    if config.buffer and any(chip.grid is None for chip in chips):
+        raise ConfigError(f"{origin}: a buffer of {config.buffer} pixels needs chips with a place on the ground")
     size = chips[0].read()[1][0].shape[1]
     config = dataclasses.replace(config, size=size, stride=None)
     if not named and chips[0].grid is None and config.split_by == "block":
         config = dataclasses.replace(config, split_by="random")
     layers = _layers(origin, chips, config)
     given = {chip.name: chip.split for chip in chips if chip.split is not None}
-    scenes = list(_scenes(origin, chips, size, layers))
-    for number, (scene, placed) in enumerate(scenes, start=1):
+    return ForeignSet(config, layers, given, list(_scenes(origin, chips, size, layers)))
+
+
+def import_chips(foreign: ForeignSet, folder: Path, progress: bool) -> None:
+    """Make a chip set of the chips of another tool.
+
+    Raises:
+        ChipSetError: They differ in size, bands or type, or a split would be empty.
+        OutputError: They cannot be written.
+    """
+    config, layers, given = foreign.config, foreign.layers, foreign.given
+    for number, (scene, placed) in enumerate(foreign.scenes, start=1):
         earlier = ChipSet.open(folder) if (folder / DESCRIPTION).is_file() else None
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         staging = folder / STAGING / scene.id
@@ -72,14 +110,24 @@ def import_chips(origin: Path, folder: Path, config: TileConfig, progress: bool)
         survey, done = Survey(scene.id, layers, drafts, config, len(placed)), []
         with closing(layout_of(config.layout).open_writer(staging, scene.grid, palettes, slots)) as writer:
             for place, (chip, row, col) in enumerate(tqdm(placed, unit="chip", desc=scene.id, disable=not progress)):
-                ground = _ground(chip, row, col, size, layers)
+                ground = _ground(chip, row, col, config.size, layers)
                 found = survey.examine(place, ground)
                 for entry in found.entries:
                     entry["id"] = chip.name
                     writer.add(chip.name, row, col, partial(ground.chip, row, col))
                 done.append(found)
         staged = staged_chips(scene, config, done, slots)
-        settle(staging, scene, layers, drafts, staged, config, earlier, last=number == len(scenes), given=given or None)
+        settle(
+            staging,
+            scene,
+            layers,
+            drafts,
+            staged,
+            config,
+            earlier,
+            last=number == len(foreign.scenes),
+            given=given or None,
+        )
         shutil.rmtree(staging)
 
 
@@ -154,6 +202,7 @@ def _scenes(
     if lost:
         row = Grid(None, Affine(1, 0, 0, 0, -1, 0), size, size * len(lost))
         groups.append((row, {(0, size * number): chip for number, chip in enumerate(lost)}))
+    name = origin.resolve().name or "chips"
     for number, (grid, there) in enumerate(groups, start=1):
         placed = [(chip, *offset) for offset, chip in there.items()]
         top, left = min(row for _, row, _ in placed), min(col for _, _, col in placed)
@@ -161,7 +210,7 @@ def _scenes(
         corner = grid.transform @ Affine.translation(left, top)
         here = Grid(grid.crs, corner, bottom - top, right - left)
         scene = Scene(
-            id=origin.name if len(groups) == 1 else f"{origin.name}-{number}",
+            id=name if len(groups) == 1 else f"{name}-{number}",
             place=here.to_dict(),
             pixel_size=here.pixel_size,
             source=str(origin),

@@ -24,6 +24,8 @@ from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 from geop2p.tiling.summary import report_gaps
 
+CONVERSION = "conversion.json"  # among what is staged: what chips that are made by conversion are made of
+
 log = logging.getLogger(__name__)
 
 
@@ -138,7 +140,7 @@ def settings_of(config: TileConfig) -> dict[str, Any]:
 
 def remove(folder: Path) -> None:
     """Delete a chip set, and nothing else that may lie in its folder."""
-    if not folder.exists():
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import SPLITS, TileConfig
-from geop2p.errors import ChipSetError, GeoP2PError, NoGroundError, OutputError
+from geop2p.config.fields import refuse_idle
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
+from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
+from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
+from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import check_splits, finish, remove, settings_of, settle
+from geop2p.tiling.placing import CONVERSION, check_splits, finish, remove, settings_of, settle
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
@@ -80,19 +84,71 @@ def tile(
     start = time.monotonic()
     config = config or TileConfig()
     folder = Path(chips)
-    _ = config.layout  # refuses what is no chip set before anything is removed
-    if overwrite:
-        remove(folder)
+    _ = config.layout  # refuses what is no chip set
+    refuse_idle(config, _heeded(config), "nothing that is tiled heeds")
+    pairs = find_pairs(source, target)
+    if overwrite and folder.exists():
+        _check_inputs(folder, pairs, config)
+    with locked(folder):
+        if overwrite:
+            remove(folder)
+        _check_folder(folder)
+        try:
+            _add_pairs(folder, pairs, config, progress)
+        except GeoP2PError:
+            finish(folder, progress)  # what was added before the failure makes a whole chip set too
+            raise
+        finish(folder, progress)
+    return summed_up(ChipSet.open(folder), start)
+
+
+def _heeded(config: TileConfig) -> set[str]:
+    """The settings that count where layers are cut."""
+    idle = {"direction"} | (set() if config.split_by == "polygon" else {"split_field"})
+    return {field.name for field in dataclasses.fields(config)} - idle
+
+
+def _check_inputs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig) -> None:
+    """Open what a chip set is to be made of, before another one is removed for it.
+
+    Raises:
+        GeoP2PError: A layer or a file of the settings cannot be used, or no pair has common ground.
+    """
+    if config.aoi is not None:
+        read_polygons(config.aoi)
+    empty: list[NoGroundError] = []
+    names = set[str]()
+    for number, pair in enumerate(pairs):
+        try:
+            scene = _scene(folder, open_pair(*pair, config, None), config, None)
+        except NoGroundError as error:
+            empty.append(error)
+            continue
+        except ConfigError:
+            if number == 0:
+                raise
+            continue  # what its kinds and classes are may follow from the pairs before it
+        if scene.id not in names:  # else it will be given another name
+            check_rule(scene, config)
+        names.add(scene.id)
+    if len(empty) == len(pairs):
+        raise empty[0]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse to tile into a folder that is neither new nor a chip set.
+
+    Raises:
+        ChipSetError: It is not, or a conversion of other chips was interrupted in it.
+    """
+    if (folder / STAGING / CONVERSION).is_file():
+        raise ChipSetError(
+            f"{folder}: a conversion with --from was interrupted here; repeat it to finish it, or --overwrite to "
+            "replace what there is"
+        )
     is_new = not (folder / DESCRIPTION).exists() and not (folder / STAGING).is_dir()
     if is_new and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ChipSetError(f"{folder}: exists and is not a chip set; give a new folder")
-    try:
-        _add_pairs(folder, find_pairs(source, target), config, progress)
-    except GeoP2PError:
-        finish(folder, progress)  # what was added before the failure makes a whole chip set too
-        raise
-    finish(folder, progress)
-    return summed_up(ChipSet.open(folder), start)
 
 
 def _add_pairs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig, progress: bool) -> None:
@@ -152,8 +208,6 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         shutil.rmtree(staging)
         if earlier is None:
             shutil.rmtree(folder / STAGING)
-        if not any(folder.iterdir()):
-            folder.rmdir()
         raise
     shutil.rmtree(staging)
 
@@ -162,6 +216,7 @@ def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlie
     """The scene that two layers make, under a name that the chip set has not given yet."""
     name = scene_name(layers, config)
     grid = scene_grid(layers, config)
+    _check_size(name, grid, config)
     return Scene(
         id=name if earlier is None else unused(name, earlier),
         place=grid.to_dict(),
@@ -173,6 +228,20 @@ def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlie
         dropped={},
         files=reading_files(config, folder),
     )
+
+
+def _check_size(name: str, grid: Grid, config: TileConfig) -> None:
+    """Refuse chips so much larger than the ground that none can be valid enough, before memory is taken for one.
+
+    Raises:
+        NoGroundError: They are.
+    """
+    inside = min(config.size, grid.height) * min(config.size, grid.width)
+    if inside < config.min_valid * config.size**2:
+        raise NoGroundError(
+            f"{name}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
+            f"{grid.describe()}; lower --min-valid or --size"
+        )
 
 
 def _known(scene: Scene, earlier: ChipSet) -> Scene | None:
