@@ -281,12 +281,12 @@ def test_chips_far_larger_than_the_layers_take_no_memory(pair: tuple[Path, Path]
 
 
 HOLDING = """
-import sys, time
+import sys
 from pathlib import Path
 from geop2p.tiling.lock import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -294,7 +294,8 @@ with locked(Path(sys.argv[1])):
 def test_two_processes_do_not_make_one_chip_set(pair: tuple[Path, Path], tmp_path: Path) -> None:
     chips = tmp_path / "chips"
     tile(*pair, chips, TileConfig(size=32))
-    with subprocess.Popen([sys.executable, "-c", HOLDING, chips], stdout=subprocess.PIPE, text=True) as other:
+    command, pipe = [sys.executable, "-c", HOLDING, chips], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         for overwrite in (False, True):
             with pytest.raises(ChipSetError, match="another process is making this chip set"):

@@ -237,7 +237,7 @@ def _check_size(name: str, grid: Grid, config: TileConfig) -> None:
         NoGroundError: They are.
     """
     inside = min(config.size, grid.height) * min(config.size, grid.width)
-    if inside < config.min_valid * config.size**2:
+    if inside / config.size**2 < config.min_valid:
         raise NoGroundError(
             f"{name}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
             f"{grid.describe()}; lower --min-valid or --size"
