@@ -64,7 +64,7 @@ def main() -> None:
             return geop2p.tile(source, target, folder / f"chips{number}", TileConfig(size=256))
 
         def train(number: int) -> Any:
-            config = TrainConfig(steps=options.steps, batch_size=4, width=32)
+            config = TrainConfig(recipe="pix2pix", steps=options.steps, batch_size=4, width=32)
             return geop2p.train(folder / "chips0", folder / f"run{number}", config)
 
         def predict(number: int) -> Any:

@@ -84,7 +84,7 @@ def our_step(precision: Precision, compiled: bool, device: torch.device) -> Trai
         if compiled:
             network.compile()
     card = Card("unet", {}, RGB, RGB, None, SIZE, SIZE, 765, "tile", "pix2pix", {})
-    config = TrainConfig(precision=precision)
+    config = TrainConfig(recipe="pix2pix", precision=precision)
     return TrainingStep(Networks(generator, discriminator, card, device), recipe_of(config), config, 1_000_000)
 
 

@@ -80,7 +80,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     second = write_raster(folder / "b.tif", np.roll(codes, 5, axis=2), grid(160, 160))
     target = write_raster(folder / "image.tif", image.astype(np.uint8), grid(160, 160), photometric="RGB")
     tile(first, target, chips, TileConfig(size=32, split="3:1:1", format="packed"))
-    config = TrainConfig(epochs=2, batch_size=8, width=2, downs=2, set=("patch=16",))
+    config = TrainConfig(recipe="pix2pix", epochs=2, batch_size=8, width=2, downs=2, set=("patch=16",))
     train(chips, run, config)
     copy = shutil.copytree(run, folder / f"{run.name}_once_more")
     found = {name: folder / f"{name}.html" for name in ("mosaic", "evaluation", "comparison")}

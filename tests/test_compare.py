@@ -49,8 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_raster(place / "map.tif", codes, grid(300, 420), palette=palette)
     write_raster(place / "image.tif", image, grid(300, 420), photometric="RGB")
     tile(place / "map.tif", place / "image.tif", place / "chips", TileConfig(size=32))
-    train(place / "chips", place / "good", TrainConfig(steps=80, lr=4e-3, loss="l1", **SMALL))
-    train(place / "chips", place / "poor", TrainConfig(steps=1, loss="l1", **SMALL))
+    train(place / "chips", place / "good", TrainConfig(recipe="pix2pix", steps=80, lr=4e-3, loss="l1", **SMALL))
+    train(place / "chips", place / "poor", TrainConfig(recipe="pix2pix", steps=1, loss="l1", **SMALL))
     return place
 
 
@@ -227,7 +227,7 @@ def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) 
 
 def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) -> None:
     tile(folder / "map.tif", folder / "image.tif", folder / "others", TileConfig(size=32, seed=1))
-    train(folder / "others", folder / "other", TrainConfig(steps=1, **SMALL))
+    train(folder / "others", folder / "other", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
     report = tmp_path / "table.html"
     with pytest.raises(ChipSetError, match=r"different chip sets.*good on chips.*other on others"):
         compare([folder / "good", folder / "other"], report)
@@ -269,7 +269,7 @@ def test_the_chip_set_is_found_beside_the_runs_or_given(
 def test_the_rows_of_the_ablations_are_the_papers() -> None:
     def recipe(table: str, row: str):
         loss, changes = ROWS[table][row]
-        return recipe_of(TrainConfig(loss=loss, set=changes))
+        return recipe_of(TrainConfig(recipe="pix2pix", loss=loss, set=changes))
 
     assert recipe("losses", "l1").adversarial == "none" and recipe("losses", "gan").pixel_weight == 0
     assert not recipe("losses", "l1+gan").conditional and recipe("losses", "l1+cgan").conditional
@@ -370,7 +370,7 @@ def test_an_ablation_interrupted_in_its_second_row_goes_on_in_the_middle_of_it(
     rest = {(second, number) for number in range(3, 6)} | {(third, number) for number in range(6)}
     assert set(done) == rest and len(done) == len(rest)
 
-    train(few, tmp_path / "whole", TrainConfig(loss=second, set=("downs=2",), steps=6, width=2))
+    train(few, tmp_path / "whole", TrainConfig(recipe="pix2pix", loss=second, set=("downs=2",), steps=6, width=2))
     once, twice = (load_file(run / "model.safetensors") for run in (tmp_path / "whole", tmp_path / "a_runs" / second))
     assert all(torch.equal(once[name], twice[name]) for name in once | twice)
 

@@ -22,7 +22,15 @@ from geop2p.training.distributed import World, alone, divisor, joined, mean_over
 from geop2p.training.history import read_metrics
 
 CONFIG = TrainConfig(
-    epochs=2, batch_size=2, width=4, downs=4, lr=2e-3, device="cpu", precision="fp32", set=("dropout=0",)
+    recipe="pix2pix",
+    epochs=2,
+    batch_size=2,
+    width=4,
+    downs=4,
+    lr=2e-3,
+    device="cpu",
+    precision="fp32",
+    set=("dropout=0",),
 )
 
 
@@ -39,7 +47,9 @@ def test_two_processes_train_what_one_does(pair: tuple[Path, Path], tmp_path: Pa
     chips = tmp_path / "chips"
     assert tile(*pair, chips, TileConfig(size=64, min_valid=0.5)).train == 27
     train(chips, tmp_path / "one", CONFIG)
-    values = {name: getattr(CONFIG, name) for name in ("epochs", "batch_size", "width", "downs", "lr", "device")}
+    values = {
+        name: getattr(CONFIG, name) for name in ("recipe", "epochs", "batch_size", "width", "downs", "lr", "device")
+    }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     done = torchrun(chips, tmp_path / "two", *options, "--precision=fp32", "--set=dropout=0", "--json")
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_the_python_of_the_readme_runs(
     Path("landcover.tif").symlink_to(pair[0])
     Path("landcover.tif.aux.xml").symlink_to(f"{pair[0]}.aux.xml")
     Path("image.tif").write_bytes(pair[1].read_bytes())
-    small = code.replace("size=128, stride=64", "size=32").replace(
+    small = code.replace("size=128, stride=64", "size=64").replace(
         "epochs=50, batch_size=4, width=32", "steps=2, width=4"
     )
     assert small != code

@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(pair: tuple[Path, Path], tmp_path: Path, trained: Path) -> Path:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))
     if not trained.exists():
-        train(tmp_path / "chips", trained, TrainConfig(epochs=2, batch_size=4, width=4, downs=5))
+        train(tmp_path / "chips", trained, TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=4, downs=5))
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path
 

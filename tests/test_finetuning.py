@@ -19,7 +19,7 @@ from geop2p.training.finetuning import begin_with
 from geop2p.training.networks import build_networks
 from geop2p.translator import Card, Translator, read_card
 
-TINY = TrainConfig(epochs=1, batch_size=8, width=2, downs=4, device="cpu")
+TINY = TrainConfig(recipe="pix2pix", epochs=1, batch_size=8, width=2, downs=4, device="cpu")
 
 GENERATOR_ARGUMENTS: dict[str, dict[str, Any]] = {
     "unet": {"downs": 2, "width": 2, "norm": "batch"},

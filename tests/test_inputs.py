@@ -240,7 +240,7 @@ def test_rasters_without_crs_are_paired_by_pixel_when_asked(
         assert np.array_equal(chip.target[:, : inside.shape[1], : inside.shape[2]], inside)
 
     run, mosaic = tmp_path / "run", tmp_path / "mosaic.tif"
-    train(chips, run, TrainConfig(steps=2, width=4))
+    train(chips, run, TrainConfig(recipe="pix2pix", steps=2, width=4))
     made = predict(run, bare_pair[0], mosaic, PredictConfig(overlap=0.25))
     assert (made.height, made.width) == (150, 170)
     with rasterio.open(mosaic) as dataset:

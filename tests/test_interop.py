@@ -114,7 +114,7 @@ def test_pairs_go_out_side_by_side_and_come_back(pair: tuple[Path, Path], tmp_pa
             assert np.array_equal(one.target[:, one.valid], two.target[:, one.valid])
     assert check(tmp_path / "back") == []
     assert describe(tmp_path / "back")["chips"] == chipset.counts
-    train(tmp_path / "back", tmp_path / "run", TrainConfig(steps=1, batch_size=2, width=2))
+    train(tmp_path / "back", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, batch_size=2, width=2))
 
 
 def test_the_same_image_in_two_splits_is_found(tmp_path: Path) -> None:

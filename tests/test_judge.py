@@ -129,7 +129,7 @@ def test_a_judge_no_better_than_chance_is_withheld(chips: ChipSet, folder: Path)
 
 def test_evaluate_with_a_judge_keeps_it_beside_the_report(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(chips.folder, run, TrainConfig(steps=2, batch_size=4, width=2, downs=2, set=("patch=16",)))
+    train(chips.folder, run, TrainConfig(recipe="pix2pix", steps=2, batch_size=4, width=2, downs=2, set=("patch=16",)))
     config = EvaluateConfig(judge="pspnet", judge_steps=2, sample=5)
     result = evaluate(run, chips.folder, tmp_path / "report.html", config)
     assert len(list((tmp_path / "judges").glob("pspnet-*.safetensors"))) == 1

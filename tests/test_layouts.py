@@ -185,10 +185,11 @@ def test_training_from_packed_chips_needs_neither_rasterio_nor_geopandas(
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
         "from geop2p.training.trainer import train; from geop2p.config import TrainConfig\n"
-        f"train({str(tmp_path / 'chips')!r}, {str(tmp_path / 'run')!r}, TrainConfig(steps=2, batch_size=2, width=4))\n"
+        f"train({str(tmp_path / 'chips')!r}, {str(tmp_path / 'run')!r}, "
+        "TrainConfig(recipe='pix2pix', steps=2, batch_size=2, width=4))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    train(tmp_path / "files", tmp_path / "again", TrainConfig(steps=2, batch_size=2, width=4))
+    train(tmp_path / "files", tmp_path / "again", TrainConfig(recipe="pix2pix", steps=2, batch_size=2, width=4))
     first, second = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "again"))
     assert json.loads(first)["losses"] == json.loads(second)["losses"]
 

@@ -87,7 +87,7 @@ def test_it_trains_and_refuses_what_it_cannot_compare(pair: tuple[Path, Path], t
     def config(**entries: Any) -> TrainConfig:
         values = {"lpips_weight": 1, "lpips_file": network, "lpips_heads": HEADS} | entries
         settings = tuple(f"{name}={value}" for name, value in values.items() if value is not None)
-        return TrainConfig(steps=1, width=2, downs=3, device="cpu", set=settings)
+        return TrainConfig(recipe="pix2pix", steps=1, width=2, downs=3, device="cpu", set=settings)
 
     train(tmp_path / "chips", tmp_path / "run", config())
     assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"gan", "d", "l1", "lpips"}
@@ -145,7 +145,9 @@ def test_weights_for_a_loss_run_no_code(pair: tuple[Path, Path], tmp_path: Path,
     torch.save({"features.0.weight": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
     files = {"lpips_file": network, "lpips_heads": HEADS} if field.startswith("lpips") else {}
     settings = files | {field: tmp_path / "evil.pth", f"{field.split('_')[0]}_weight": 1}
-    config = TrainConfig(steps=1, width=2, downs=3, set=tuple(f"{name}={value}" for name, value in settings.items()))
+    config = TrainConfig(
+        recipe="pix2pix", steps=1, width=2, downs=3, set=tuple(f"{name}={value}" for name, value in settings.items())
+    )
     with pytest.raises(CheckpointError, match=r"evil\.pth: not a file of weights .*; give (torchvision|the linear)"):
         train(tmp_path / "chips", tmp_path / "run", config)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
@@ -244,7 +246,7 @@ def test_which_bands_are_red_green_and_blue() -> None:
 
 def test_evaluate_gives_them_or_says_why_not(pair: tuple[Path, Path], tmp_path: Path, network: Path) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
-    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=1, width=2, downs=3, device="cpu"))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=2, downs=3, device="cpu"))
     config = EvaluateConfig(lpips_file=network, lpips_heads=HEADS, device="cpu")
     found = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "report.html", config)
     assert found["lpips"] > 0 and found["baseline"]["lpips"] > 0 and found["fid"] is found["kid"] is None

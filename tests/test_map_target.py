@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_raster(place / "map.tif", codes, where)
     config = TileConfig(size=32, min_valid=0.3, split="2:1:1", format="packed")
     tile(place / "image.tif", place / "map.tif", place / "chips", config)
-    train(place / "chips", place / "good", TrainConfig(steps=30, **SMALL))
-    train(place / "chips", place / "poor", TrainConfig(steps=1, **SMALL))
+    train(place / "chips", place / "good", TrainConfig(recipe="pix2pix", steps=30, **SMALL))
+    train(place / "chips", place / "poor", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
     return place
 
 

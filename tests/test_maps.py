@@ -249,7 +249,7 @@ def test_a_model_reads_colours_and_codes_alike(drawn_pair: tuple[Path, Path, np.
     source, target, codes = drawn_pair
     chips, run = tmp_path / "chips", tmp_path / "run"
     tile(source, target, chips, dataclasses.replace(SMALL, classes=table_file(tmp_path)))
-    train(chips, run, TrainConfig(steps=2, width=4))
+    train(chips, run, TrainConfig(recipe="pix2pix", steps=2, width=4))
     coded = write_raster(tmp_path / "coded.tif", codes, grid(140, 150))
     outputs = []
     for name, path in (("colours", source), ("codes", coded)):
@@ -295,7 +295,7 @@ def test_ignored_classes_are_no_ground_in_chips_and_stay_valid_in_predictions(
         assert not chip.valid[chip.source[0] == 5].any()
         seen += int((chip.source[0] == 5).sum())
     assert seen and "source_5" not in chipset.index().columns
-    train(chips, run, TrainConfig(steps=2, width=4))
+    train(chips, run, TrainConfig(recipe="pix2pix", steps=2, width=4))
     card = read_card(run)
     assert card.source.channels == 2 and card.source.ignored == chipset.source.ignored
     predict(run, pair[0], tmp_path / "out.tif", PredictConfig(overlap=0.25))

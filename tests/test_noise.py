@@ -186,4 +186,4 @@ def test_one_array_is_translated_with_the_noise_of_the_origin(run: Path) -> None
 
 def test_noise_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match="noise is 9, expected 0 to 8"):
-        recipe_of(TrainConfig(set=("noise=9",)))
+        recipe_of(TrainConfig(recipe="pix2pix", set=("noise=9",)))

@@ -85,7 +85,7 @@ def batch(target: Tensor) -> Batch:
 
 def weights_after(recipe: Recipe, target: Encoding, values: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
     made = networks(recipe, target)
-    step = TrainingStep(made, recipe, TrainConfig(lr=1e-2, precision="fp32", device="cpu"), 10)
+    step = TrainingStep(made, recipe, TrainConfig(recipe="pix2pix", lr=1e-2, precision="fp32", device="cpu"), 10)
     losses = [step(batch(values), number) for number in range(2)]
     parts = [made.generator, step.result] + ([] if made.discriminator is None else [made.discriminator])
     state = {f"{index}.{name}": one for index, part in enumerate(parts) for name, one in part.state_dict().items()}
@@ -225,6 +225,8 @@ def test_the_gradient_penalty_of_a_linear_judge_is_half_its_squared_weights() ->
 
 def test_r1_counts_every_few_steps_only() -> None:
     recipe = dataclasses.replace(RECIPES["unconditional"], r1_every=2)
-    step = TrainingStep(networks(recipe, image_encoding(bands=3)), recipe, TrainConfig(device="cpu"), 10)
+    step = TrainingStep(
+        networks(recipe, image_encoding(bands=3)), recipe, TrainConfig(recipe="pix2pix", device="cpu"), 10
+    )
     losses = [step(batch(torch.rand(2, 3, SIDE, SIDE)), number) for number in range(4)]
     assert ["r1" in entry for entry in losses] == [True, False, True, False]

@@ -22,7 +22,7 @@ from geop2p.training.networks import build_networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep
 
-TINY = TrainConfig(epochs=3, batch_size=8, width=4, downs=4, device="cpu", precision="fp32")
+TINY = TrainConfig(recipe="pix2pix", epochs=3, batch_size=8, width=4, downs=4, device="cpu", precision="fp32")
 
 
 @pytest.fixture
@@ -124,7 +124,20 @@ def test_a_range_test_ends_where_the_loss_leaves(chips: Path, tmp_path: Path, mo
 
 def test_the_commands_say_the_same(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "STEPS", 4)
-    options = ["--width", "4", "--downs", "4", "--batch-size", "8", "--device", "cpu", "--precision", "fp32"]
+    options = [
+        "--recipe",
+        "pix2pix",
+        "--width",
+        "4",
+        "--downs",
+        "4",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
 
     def run(*more: str) -> str:
         result = CliRunner().invoke(main, ["train", str(chips), str(tmp_path / "run"), *options, *more])

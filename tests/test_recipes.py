@@ -104,7 +104,7 @@ def test_the_constants_of_a_recipe_are_those_of_its_source(name: RecipeName, cha
 def test_a_chip_of_256_pixels_gets_the_network_of_the_paper(chips: Path) -> None:
     """Eight halvings to a single pixel, and a discriminator whose answers see 70 pixels of source and target."""
     chipset = dataclasses.replace(ChipSet.open(chips), size=256)
-    networks = build_networks(chipset, TrainConfig(width=2, device="cpu"))
+    networks = build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, device="cpu"))
     assert networks.card.arguments["downs"] == 8 and networks.card.stride == 256
     assert networks.discriminator is not None
     (answers,) = networks.discriminator(torch.zeros(1, 6, 256, 256))
@@ -113,13 +113,14 @@ def test_a_chip_of_256_pixels_gets_the_network_of_the_paper(chips: Path) -> None
 
 def test_values_are_read_as_the_fields_are_annotated() -> None:
     config = TrainConfig(
-        set=("pixel_weight=10", "betas=0, 0.99", "d4=true", "downs=none", "patch=142", "up=resize", "skips=false")
+        recipe="pix2pix",
+        set=("pixel_weight=10", "betas=0, 0.99", "d4=true", "downs=none", "patch=142", "up=resize", "skips=false"),
     )
     recipe = recipe_of(config)
     assert (recipe.pixel_weight, recipe.betas, recipe.d4, recipe.downs) == (10.0, (0.0, 0.99), True, None)
     assert (recipe.patch, recipe.up, recipe.skips) == (142, "resize", False)
-    assert recipe_of(TrainConfig(set=("encoder=vgg11", "generator=smp"))).encoder == "vgg11"
-    assert recipe_of(TrainConfig(set=("pixel_weight=10", "pixel_weight=20"))).pixel_weight == 20
+    assert recipe_of(TrainConfig(recipe="pix2pix", set=("encoder=vgg11", "generator=smp"))).encoder == "vgg11"
+    assert recipe_of(TrainConfig(recipe="pix2pix", set=("pixel_weight=10", "pixel_weight=20"))).pixel_weight == 20
     assert recipe_of(TrainConfig(recipe="pix2pix-geo", downs=6, batch_size=2)).downs == 6
     untouched = RECIPES["pix2pix-geo"]
     assert recipe_of(TrainConfig(recipe="pix2pix-geo")) == untouched
@@ -146,12 +147,12 @@ def test_values_are_read_as_the_fields_are_annotated() -> None:
 )
 def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
     if message is None:
-        assert recipe_of(TrainConfig(set=(entry,))).adversarial == "none"
+        assert recipe_of(TrainConfig(recipe="pix2pix", set=(entry,))).adversarial == "none"
         with pytest.raises(ConfigError, match="feature_weight and r1_weight must be 0"):
             recipe_of(dataclasses.replace(GEO, set=(entry,)))
         return
     with pytest.raises(ConfigError, match=message):
-        recipe_of(TrainConfig(set=(entry,)))
+        recipe_of(TrainConfig(recipe="pix2pix", set=(entry,)))
 
 
 @pytest.mark.parametrize("recipe", get_args(RecipeName))
@@ -171,7 +172,9 @@ def test_presets_are_the_terms_that_they_name(
 
 
 def test_changes_are_recorded_and_belong_to_the_run(chips: Path, tmp_path: Path) -> None:
-    config = TrainConfig(steps=1, width=2, downs=3, set=("up=pixelshuffle", "norm=group"), device="cpu")
+    config = TrainConfig(
+        recipe="pix2pix", steps=1, width=2, downs=3, set=("up=pixelshuffle", "norm=group"), device="cpu"
+    )
     train(chips, tmp_path / "run", config)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["set"] == ["up=pixelshuffle", "norm=group"]
     card = read_card(tmp_path / "run")
@@ -185,13 +188,13 @@ def test_changes_are_recorded_and_belong_to_the_run(chips: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("config", "statistics", "stride", "field"),
     [
-        (TrainConfig(downs=4), "tile", 16, 45),
+        (TrainConfig(recipe="pix2pix", downs=4), "tile", 16, 45),
         (TrainConfig(recipe="pix2pix-paper", downs=4), "none", 16, 45),
         (GEO, "none", 32, 93),
-        (TrainConfig(downs=4, set=("norm=none",)), "none", 16, 45),
-        (TrainConfig(downs=4, set=("norm=group",)), "tile", 16, 45),
-        (TrainConfig(set=("generator=resnet", "blocks=6")), "tile", 4, 60),
-        (TrainConfig(set=("generator=smp", "encoder=resnet18", "norm=batch")), "none", 32, 311),
+        (TrainConfig(recipe="pix2pix", downs=4, set=("norm=none",)), "none", 16, 45),
+        (TrainConfig(recipe="pix2pix", downs=4, set=("norm=group",)), "tile", 16, 45),
+        (TrainConfig(recipe="pix2pix", set=("generator=resnet", "blocks=6")), "tile", 4, 60),
+        (TrainConfig(recipe="pix2pix", set=("generator=smp", "encoder=resnet18", "norm=batch")), "none", 32, 311),
     ],
 )
 def test_the_card_tells_statistics_stride_and_field(
@@ -203,7 +206,7 @@ def test_the_card_tells_statistics_stride_and_field(
 
 def test_the_card_of_a_training_tells_that_the_field_has_no_bound(chips: Path, tmp_path: Path) -> None:
     entries = ("generator=smp", "architecture=fpn", "encoder=resnet18", "norm=batch", "statistics_chips=1")
-    train(chips, tmp_path / "run", TrainConfig(steps=1, width=2, device="cpu", set=entries))
+    train(chips, tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=2, device="cpu", set=entries))
     card = read_card(tmp_path / "run")
     assert (card.statistics, card.stride, card.field) == ("tile", 32, None)  # its decoder has group norms
 
@@ -220,13 +223,13 @@ def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
         (("generator=smp", "encoder=none-such"), "generator 'smp': unet cannot be built with encoder 'none-such'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            build_networks(chipset, TrainConfig(width=2, set=entries, device="cpu"))
+            build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, set=entries, device="cpu"))
 
 
 def test_loss_presets_are_not_for_maps(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="trained by cross entropy; leave --loss out"):
-        train(tmp_path / "chips", tmp_path / "run", TrainConfig(loss="l1"))
+        train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", loss="l1"))
     config = TrainConfig(recipe="pix2pix-geo", steps=2, width=2, set=("dice_weight=1",), device="cpu")
     train(tmp_path / "chips", tmp_path / "run", config)
     assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"cross_entropy", "dice"}
@@ -248,7 +251,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
 
     def config(path: Path, **changes: Any) -> TrainConfig:
         entries = ("perceptual_weight=10", f"perceptual_file={path}")
-        return TrainConfig(steps=1, width=2, downs=3, device="cpu", set=entries, **changes)
+        return TrainConfig(recipe="pix2pix", steps=1, width=2, downs=3, device="cpu", set=entries, **changes)
 
     train(chips, tmp_path / "run", config(file))
     assert set(read_metrics(tmp_path / "run")[0]["losses"]) == {"gan", "d", "l1", "perceptual"}
@@ -261,7 +264,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
         with pytest.raises(CheckpointError, match=message):
             build_networks(chipset, config(path))
     with pytest.raises(ConfigError, match="go together: set both or neither"):
-        build_networks(chipset, TrainConfig(set=("perceptual_weight=10",)))
+        build_networks(chipset, TrainConfig(recipe="pix2pix", set=("perceptual_weight=10",)))
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="red, green and blue, the target is a map of classes"):
         build_networks(ChipSet.open(tmp_path / "maps"), config(file))
@@ -275,7 +278,7 @@ def test_losses_of_pictures_refuse_other_than_three_bands(chips: Path, tmp_path:
     entries = (f"{loss}_weight=1", *(f"{name}={tmp_path / 'weights.pth'}" for name in names))
     message = f"pictures of red, green and blue, the target is {bands} bands; leave {loss}_weight out"
     with pytest.raises(ConfigError, match=message):
-        build_networks(chipset, TrainConfig(width=2, device="cpu", set=entries))
+        build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, device="cpu", set=entries))
 
 
 def test_statistics_are_means_over_chips_and_leave_the_rest_alone() -> None:

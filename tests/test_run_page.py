@@ -16,7 +16,7 @@ from geop2p.training import keeper
 from geop2p.training.checkpoint import save_state
 from geop2p.training.history import read_metrics
 
-TINY = TrainConfig(epochs=3, batch_size=8, width=2, downs=4, device="cpu")
+TINY = TrainConfig(recipe="pix2pix", epochs=3, batch_size=8, width=2, downs=4, device="cpu")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def made(norm: Norm, with_spectral_norm: bool, recipe: Recipe) -> TrainingStep:
     init_weights(discriminator, 0.1)
     encoding = image_encoding(bands=3)
     card = Card("unet", {}, image_encoding(bands=2), encoding, None, SIDE, 16, 45, "none", "pix2pix", {})
-    config = TrainConfig(precision="fp32", device="cpu")
+    config = TrainConfig(recipe="pix2pix", precision="fp32", device="cpu")
     return TrainingStep(Networks(generator, discriminator, card, CPU), recipe, config, 10)
 
 

@@ -620,7 +620,7 @@ def test_an_interrupted_second_scene_is_continued_and_not_trained_on(
     kept = [path for path in written if path.exists()]
     assert kept and all(".staging" in path.parts for path in kept)
     with pytest.raises(ChipSetError, match="tiling was interrupted; repeat the tile command"):
-        train(tmp_path / "chips", tmp_path / "run")
+        train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix"))
     tile(*folders, tmp_path / "chips", config)
     whole, again = ChipSet.open(tmp_path / "whole"), ChipSet.open(tmp_path / "chips")
     assert again.target == whole.target and again.counts == whole.counts

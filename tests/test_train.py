@@ -25,7 +25,7 @@ from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, 
 from geop2p.training.schedule import decay
 from geop2p.translator import Translator, read_card
 
-TINY = TrainConfig(epochs=2, batch_size=4, width=4, downs=5)
+TINY = TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=4, downs=5)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_balance_without_classes_says_that_it_does_nothing(tmp_path: Path, caplo
         for name in ("a", "b")
     ]
     tile(*layers, tmp_path / "chips", TileConfig(size=32))
-    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=1, width=4, downs=5, balance=True))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=4, downs=5, balance=True))
     assert "--balance changes nothing" in caplog.text
 
 
@@ -140,7 +140,7 @@ def test_learning_rate_is_constant_then_falls_to_zero() -> None:
 
 
 def test_training_learns_the_colours_of_classes(chips: Path, tmp_path: Path) -> None:
-    config = TrainConfig(epochs=5, batch_size=2, width=8, downs=5, lr=2e-3)
+    config = TrainConfig(recipe="pix2pix", epochs=5, batch_size=2, width=8, downs=5, lr=2e-3)
     train(chips, tmp_path / "run", config)
     history = read_metrics(tmp_path / "run")
     assert history[-1]["val"]["l1"] < history[0]["val"]["l1"]
@@ -152,7 +152,11 @@ def test_a_map_as_target_is_trained_by_cross_entropy_and_predicted(pair: tuple[P
 
     source, target = pair
     tile(target, source, tmp_path / "chips", TileConfig(size=32))
-    result = train(tmp_path / "chips", tmp_path / "run", TrainConfig(epochs=6, batch_size=2, width=8, downs=5, lr=2e-3))
+    result = train(
+        tmp_path / "chips",
+        tmp_path / "run",
+        TrainConfig(recipe="pix2pix", epochs=6, batch_size=2, width=8, downs=5, lr=2e-3),
+    )
     history = read_metrics(tmp_path / "run")
     assert set(history[0]["losses"]) == {"cross_entropy"}
     assert result.best is not None and result.best["metric"] == "miou" and result.best["value"] > 0.6
@@ -177,7 +181,7 @@ def test_sar_to_image_predicts_at_the_training_pixel_size(tmp_path: Path) -> Non
     decibel = np.random.default_rng(1).normal(-12, 3, (2, degrees.height, degrees.width)).astype(np.float32)
     source = write_raster(tmp_path / "sar.tif", decibel, degrees, nodata=np.nan)
     tile(source, target, tmp_path / "chips", TileConfig(size=32))
-    train(tmp_path / "chips", tmp_path / "run", TrainConfig(steps=2, width=4, downs=5))
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=2, width=4, downs=5))
     predict(tmp_path / "run", source, tmp_path / "out.tif")
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert dataset.crs.to_epsg() == 32632 and dataset.res == pytest.approx((2.0, 2.0), rel=1e-3)
@@ -188,18 +192,18 @@ def test_sar_to_image_predicts_at_the_training_pixel_size(tmp_path: Path) -> Non
 def test_other_settings_and_foreign_folders_are_refused(chips: Path, tmp_path: Path) -> None:
     train(chips, tmp_path / "run", TINY)
     with pytest.raises(ConfigError, match="width is 8, there it is 4"):
-        train(chips, tmp_path / "run", TrainConfig(epochs=2, batch_size=4, width=8, downs=5))
+        train(chips, tmp_path / "run", TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=8, downs=5))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="exists and is not a run"):
         train(chips, tmp_path / "thesis", TINY)
     with pytest.raises(ConfigError, match="cannot be halved 6 times; use --downs 5"):
-        train(chips, tmp_path / "deep", TrainConfig(downs=6))
+        train(chips, tmp_path / "deep", TrainConfig(recipe="pix2pix", downs=6))
     assert not (tmp_path / "deep").exists()
     with pytest.raises(ChipSetError, match="not a chip set"):
         train(tmp_path / "nothing", tmp_path / "new", TINY)
     with pytest.raises(ConfigError, match="device 'mps' is not available"):
-        train(chips, tmp_path / "new", TrainConfig(device="mps"))
+        train(chips, tmp_path / "new", TrainConfig(recipe="pix2pix", device="mps"))
 
 
 def test_a_malicious_checkpoint_is_not_executed(chips: Path, tmp_path: Path) -> None:
@@ -245,8 +249,8 @@ def test_a_batch_without_valid_ground_costs_nothing() -> None:
 def test_seeds_are_checked_and_large_ones_work(chips: Path, tmp_path: Path) -> None:
     for bad in (-1, 2**31):
         with pytest.raises(ConfigError, match="seed is"):
-            TrainConfig(seed=bad)
-    result = train(chips, tmp_path / "run", TrainConfig(steps=1, width=4, downs=5, seed=2**31 - 1))
+            TrainConfig(recipe="pix2pix", seed=bad)
+    result = train(chips, tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=4, downs=5, seed=2**31 - 1))
     assert result.steps == 1
 
 

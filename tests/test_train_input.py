@@ -20,7 +20,7 @@ from geop2p.training.data import ChipArrays
 from geop2p.training.history import read_metrics
 from geop2p.translator import read_card
 
-TINY = TrainConfig(epochs=1, batch_size=4, width=2, downs=4, device="cpu")
+TINY = TrainConfig(recipe="pix2pix", epochs=1, batch_size=4, width=2, downs=4, device="cpu")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
 from geop2p.translator import Translator, read_card
 
-TINY = TrainConfig(epochs=2, batch_size=4, width=2, downs=4, device="cpu")
+TINY = TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=2, downs=4, device="cpu")
 FEW = ("statistics_chips=8",)
 CPU = torch.device("cpu")
 
@@ -83,9 +83,11 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 SYSTEMS: dict[str, TrainConfig] = {
     **{name: TrainConfig(recipe=name, width=2, downs=4, device="cpu", set=FEW) for name in get_args(RecipeName)},
-    "balanced": TrainConfig(width=2, downs=4, device="cpu", balance=True),
-    "noisy": TrainConfig(width=2, downs=4, device="cpu", set=("noise=2",)),
-    "penalised": TrainConfig(width=2, downs=4, device="cpu", set=("r1_weight=1", "r1_every=2", "ema=0.9")),
+    "balanced": TrainConfig(recipe="pix2pix", width=2, downs=4, device="cpu", balance=True),
+    "noisy": TrainConfig(recipe="pix2pix", width=2, downs=4, device="cpu", set=("noise=2",)),
+    "penalised": TrainConfig(
+        recipe="pix2pix", width=2, downs=4, device="cpu", set=("r1_weight=1", "r1_every=2", "ema=0.9")
+    ),
 }
 
 
@@ -141,7 +143,7 @@ def torn(state, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.torch.save = torn
-train(sys.argv[1], sys.argv[2], TrainConfig(epochs=2, batch_size=4, width=2, downs=4, device="cpu"))
+train(sys.argv[1], sys.argv[2], TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=2, downs=4, device="cpu"))
 """
 
 
@@ -216,7 +218,7 @@ def test_training_stops_when_nothing_gets_better(chips: Path, tmp_path: Path, ca
 
 def test_scores_that_the_target_does_not_have_are_refused(pair: tuple[Path, Path], chips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="patience counts epochs without a better score; say which with best_by"):
-        TrainConfig(patience=3)
+        TrainConfig(recipe="pix2pix", patience=3)
     with pytest.raises(ConfigError, match=r"best_by is 'miou', the target of .* is scored by l1, rmse, psnr, ssim"):
         train(chips, tmp_path / "run", dataclasses.replace(TINY, best_by="miou"))
     tile(*pair, tmp_path / "alone", TileConfig(size=64, min_valid=0.5, split="1:0:0"))

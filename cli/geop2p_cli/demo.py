@@ -14,7 +14,7 @@ from geop2p_cli.options import shared_options
 from geop2p_cli.output import print_result
 
 TILE = TileConfig(size=128, stride=64)
-TRAIN = TrainConfig(epochs=42, batch_size=4, width=32, downs=7, lr=4e-4)
+TRAIN = TrainConfig(recipe="pix2pix", epochs=42, batch_size=4, width=32, downs=7, lr=4e-4)
 PREDICT = PredictConfig()
 
 
@@ -68,7 +68,7 @@ def _commands(landcover: str, image: str, folder: Path) -> list[str]:
     source, target = shlex.quote(landcover), shlex.quote(image)
     return [
         f"geop2p tile {source} {target} {chips} {flags(TILE, 'size', 'stride')}",
-        f"geop2p train {chips} {run} {flags(TRAIN, 'epochs', 'batch_size', 'width', 'downs', 'lr')}",
+        f"geop2p train {chips} {run} {flags(TRAIN, 'recipe', 'epochs', 'batch_size', 'width', 'downs', 'lr')}",
         f"geop2p predict {run} {source} {mosaic}",
         f"geop2p evaluate {run} {chips} {report} --mosaic {mosaic}",
     ]

@@ -213,7 +213,7 @@ class TrainConfig:
         ConfigError: A value is out of its range.
     """
 
-    recipe: RecipeName = option("pix2pix", "Named set of networks, losses and optimiser.")
+    recipe: RecipeName = option("pix2pix-geo", "Named set of networks, losses and optimiser.")
     epochs: int = option(200, "Passes over the training chips; the second half decays the learning rate to 0.")
     steps: int | None = option(None, "Optimisation steps instead of epochs; none: as --epochs says.")
     batch_size: int | None = option(None, "Chips per step; none: as the recipe says.")

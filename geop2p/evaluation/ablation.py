@@ -46,7 +46,13 @@ def train_rows(
         )
     settings = {
         name: TrainConfig(
-            loss=loss, set=changes, steps=config.steps, width=config.width, seed=config.seed, device=config.device
+            recipe="pix2pix",
+            loss=loss,
+            set=changes,
+            steps=config.steps,
+            width=config.width,
+            seed=config.seed,
+            device=config.device,
         )
         for name, (loss, changes) in ROWS[config.ablation].items()
     }

@@ -17,7 +17,7 @@ from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.progress import progress_bar
 from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.grid import footprints
+from geop2p.raster.grid import Grid, footprints
 from geop2p.raster.layers import Layer
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import SIDES, Scene, layout_of
@@ -158,7 +158,7 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
     entries = [entry for found in done for entry in found.entries]
     if not entries:
-        raise _no_chip(scene, config, dropped, max(found.most_valid for found in done))
+        raise no_chip(scene.id, scene.grid, config, dropped, max(found.most_valid for found in done))
     entries.sort(key=lambda entry: (entry["row_off"], entry["col_off"]))
     places = np.array([(entry["row_off"], entry["col_off"]) for entry in entries])
     shapes = footprints(scene.grid, places, config.size)
@@ -169,18 +169,18 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
     return Staged(ChipTable(columns, shapes, scene.grid.crs), dropped, slots)
 
 
-def _no_chip(scene: Scene, config: TileConfig, dropped: Mapping[str, int], most_valid: float) -> NoGroundError:
+def no_chip(name: str, grid: Grid, config: TileConfig, dropped: Mapping[str, int], most_valid: float) -> NoGroundError:
     """Why no window of a scene became a chip, and what would change that."""
-    uniform = f" and at most {config.max_share:.0%} of one class" if dropped["nearly one class"] else ""
+    uniform = f" and at most {config.max_share:.0%} of one class" if dropped.get("nearly one class") else ""
     found = (
-        f"{scene.id}: no window of {config.size} pixels has {100 * config.min_valid:.6g}% valid ground{uniform} on a "
-        f"grid of {scene.grid.describe()}"
+        f"{name}: no window of {config.size} pixels has {100 * config.min_valid:.6g}% valid ground{uniform} on a "
+        f"grid of {grid.describe()}"
     )
     if not most_valid:
         area = ", AOI" if config.aoi is not None else ""
         return NoGroundError(f"{found}: no pixel at all is valid on both sides; look at nodata, masks and NaN{area}")
-    is_small = min(scene.grid.height, scene.grid.width) < LEAST_SIZE
+    is_small = min(grid.height, grid.width) < LEAST_SIZE
     fixes = [f"lower --min-valid{'' if is_small or config.size <= LEAST_SIZE else ' or --size'}"]
     fixes += ["raise --max-share"] if uniform else []
-    fixes += ["raise --max-shift"] if dropped["shifted"] else []
+    fixes += ["raise --max-shift"] if dropped.get("shifted") else []
     return NoGroundError(f"{found}; {', '.join(fixes)} (most is {100 * most_valid:.3g}% valid)")

@@ -11,9 +11,9 @@ from typing import Any
 from geop2p.config import SPLITS, TileConfig
 from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
+from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
-from geop2p.raster.vectors import read_polygons
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
@@ -22,7 +22,7 @@ from geop2p.tiling.placing import CONVERSION, check_splits, finish, remove, sett
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
-from geop2p.tiling.staging import claim_staging, differences, stage
+from geop2p.tiling.staging import claim_staging, differences, no_chip, stage
 
 log = logging.getLogger(__name__)
 
@@ -238,10 +238,7 @@ def _check_size(name: str, grid: Grid, config: TileConfig) -> None:
     """
     inside = min(config.size, grid.height) * min(config.size, grid.width)
     if inside / config.size**2 < config.min_valid:
-        raise NoGroundError(
-            f"{name}: no window of {config.size} pixels has {config.min_valid:.0%} valid ground on a grid of "
-            f"{grid.describe()}; lower --min-valid or --size"
-        )
+        raise no_chip(name, grid, config, {}, inside / config.size**2)
 
 
 def _known(scene: Scene, earlier: ChipSet) -> Scene | None:
