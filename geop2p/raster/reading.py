@@ -115,7 +115,9 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
             yield dataset
     except RasterioError as error:
         cause = error.__cause__ or error
-        raise RasterError(f"{name}: cannot be read as a raster: {one_line(cause)}") from error
+        raise RasterError(
+            f"{name}: cannot be read as a raster ({one_line(cause)}); give one that GDAL opens, or fetch it again"
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -154,7 +156,10 @@ def describe_raster(path: str | Path) -> RasterInfo:
             raise RasterError(f"{path}: has no band of data, only alpha")
         kinds = {dataset.dtypes[band - 1] for band in data}
         if len(kinds) > 1 or "complex" in dataset.dtypes[data[0] - 1]:
-            raise RasterError(f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type")
+            way_out = "write the amplitude first" if any("complex" in kind for kind in kinds) else "convert them to one"
+            raise RasterError(
+                f"{path}: bands of type {', '.join(sorted(kinds))}; expected one real number type: {way_out}"
+            )
         interp = [dataset.colorinterp[band - 1] for band in data]
         has_palette = interp[0] == ColorInterp.palette
         flags = [dataset.mask_flag_enums[band - 1] for band in data]  # know of alpha only as the last of 2 or 4 bands
