@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import grid, write_raster
+from conftest import class_map, grid, write_raster
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -305,3 +305,23 @@ def test_a_pixel_is_valid_where_every_statement_of_the_file_says_so(
         with aligned_reader(file, shifted, kind) as reader:
             valid = reader.read(Window(0, 0, 30, 30))[1]
         assert valid[around.all(axis=0)].all() and not valid[~around.any(axis=0)].any()
+
+
+def test_a_geopackage_may_hold_a_raster(tmp_path: Path) -> None:
+    """Told from one of features by what it says of itself, not by its name."""
+    where = grid(64, 64)
+    image = np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8)
+    with rasterio.open(
+        tmp_path / "image.gpkg", "w", driver="GPKG", count=3, dtype="uint8", height=64, width=64, crs=where.crs,
+        transform=where.transform, TILE_FORMAT="PNG", BLOCKSIZE=64,
+    ) as file:  # fmt: skip
+        file.write(image)
+    write_raster(tmp_path / "map.tif", class_map(64, 64), where)
+    made = tile(tmp_path / "map.tif", tmp_path / "image.gpkg", tmp_path / "chips", TileConfig(size=32, split="1:0:0"))
+    assert made.chips == 4
+    chipset = ChipSet.open(tmp_path / "chips")
+    (first, *_) = chipset.entries("train")
+    with chipset.reader("train") as reader:
+        assert np.array_equal(
+            reader.read(0).target, image[:, first.row_off : first.row_off + 32, first.col_off : first.col_off + 32]
+        )

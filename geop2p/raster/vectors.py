@@ -2,7 +2,9 @@
 
 import logging
 import math
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +33,19 @@ log = logging.getLogger(__name__)
 
 
 def is_vector(path: str | Path) -> bool:
-    """Whether a name looks like a vector layer rather than a raster."""
-    return str(path).lower().rstrip("/").endswith(VECTOR_SUFFIXES)
+    """Whether a name looks like a vector layer rather than a raster; a GeoPackage may hold either."""
+    name = str(path).lower().rstrip("/")
+    return name.endswith(VECTOR_SUFFIXES) and not (name.endswith(".gpkg") and _holds_tiles(path))
+
+
+def _holds_tiles(path: str | Path) -> bool:
+    """Whether a GeoPackage holds a raster and no features, as its table of contents says."""
+    try:
+        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as file:
+            kinds = {kind for (kind,) in file.execute("SELECT data_type FROM gpkg_contents")}
+    except sqlite3.Error:
+        return False
+    return "features" not in kinds and bool(kinds & {"tiles", "2d-gridded-coverage"})
 
 
 def is_geodatabase(path: str | Path) -> bool:
