@@ -10,6 +10,7 @@ from pathlib import Path
 
 from geop2p.config.evaluation import CompareConfig, EvaluateConfig, ScoringConfig
 from geop2p.config.fields import (
+    LEAST_SIZE,
     SPLITS,
     Ablation,
     Backscatter,
@@ -135,7 +136,7 @@ class TileConfig:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
-        _at_least("size", self.size, 16)
+        _at_least("size", self.size, LEAST_SIZE)
         if self.stride is not None:
             _at_least("stride", self.stride, 1)
         _at_least("buffer", self.buffer, 0)

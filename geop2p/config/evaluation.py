@@ -1,10 +1,9 @@
 """The settings of `evaluate` and `compare`."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, check_seed, names, option
+from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, changed, check_seed, names, option
 from geop2p.errors import ConfigError
 
 
@@ -114,7 +113,7 @@ class CompareConfig(ScoringConfig):
             at_least(name, getattr(self, name), 1)
         check_seed(self.seed)
         aimless = ("steps", "width", "seed") if self.ablation is None else ("chips",)
-        for field in dataclasses.fields(self):
-            if field.name in aimless and getattr(self, field.name) != field.default:
-                needs = "is for --ablation" if self.ablation is None else "is not for --ablation, which is given CHIPS"
-                raise ConfigError(f"{field.name} {needs}; leave --{field.name} out")
+        needs = "is for --ablation" if self.ablation is None else "is not for --ablation, which is given CHIPS"
+        for name in changed(self):
+            if name in aimless:
+                raise ConfigError(f"{name} {needs}; leave --{name} out")

@@ -29,6 +29,7 @@ Ablation = Literal["losses", "generators", "patch"]
 JudgeName = Literal["fcn", "unet", "linknet", "fpn", "pspnet", "deeplabv3plus", "upernet", "segformer"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+LEAST_SIZE = 16  # pixels of the side of a chip
 
 
 def option(default: Any, help: str) -> Any:
@@ -73,6 +74,11 @@ def check_numbers(config: Any) -> None:
             raise ConfigError(f"{field.name} is {value}, expected a finite number")
 
 
+def changed(config: Any) -> list[str]:
+    """Names of the fields that somebody set to another value than their default."""
+    return [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
+
+
 def refuse_idle(config: Any, heeded: Collection[str], what: str) -> None:
     """Refuse settings that somebody made and nothing would heed.
 
@@ -84,10 +90,6 @@ def refuse_idle(config: Any, heeded: Collection[str], what: str) -> None:
     Raises:
         ConfigError: Another field is not at its default.
     """
-    idle = [
-        "--" + field.name.replace("_", "-")
-        for field in dataclasses.fields(config)
-        if field.name not in heeded and getattr(config, field.name) != field.default
-    ]
+    idle = ["--" + name.replace("_", "-") for name in changed(config) if name not in heeded]
     if idle:
         raise ConfigError(f"{what} {', '.join(idle)}; leave {'it' if len(idle) == 1 else 'them'} out")

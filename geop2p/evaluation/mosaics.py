@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig, Kind, KindChoice
+from geop2p.config.fields import changed
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
@@ -206,10 +207,10 @@ def seam_figures(mosaic: Path, encoding: Encoding) -> dict[str, float | None]:
 
 def _check_settings(config: EvaluateConfig) -> None:
     """Refuse settings that mean nothing for two rasters."""
-    for field in dataclasses.fields(config):
-        if field.name not in OURS and getattr(config, field.name) != field.default:
-            words = field.name.replace("_", "-")
-            raise ConfigError(f"{field.name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
+    for name in changed(config):
+        if name not in OURS:
+            words = name.replace("_", "-")
+            raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
 
 
 def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader]) -> Encoding:

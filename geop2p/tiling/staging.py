@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import TileConfig
+from geop2p.config.fields import LEAST_SIZE
 from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.progress import progress_bar
 from geop2p.raster.atomic import write_json, writing
@@ -28,7 +29,6 @@ from geop2p.tiling.survey import Found, Survey
 from geop2p.tiling.table import ChipTable
 
 STAGED_AS = 3  # form of what is staged; what another version staged is staged again
-LEAST_SIZE = 16  # of a chip, as the settings have it
 
 log = logging.getLogger(__name__)
 
