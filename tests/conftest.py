@@ -76,6 +76,11 @@ def class_map(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """See `write_pair`."""
+    return write_pair(tmp_path)
+
+
+def write_pair(folder: Path) -> tuple[Path, Path]:
     """A class map with names, nodata 0 in a corner, and an RGB image on the same grid with a masked hole."""
     height, width = 300, 420
     codes = class_map(height, width)
@@ -89,12 +94,12 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     image = np.clip(colors.astype(int) + noise, 0, 255).astype(np.uint8)
     where = grid(height, width)
     palette = {entry.value: (*entry.color, 255) for entry in CLASSES}
-    source = write_raster(tmp_path / "map.tif", codes, where, nodata=0, palette=palette)
+    source = write_raster(folder / "map.tif", codes, where, nodata=0, palette=palette)
     names = "".join(f"<Category>{name}</Category>" for name in ("", "water", "meadow", "", "", "road"))
     Path(f"{source}.aux.xml").write_text(
         f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
     )
-    target = write_raster(tmp_path / "image.tif", image, where, mask=valid, photometric="RGB")
+    target = write_raster(folder / "image.tif", image, where, mask=valid, photometric="RGB")
     return source, target
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_pair
 from safetensors.torch import load_file
 from torch import nn
 
@@ -34,28 +35,35 @@ CONFIG = TrainConfig(
 )
 
 
-def torchrun(chips: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Train by two processes, through the command line."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "geop2p"]
-    command += ["train", str(chips), str(run), *options]
+def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command by two processes."""
+    whole = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=120, env=environment)
+    return subprocess.run(whole, capture_output=True, check=False, text=True, timeout=120, env=environment)
 
 
-def test_two_processes_train_what_one_does(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """Losses, validation and weights; 27 chips, so that the last batch of an epoch leaves one process without."""
-    chips = tmp_path / "chips"
-    assert tile(*pair, chips, TileConfig(size=64, min_valid=0.5)).train == 27
-    train(chips, tmp_path / "one", CONFIG)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains, on 27 chips, so that the last batch of an epoch leaves one of two without."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert tile(*write_pair(folder), folder / "chips", TileConfig(size=64, min_valid=0.5)).train == 27
+    train(folder / "chips", folder / "run", CONFIG)
+    return folder
+
+
+def test_two_processes_train_what_one_does(whole: Path, tmp_path: Path) -> None:
+    """Losses, validation and weights."""
+    chips = whole / "chips"
     values = {
         name: getattr(CONFIG, name) for name in ("recipe", "epochs", "batch_size", "width", "downs", "lr", "device")
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    done = torchrun(chips, tmp_path / "two", *options, "--precision=fp32", "--set=dropout=0", "--json")
+    options += ["--precision=fp32", "--set=dropout=0", "--json"]
+    done = torchrun("-m", "geop2p", "train", str(chips), str(tmp_path / "two"), *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("images_per_s") == 1  # one process reports
     assert "Warning" not in done.stderr
-    first, second = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    first, second = (read_metrics(run) for run in (whole / "run", tmp_path / "two"))
     assert len(first) == len(second) == 2
     for one, two in zip(first, second, strict=True):
         assert one["step"] == two["step"]
@@ -63,9 +71,51 @@ def test_two_processes_train_what_one_does(pair: tuple[Path, Path], tmp_path: Pa
             assert two["losses"][name] == pytest.approx(value, rel=1e-4), name
         assert two["val"]["l1"] == pytest.approx(one["val"]["l1"], rel=1e-3)
     weights = load_file(tmp_path / "two" / "model.safetensors")
-    for name, value in load_file(tmp_path / "one" / "model.safetensors").items():
+    for name, value in load_file(whole / "run" / "model.safetensors").items():
         if not name.endswith("bias"):  # before an instance norm a bias has no gradient but rounding, which Adam scales
             assert torch.allclose(value, weights[name], atol=2e-4), name
+
+
+STOPPED = """
+import ast, sys
+from geop2p import TrainConfig, train
+from geop2p.training import loop
+from geop2p.training.step import TrainingStep
+
+chips, run, settings, last = sys.argv[1:]
+original = TrainingStep.__call__
+
+def call(self, batch, at):
+    if at == int(last):
+        sys.exit(9)
+    return original(self, batch, at)
+
+TrainingStep.__call__, loop.CHECKPOINT_SECONDS = call, -1.0
+train(chips, run, TrainConfig(**ast.literal_eval(settings)))
+"""
+
+
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_a_run_goes_on_with_another_number_of_processes(whole: Path, tmp_path: Path, first: str) -> None:
+    """Stopped within an epoch by one process or two, and finished by two or one."""
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    settings = repr(dataclasses.asdict(CONFIG))
+    alone = [sys.executable, str(script), str(whole / "chips"), str(tmp_path / "run"), settings]
+    if first == "one":
+        done = subprocess.run([*alone, "17"], capture_output=True, check=False, text=True, timeout=120)
+        assert done.returncode == 9, done.stderr
+        done = torchrun(*alone[1:], "-1")
+    else:
+        done = torchrun(*alone[1:], "17")
+        assert "exitcode  : 9" in done.stderr, done.stderr
+        done = subprocess.run([*alone, "-1"], capture_output=True, check=False, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    unbroken, resumed = (read_metrics(folder / "run") for folder in (whole, tmp_path))
+    assert [one["step"] for one in unbroken] == [one["step"] for one in resumed] == [14, 28]
+    for one, other in zip(unbroken, resumed, strict=True):
+        for name, value in one["losses"].items():
+            assert other["losses"][name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_every_chip_of_a_batch_is_taken_once() -> None:
