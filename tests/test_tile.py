@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -386,14 +387,32 @@ def test_all_bands_must_be_data_with_and_without_a_warp(tmp_path: Path) -> None:
         assert (found[:, valid] == 90).all()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"source_field": "use"}, r"map.tif: is a raster; --source-field is for vector layers, leave it out"),
+        ({"target_field": "use"}, r"image.tif: is a raster; --target-field is for vector layers"),
+        ({"line_width": 3.0}, r"map.tif and .*image.tif: are rasters; --line-width and --draw-order are for"),
+        ({"draw_order": "road"}, r"map.tif and .*image.tif: are rasters; --line-width and --draw-order are for"),
+    ],
+)
+def test_settings_for_vector_layers_are_refused_where_there_is_none(
+    pair: tuple[Path, Path], tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, **settings))
+
+
 def test_a_changed_or_differently_read_pair_is_refused_and_a_copy_is_known(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     first = tile(*pair, tmp_path / "chips", SMALL)
     copies = [Path(shutil.copy(path, tmp_path / f"copy_{path.name}")) for path in pair]
     assert tile(*copies, tmp_path / "chips", SMALL).chips == first.chips
-    with pytest.raises(ChipSetError, match=r"other options \(source_field is name, there it is None\)"):
-        tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, source_field="name"))
+    area = geopandas.GeoDataFrame(geometry=[box(*grid(300, 420).bounds)], crs=UTM)
+    area.to_file(tmp_path / "aoi.gpkg")
+    with pytest.raises(ChipSetError, match=r"other options \(aoi has changed\)"):
+        tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, aoi=tmp_path / "aoi.gpkg"))
     with rasterio.open(pair[1], "r+") as dataset:
         dataset.write(np.full((3, 8, 8), 77, np.uint8), window=Window(0, 0, 8, 8))
     with pytest.raises(ChipSetError, match=r"scene 'image' .* was cut from other files \(target has changed\)"):

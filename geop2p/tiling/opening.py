@@ -51,6 +51,7 @@ def open_pair(
     if earlier is not None:
         for side, layer in layers.items():
             _check_radar(layer, side, asked[side])
+    _check_drawing(layers, fields, config)
     layers = {side: _drawn(layer, config) for side, layer in layers.items()}
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
@@ -180,6 +181,21 @@ def _check_radar(layer: Layer, side: str, asked: KindChoice) -> None:
                 f"{layer.path}: seems to be radar in dB ({alone.reason}), the chip set's {side} holds images; convert "
                 f"it, or say --{side}-kind image if it is one"
             )
+
+
+def _check_drawing(layers: dict[str, Layer], fields: dict[str, str | None], config: TileConfig) -> None:
+    """Refuse settings for vector layers where there is none that they are for.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    rasters = {side: layer for side, layer in layers.items() if layer.vector is None}
+    for side, layer in rasters.items():
+        if fields[side] is not None:
+            raise ConfigError(f"{layer.path}: is a raster; --{side}-field is for vector layers, leave it out")
+    if len(rasters) == len(layers) and (config.line_width is not None or config.draw_order is not None):
+        paths = " and ".join(layer.path for layer in layers.values())
+        raise ConfigError(f"{paths}: are rasters; --line-width and --draw-order are for vector layers, leave them out")
 
 
 def _drawn(layer: Layer, config: TileConfig) -> Layer:
