@@ -16,9 +16,13 @@ from geop2p import PredictConfig, TileConfig, TrainConfig, export, predict, tile
 from geop2p.config import NormStats
 from geop2p.errors import ConfigError
 from geop2p.models import GENERATORS
-from geop2p.models.places import drawn_noise, ground_noise
+from geop2p.models.places import drawn_noise, ground_noise, on_ground_of_its_own
 from geop2p.raster.grid import Grid
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import ChipArrays
+from geop2p.training.feeding import encode_batch
 from geop2p.training.recipes import recipe_of
+from geop2p.training.validation import translate_chips
 from geop2p.translator import Translator, read_card
 
 OCTAVES = 3
@@ -176,6 +180,18 @@ def test_fine_tuning_keeps_the_weights_of_the_noise(run: Path, tmp_path: Path) -
     other = dataclasses.replace(config, set=("noise=1", "downs=3", "patch=16"))
     with pytest.raises(ConfigError, match="noise is 2 there and 1 here"):
         train(run.parent / "chips", tmp_path / "other", other)
+
+
+def test_chips_are_judged_with_the_noise_of_many_places(run: Path) -> None:
+    """Statistics and scores would else be those of one picture of noise; a chip's does not depend on its batch."""
+    translator, chipset = Translator.load(run), ChipSet.open(run.parent / "chips")
+    chips = ChipArrays.load(chipset, "train")
+    sources = encode_batch(chips, np.array([3, 3, 5]), chipset.source, chipset.target).source
+    together = translate_chips(translator, sources, np.array([3, 4, 5]))
+    assert not torch.equal(together[0], together[1])
+    assert torch.allclose(translate_chips(translator, sources[1:2], np.array([4])), together[1:2], atol=1e-6)
+    seen = on_ground_of_its_own(torch.zeros(200, 1, 32, 32), range(200), 6)[:, 1:]
+    assert seen[:, 5].std() == pytest.approx(1, abs=0.05)  # squares of 32 pixels
 
 
 def test_one_array_is_translated_with_the_noise_of_the_origin(run: Path) -> None:

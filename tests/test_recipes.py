@@ -19,9 +19,11 @@ from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import loop
+from geop2p.training import keeper, loop
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
+from geop2p.training.data import Batch
+from geop2p.training.feeding import encode_batch
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import RECIPES, recipe_of
@@ -281,18 +283,19 @@ def test_losses_of_pictures_refuse_other_than_three_bands(chips: Path, tmp_path:
         build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, device="cpu", set=entries))
 
 
-def test_statistics_are_means_over_chips_and_leave_the_rest_alone() -> None:
+def test_statistics_are_those_of_all_chips_and_leave_the_rest_alone() -> None:
     torch.manual_seed(0)
     network = UNet(2, 1, downs=3, width=4, norm="batch", dropout=0.5)
     before = {name: one.clone() for name, one in network.named_parameters()}
-    sources = [torch.randn(2, 2, 16, 16) + 3 for _ in range(3)]
+    sources = [torch.randn(2 + number, 2, 16, 16) + 3 * number for number in range(3)]  # ground of three kinds
     seen: list[torch.Tensor] = []
     norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
     handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for _ in range(2):  # a second time gives the same
         estimate_statistics(network, sources)
-        means = torch.stack([one.mean(dim=(0, 2, 3)) for one in seen[-3:]]).mean(0)
-        assert torch.allclose(norm.running_mean, means, atol=1e-6)  # type: ignore[arg-type]
+        variance, mean = torch.var_mean(torch.cat(seen[-3:]), dim=(0, 2, 3))
+        assert torch.allclose(norm.running_mean, mean, atol=1e-6)  # type: ignore[arg-type]
+        assert torch.allclose(norm.running_var, variance, rtol=1e-5)  # type: ignore[arg-type]
     handle.remove()
     assert all(torch.equal(one, before[name]) for name, one in network.named_parameters())
     assert not network.training and not norm.training and norm.momentum == 0.1
@@ -307,8 +310,26 @@ def test_validation_sees_the_estimated_statistics(chips: Path, tmp_path: Path) -
     assert {int(norm.num_batches_tracked) for norm in norms} == {-(-ChipSet.open(chips).counts["train"] // 8)}  # type: ignore[arg-type]
 
 
+def test_statistics_are_taken_of_mixed_chips(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As steps have them: chips that follow each other show like ground, which norms would take for all there is."""
+    tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=32, split="1:0:0"))
+    count, batches = ChipSet.open(tmp_path / "chips").counts["train"], list[set[int]]()
+
+    def spy(arrays: Any, rows: Any, *encodings: Any) -> Batch:
+        batches.append(set(rows.tolist()))
+        return encode_batch(arrays, rows, *encodings)
+
+    monkeypatch.setattr(keeper, "encode_batch", spy)
+    config = TrainConfig(recipe="pix2pix-paper", steps=1, width=2, downs=4, device="cpu")
+    train(tmp_path / "chips", tmp_path / "run", config)
+    assert set.union(*batches) == set(range(count)) and len(batches) > 5
+    assert all(max(one) - min(one) > count / 4 for one in batches)
+
+
 @pytest.mark.parametrize(("kind", "turns"), [("sar", False), ("image", True)])
-def test_sides_that_look_are_not_turned(
+def test_sides_that_look_are_neither_turned_nor_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, turns: bool
 ) -> None:
     values: Array = np.random.default_rng(0).normal(-10, 3, (1, 200, 200)).astype(np.float32)
@@ -318,12 +339,13 @@ def test_sides_that_look_are_not_turned(
     asked = []
 
     def spy(*arguments: Any) -> Augmentation:
-        asked.append(arguments[-1])
+        asked.append(arguments[-2:])
         return Augmentation(*arguments)
 
     monkeypatch.setattr(loop, "Augmentation", spy)
-    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu"))
-    assert asked == [turns]
+    config = TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu", set=("flip=true",))
+    train(tmp_path / "chips", tmp_path / "run", config)
+    assert asked == [(turns, turns)]
 
 
 def test_systems_are_listed_with_their_sizes() -> None:

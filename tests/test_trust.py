@@ -297,14 +297,14 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def image_chips(tmp_path: Path, name: str, target: np.ndarray) -> Path:
+def image_chips(tmp_path: Path, name: str, target: np.ndarray, valid: np.ndarray | None = None) -> Path:
     """Chips of noise as the source and of something else as the target."""
     source = np.random.default_rng(0).integers(0, 255, target.shape, np.uint8)
     layers = (
-        write_raster(tmp_path / f"{name}_{side}.tif", values, grid(160, 160))
-        for side, values in (("a", source), ("b", target))
+        write_raster(tmp_path / f"{name}_{side}.tif", values, grid(160, 160), mask=mask)
+        for side, values, mask in (("a", source, None), ("b", target, valid))
     )
-    tile(*layers, tmp_path / name, TileConfig(size=32, source_kind="image", target_kind="image"))
+    tile(*layers, tmp_path / name, TileConfig(size=32, source_kind="image", target_kind="image", min_valid=0.5))
     return tmp_path / name
 
 
@@ -368,6 +368,26 @@ def test_a_discriminator_without_a_task_is_noticed(tmp_path: Path) -> None:
     undecided = checks_of(chips, Constant(), Answer(1.0))
     assert (undecided["right_real"], undecided["right_fake"]) == (1, 0)
     assert not all_warnings(history_of(undecided | {"variation": 1.0}, 25))
+
+
+class Sure(torch.nn.Module):
+    """A discriminator that knows patches of 16 pixels of real images by their brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, pair: torch.Tensor) -> list[list[torch.Tensor]]:
+        return [[torch.nn.functional.avg_pool2d(pair[:, 3:4], 16) - 0.4]]
+
+
+def test_ground_without_data_is_no_answer_of_the_discriminator(tmp_path: Path) -> None:
+    """There real and fake images are the same, so that nobody could be sure of both."""
+    values, valid = np.full((3, 160, 160), 200, np.uint8), np.ones((160, 160), bool)
+    valid[16:48, 16:48] = False
+    chips = image_chips(tmp_path, "chips", values, valid)
+    found = checks_of(chips, Constant(), Sure())
+    assert (found["right_real"], found["right_fake"]) == (1, 1)
 
 
 def test_a_healthy_training_warns_of_nothing(chips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

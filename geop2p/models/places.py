@@ -7,6 +7,7 @@ from torch import Tensor
 
 BITS = 32  # of the numbers
 _ALL = (1 << BITS) - 1
+_APART = (4093, 4099)  # rows and columns between two chips; squares then begin anywhere in them
 
 
 def numbers_of(keys: Sequence[int], *spans: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -49,6 +50,24 @@ def ground_noise(row: int, col: int, shape: tuple[int, int], octaves: int) -> Te
         squares = _unit(numbers_of((octave,), *spans) / (1 << BITS))
         made.append(_of_pixels(squares, side, starts, shape)[None])
     return torch.cat(made)
+
+
+def on_ground_of_its_own(chips: Tensor, numbers: Sequence[int], octaves: int) -> Tensor:
+    """Chips with the noise of a place that their number alone decides, far from those of others.
+
+    Args:
+        chips: (batch, channels, rows, cols).
+        numbers: One a chip.
+        octaves: How many; 0: the chips stay as they are.
+
+    Returns:
+        (batch, channels + octaves, rows, cols).
+    """
+    if not octaves:
+        return chips
+    size = (chips.shape[2], chips.shape[3])
+    noise = [ground_noise(number * _APART[0], number * _APART[1], size, octaves) for number in numbers]
+    return torch.cat([chips, torch.stack(noise).to(chips)], dim=1)
 
 
 def drawn_noise(like: Tensor, octaves: int) -> Tensor:

@@ -12,8 +12,9 @@ from geop2p.training.data import Batch, ChipArrays, batches
 from geop2p.training.distributed import alone
 from geop2p.training.feeding import encode_batch
 from geop2p.training.history import History
-from geop2p.training.objectives import fill
+from geop2p.training.objectives import fill, patch_weights
 from geop2p.training.recipes import Recipe
+from geop2p.training.validation import translate_chips
 from geop2p.translator import Translator
 
 CHIPS = 16  # looked at after an epoch
@@ -48,7 +49,7 @@ def check_outputs(translator: Translator, discriminator: nn.Module | None, recip
     for rows in batches(some, recipe.batch_size):
         batch = encode_batch(chips, rows, source, target)
         seen.append(batch)
-        fakes.append(translator.translate(batch.source).cpu())
+        fakes.append(translate_chips(translator, batch.source, rows).cpu())
     fake, valid = torch.cat(fakes), torch.cat([batch.valid for batch in seen])
     sources, real = torch.cat([batch.source for batch in seen]), torch.cat([batch.target for batch in seen])
     checks: Checks = {"variation": variation(fake, real, valid), "likeness": None, "true_likeness": None}
@@ -59,7 +60,8 @@ def check_outputs(translator: Translator, discriminator: nn.Module | None, recip
         judge = alone(discriminator).train()  # as it answers in training; its own state must not move
         middle = 0.5 if recipe.adversarial == "lsgan" else 0.0
         pairs = zip(seen, fakes, strict=True)
-        rights = [_right_answers(judge, batch, fill(made, batch.valid), recipe, middle) for batch, made in pairs]
+        answers = [_right_answers(judge, batch, fill(made, batch.valid), recipe, middle) for batch, made in pairs]
+        rights = [one for one in answers if one is not None]
         checks |= {"right_real": _mean([one[0] for one in rights]), "right_fake": _mean([one[1] for one in rights])}
     return checks
 
@@ -87,20 +89,29 @@ def correlation(one: Tensor, other: Tensor, valid: Tensor) -> float | None:
     return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
 
 
-def _right_answers(judge: nn.Module, batch: Batch, fake: Tensor, recipe: Recipe, middle: float) -> tuple[float, float]:
-    """Shares of right answers to real and to fake images, mean over scales."""
+def _right_answers(
+    judge: nn.Module, batch: Batch, fake: Tensor, recipe: Recipe, middle: float
+) -> tuple[float, float] | None:
+    """Shares of right answers to real and to fake images, mean over scales, each patch weighed by its valid ground.
+
+    Where there is none, real and fake are the same; None without any.
+    """
     device = next(judge.parameters()).device
+    if not batch.valid.any():
+        return None
     shares = []
     for image in (batch.target, fake):
         seen = torch.cat([batch.source, image], dim=1) if recipe.conditional else image
         with torch.no_grad():
-            logits = [scale[-1] for scale in judge(seen.to(device))]
-        shares.append(_mean([float((one > middle).float().mean()) for one in logits]))
+            logits = [scale[-1].cpu() for scale in judge(seen.to(device))]
+        weights = [patch_weights(batch.valid, one) for one in logits]
+        found = [((one > middle) * weight).sum() / weight.sum() for one, weight in zip(logits, weights, strict=True)]
+        shares.append(float(torch.stack(found).mean()))
     return shares[0], 1 - shares[1]
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _is_collapsed(checks: Checks) -> bool:

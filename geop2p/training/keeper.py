@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geop2p.config import BestBy, TrainConfig
 from geop2p.errors import ConfigError
+from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import Board
@@ -158,11 +159,13 @@ class Keeper:
         return self.validation if len(self.validation) else self.chips
 
     def _some_sources(self) -> Iterator[Tensor]:
-        """Chips as they are, spread over the training ground, in batches of nearly one size."""
+        """Chips as they are, spread over the training ground, in batches of nearly one size, mixed as in steps."""
         count = min(self.recipe.statistics_chips, len(self.chips))
         rows = np.linspace(0, len(self.chips) - 1, count).round().astype(np.int64)
-        for some in np.array_split(rows, math.ceil(count / STATISTICS_BATCH)):
-            yield encode_batch(self.chips, some, self.chipset.source, self.chipset.target).to(self.device).source
+        mixed = np.random.default_rng(0).permutation(rows)  # neighbours are more alike than chips are
+        for some in np.array_split(mixed, math.ceil(count / STATISTICS_BATCH)):
+            batch = encode_batch(self.chips, some, self.chipset.source, self.chipset.target)
+            yield on_ground_of_its_own(batch.source, some.tolist(), self.card.noise).to(self.device)
 
 
 def score_to_keep(chipset: ChipSet, config: TrainConfig) -> BestBy:

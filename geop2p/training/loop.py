@@ -37,8 +37,12 @@ SMALL_BATCH = 4  # chips a step below which batch norm knows little
 
 def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
     """What a recipe draws for the chips of a set: only what both sides bear."""
-    kinds = {chipset.source.kind, chipset.target.kind}
-    return Augmentation(seed, recipe.jitter, recipe.flip, recipe.d4 and not kinds & LOOKING)
+    looking = {chipset.source.kind, chipset.target.kind} & LOOKING
+    if looking and (recipe.flip or recipe.d4):
+        log.info(
+            "chips of %s are not turned or mirrored: it is seen or lit from one side", " and ".join(sorted(looking))
+        )
+    return Augmentation(seed, recipe.jitter, recipe.flip and not looking, recipe.d4 and not looking)
 
 
 class Training:

@@ -51,6 +51,18 @@ def masked_dice(logits: Tensor, one_hot: Tensor, valid: Tensor) -> Tensor:
     return losses.sum() / occurs.sum().clamp(min=1)
 
 
+def patch_weights(valid: Tensor, logits: Tensor) -> Tensor:
+    """Share of valid pixels (batch, 1, patch rows, patch cols) of the ground under each patch's answer or feature.
+
+    The ground is cut into as many pieces as there are patches, which overlap less than what these see.
+
+    Args:
+        valid: (batch, 1, rows, cols) of 0 and 1.
+        logits: (batch, channels, patch rows, patch cols).
+    """
+    return functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))
+
+
 def adversarial(
     logits: Tensor, is_real: bool, valid: Tensor, loss: AdversarialLoss = "bce", convince: bool = False
 ) -> Tensor:
@@ -64,7 +76,7 @@ def adversarial(
             1705.02894).
         convince: For the generator; the hinge is left out there.
     """
-    weights = functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))
+    weights = patch_weights(valid, logits)
     if loss == "bce":
         answer = torch.full_like(logits, float(is_real))
         losses = functional.binary_cross_entropy_with_logits(logits, answer, reduction="none")
@@ -118,13 +130,13 @@ def lpips(maps: list[Tensor], valid: Tensor) -> Tensor:
     """
     total = torch.zeros((), device=valid.device)
     for one in maps:
-        weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
+        weights = patch_weights(valid, one)
         total = total + (one.float() * weights).sum() / divisor(weights.sum(), 1e-6)
     return total
 
 
 def _difference(one: Tensor, other: Tensor, valid: Tensor) -> Tensor:
-    weights = functional.adaptive_avg_pool2d(valid, (one.shape[-2], one.shape[-1]))
+    weights = patch_weights(valid, one)
     difference = (one.float() - other.float()).abs() * weights
     return difference.sum() / (divisor(weights.sum(), 1e-6) * one.shape[1])
 
@@ -144,7 +156,7 @@ def gradient_penalty(judge: Callable[[Tensor], list[list[Tensor]]], real: Tensor
     total = torch.zeros((), device=real.device)
     for scale in judge(image):
         logits = scale[-1].float()
-        total = total + (logits * functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))).sum()
+        total = total + (logits * patch_weights(valid, logits)).sum()
     (gradient,) = torch.autograd.grad(total, image, create_graph=True)
     return torch.where(valid > 0, gradient, 0).square().sum() / (2 * divisor(valid.amax(dim=(1, 2, 3)).sum(), 1))
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from geop2p.metrics import scores_for
+from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array
 from geop2p.raster.render import render
@@ -32,8 +34,19 @@ def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> Scor
 def predict_chips(translator: Translator, chips: ChipArrays, rows: Indices) -> list[Array]:
     """Stored target values (bands, rows, cols) that a translator predicts for some chips."""
     batch = encode_batch(chips, rows, translator.card.source, translator.card.target)
-    output = translator.translate(batch.source).cpu().numpy()
+    output = translate_chips(translator, batch.source, rows).cpu().numpy()
     return [translator.card.target.decode(one) for one in output]
+
+
+def translate_chips(translator: Translator, sources: Tensor, rows: Indices) -> Tensor:
+    """What a translator makes of encoded chips (batch, channels, rows, cols), each with noise of its own if any.
+
+    Args:
+        translator: It.
+        sources: The chips.
+        rows: Their numbers in the split.
+    """
+    return translator.translate(on_ground_of_its_own(sources, rows.tolist(), translator.card.noise))
 
 
 def write_samples(path: Path, translator: Translator, chips: ChipArrays) -> None:
