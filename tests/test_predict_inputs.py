@@ -1,6 +1,7 @@
 """What `predict` takes: vector layers, maps with codes of their own, and the grid that was asked for."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import shutil
@@ -23,6 +24,7 @@ from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
 from torch import nn
 
+import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
@@ -262,20 +264,23 @@ def test_a_file_that_goes_away_is_no_damaged_block(tmp_path: Path) -> None:
             DamagedReader(raster, (1, 8), gone, skip=skip).read(Window(0, 0, 8, 20))
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A raster of 128-pixel blocks, one of which is damaged; its values."""
-    values = np.random.default_rng(0).integers(0, 255, (3, 300, 420), dtype=np.uint8)
+def write_broken(path: Path, height: int, row: int) -> np.ndarray:
+    """A raster of 128-pixel blocks, of which the third of a row of them is damaged; its values."""
+    values = np.random.default_rng(0).integers(0, 255, (3, height, 420), dtype=np.uint8)
     layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", "interleave": "pixel"}
-    path = write_raster(tmp_path / "in.tif", values, grid(300, 420), **layout)
+    write_raster(path, values, grid(height, 420), **layout)
     with rasterio.open(path) as dataset:
-        offset = int(dataset.tags(1, ns="TIFF")["BLOCK_OFFSET_2_1"]) if dataset.tags(1, ns="TIFF") else None
-        if offset is None:
-            offset = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+        offset = int(dataset.get_tag_item(f"BLOCK_OFFSET_2_{row}", "TIFF", bidx=1))
     data = bytearray(path.read_bytes())
     data[offset + 2 : offset + 400] = b"\xff" * 398
     path.write_bytes(data)
-    return path, values
+    return values
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A raster with a damaged block; its values."""
+    return tmp_path / "in.tif", write_broken(tmp_path / "in.tif", 300, 1)
 
 
 @pytest.mark.parametrize("overlap", [None, 0.5])
@@ -296,6 +301,33 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
     expected = np.ones((300, 420), bool)
     expected[128:256, 256:384] = False
     assert np.array_equal(valid, expected) and np.array_equal(made[:, valid], values[:, valid])
+
+
+@pytest.mark.parametrize("shard", [None, "1/1"])
+def test_what_was_made_before_a_damaged_block_was_met_stays(
+    tmp_path: Path, make_model: Callable[..., Path], shard: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command with --skip-bad goes on, and does not mix with one that would refuse what it skipped."""
+    path = tmp_path / "in.tif"
+    write_broken(path, 700, 5)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
+    settings = PredictConfig(tile_size=64, shard=shard)
+    skipping = dataclasses.replace(settings, skip_bad=True)
+    with pytest.raises(RasterError, match="which --skip-bad leaves without data"):
+        predict(model, path, output, settings)
+    made = {part: part.stat().st_mtime_ns for part in (tmp_path / "out.tif.parts").glob("part_*.json")}
+    assert len(made) == 1
+    predict(model, path, output, dataclasses.replace(skipping, shard="1/1"))
+    assert {part: part.stat().st_mtime_ns for part in made} == made
+    with pytest.raises(ConfigError, match=r"another skip_bad \(True, now False\)"):
+        predict(model, path, output, settings)
+    skipping = dataclasses.replace(skipping, shard=None)
+    predict(model, path, output, skipping)
+    predict(model, path, tmp_path / "fresh.tif", skipping)
+    with rasterio.open(output) as dataset, rasterio.open(tmp_path / "fresh.tif") as fresh:
+        assert np.array_equal(dataset.read(), fresh.read())
+        assert np.array_equal(dataset.dataset_mask(), fresh.dataset_mask())
 
 
 class Damaged:
