@@ -25,6 +25,7 @@ from shapely.geometry import LineString, Point, box
 from torch import nn
 
 import geop2p.mosaic.mosaic as mosaic_module
+import geop2p.mosaic.predictor as predictor
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
@@ -380,22 +381,36 @@ def test_no_room_is_said_before_the_start(
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
-    with pytest.raises(RasterError, match=r"GB are free, parts and mosaic take about .* GB; make room"):
+    with pytest.raises(
+        RasterError, match=r"GB are free, parts and mosaic take .* GB on 80x80 EPSG:32632 .*; make room"
+    ):
         predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_layer_of_all_the_world_is_refused_before_its_parts_are_listed(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "parts", lambda *_: pytest.fail("lists all parts"))
+    path = tmp_path / "world.gpkg"
+    world = [box(-179.9, -85, 0, 85), box(0, -85, 179.9, 85)]
+    geopandas.GeoDataFrame({"kind": ["water", "road"]}, geometry=world, crs="EPSG:4326").to_file(path)
+    model = make_model(Identity, MAP, pixel_size=(0.5, 0.5))
+    with pytest.raises(RasterError, match=r"GB on [0-9]{7,}x[0-9]{7,} EPSG:.*predict less at a time \(--aoi, --like\)"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(source_field="kind"))
+
+
 def test_parts_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
-    folder, pixels = tmp_path / "out.tif.parts", 80 * 80
+    folder, where = tmp_path / "out.tif.parts", grid(80, 80)
     with pytest.raises(RasterError, match=r"parts and mosaic take about 1\.92e-05 GB"):
-        check_space(folder, pixels, [image_encoding()])
+        check_space(folder, where, 1.0, [image_encoding()])
     folder.mkdir()
     (folder / "part_r0000000_c0000000.tif").write_bytes(bytes(9_000))
     with pytest.raises(RasterError, match=r"take about 1\.02e-05 GB"):
-        check_space(folder, pixels, [image_encoding()])
+        check_space(folder, where, 1.0, [image_encoding()])
     (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(300))
-    check_space(folder, pixels, [image_encoding()])
+    check_space(folder, where, 1.0, [image_encoding()])
 
 
 def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
+from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
@@ -207,7 +208,7 @@ def check_beside(
         taken.add(style_path(path).resolve())
 
 
-def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
+def check_space(folder: Path, shown: Grid, valid_share: float, encodings: Sequence[Encoding]) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
@@ -215,19 +216,23 @@ def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> N
 
     Args:
         folder: Where the parts go, beside the mosaic.
-        pixels: Valid pixels of the mosaic, about.
-        encodings: What they hold, and those of the rasters that are made with it.
+        shown: Grid of the mosaic.
+        valid_share: Share of it that is valid, about.
+        encodings: What its pixels hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * sum(
-        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    needed = (
+        valid_share
+        * shown.width
+        * shown.height
+        * sum(len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings)
     )
     needed -= sum(part.stat().st_size for part in folder.rglob("part_*.tif"))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(
-            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make "
-            "room, or predict less at a time (--aoi)"
+            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB on "
+            f"{shown.describe()}; make room, or predict less at a time (--aoi, --like)"
         )

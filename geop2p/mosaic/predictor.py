@@ -116,9 +116,9 @@ def predict(
         elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
         mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
         log.info("%s", mosaic.tiles.describe())
-        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
         encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
-        check_space(folder, given.valid_share * pixels, encodings)
+        check_space(folder, mosaic.shown, given.valid_share, encodings)
+        windows = parts(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
             take_back(output, folder)
