@@ -33,7 +33,7 @@ from geop2p import (
     tile,
     train,
 )
-from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, NoGroundError, RasterError
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster import aligned
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.grid import Grid, covering
@@ -321,6 +321,41 @@ def test_a_model_reads_a_raster_by_control_points(tmp_path: Path, make_model) ->
     assert info.grid.crs == CRS.from_epsg(32632) and not info.by_points
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert np.isfinite(dataset.read()).mean() > 0.6
+
+
+@pytest.mark.parametrize("why", ["all of it", "under the area"])
+@pytest.mark.parametrize("keep_parts", [False, True])
+def test_ground_without_data_is_told_and_passes_no_gate(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture, why: str, keep_parts: bool
+) -> None:
+    where, there = grid(80, 90), np.zeros((80, 90), bool)
+    there[:, 45:] = why == "under the area"
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 80, 90), np.uint8), where, mask=there)
+    settings: dict[str, Any] = {"tile_size": 64, "keep_parts": keep_parts}
+    if why == "under the area":
+        settings["aoi"] = tmp_path / "area.gpkg"
+        area = shapely.box(*where.window(Window(0, 0, 40, 80)).bounds)
+        geopandas.GeoDataFrame(geometry=[area], crs=UTM).to_file(settings["aoi"])
+    model, output = make_model(Identity, image_encoding()), tmp_path / ("out.vrt" if keep_parts else "out.tif")
+    with pytest.raises(GeoP2PError, match="no ground is valid, so --max-mismatch 5 has nothing to measure; look at"):
+        predict(model, photo, output, PredictConfig(**settings, max_mismatch=5.0))
+    assert not output.exists()
+    predict(model, photo, output, PredictConfig(**settings))
+    assert "no valid ground: the mosaic is empty" in caplog.text
+    with rasterio.open(output) as dataset:
+        assert not dataset.dataset_mask().any()
+
+
+def test_a_gate_that_measures_nothing_says_so(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exact tiles are measured, and are 0, unless they are as small as the network's stride."""
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 80, 90), np.uint8), grid(80, 90))
+    model = make_model(Identity, image_encoding(), stride=64)
+    for size, figure in ((128, 0.0), (64, None)):
+        config = PredictConfig(tile_size=size, max_mismatch=0.0)
+        assert predict(model, photo, tmp_path / f"{size}.tif", config).tile_mismatch_percent == figure
+        assert ("--max-mismatch 0 measured nothing: tiles of 64 pixels have" in caplog.text) == (figure is None)
 
 
 def test_no_file_that_is_read_is_replaced(tmp_path: Path, make_model: Callable[..., Path]) -> None:
