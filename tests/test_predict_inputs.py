@@ -31,6 +31,7 @@ from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
 from geop2p.mosaic.framing import framed
+from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
@@ -123,12 +124,55 @@ def test_names_that_differ_in_capitals_are_the_same_unless_the_layer_has_both(
         assert [int(value) for (value,) in dataset.sample(places)] == [2, 1, 5, 5]
 
 
+UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)
+NUMBERED = tuple(dataclasses.replace(entry, name=str(entry.value - 1)) for entry in CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("values", "known", "codes", "level"),
+    [
+        ([1, 2, 5], UNNAMED, [1, 2, 5], logging.INFO),
+        ([1.0, 2.0, 5.0], UNNAMED, [1, 2, 5], logging.INFO),
+        (["1", "2.0", " 5"], UNNAMED, [1, 2, 5], logging.INFO),
+        ([1, 5, 5], CLASSES, [1, 5, 5], logging.WARNING),  # names that may say otherwise
+        (["1", "2", "road"], CLASSES, [7, 8, 5], None),  # a name means that the numbers are names
+        ([1, 2, 6], CLASSES, [7, 8, 9], None),
+        ([1.5, 2, 5], CLASSES, [7, 8, 9], None),
+        ([0, 1, 4], NUMBERED, [1, 2, 5], None),  # by the name
+        ([2, 5, 5], NUMBERED, [7, 8, 8], None),  # numbers as names: others are other classes
+        ([1, 2, 2], (MapClass(1, "background", (0, 0, 0)), MapClass(2, "road", (1, 1, 1))), [3, 4, 4], None),
+    ],
+)
+def test_codes_in_a_field_are_those_of_the_model_where_no_name_is(
+    tmp_path: Path, values: list, known: tuple[MapClass, ...], codes: list[int], level: int | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    shapes = [box(500_000 + 100 * number, TOP - 200, 500_100 + 100 * number, TOP) for number in range(3)]
+    path = tmp_path / "ground.gpkg"
+    geopandas.GeoDataFrame({"code": values}, geometry=shapes, crs="EPSG:32632").to_file(path)
+    assert read_vector(path, "code", known).features["code"].tolist() == codes
+    said = [record.levelno for record in caplog.records if "by the value alone" in record.message]
+    assert said == ([] if level is None else [level])
+
+
+def test_a_field_of_codes_is_translated(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path, model = tmp_path / "ground.gpkg", make_model(Identity, dataclasses.replace(MAP, classes=UNNAMED))
+    ground = geopandas.GeoDataFrame({"code": [5]}, geometry=[box(500_000, TOP - 200, 500_300, TOP)], crs="EPSG:32632")
+    ground.to_file(path)
+    predict(model, path, tmp_path / "out.tif", PredictConfig(source_field="code", tile_size=64))
+    assert (pixels(tmp_path / "out.tif") == 5).all()
+    ground.assign(code=7).to_file(path)
+    with pytest.raises(RasterError, match="has the classes 7, the model knows 1 class 1, 2 class 2, 5 class 5; choose"):
+        predict(model, path, tmp_path / "no.tif", PredictConfig(source_field="code"))
+
+
 def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     path, output = layer(tmp_path), tmp_path / "out.tif"
     with pytest.raises(RasterError, match="is a vector layer, the model expects image"):
         predict(make_model(Identity, image_encoding()), path, output)
     model = make_model(Identity, MAP)
-    with pytest.raises(RasterError, match="has the classes feature, the model knows water, meadow, road; choose the"):
+    with pytest.raises(RasterError, match="has the classes feature, the model knows 1 water, 2 meadow, 5 road; choose"):
         predict(model, path, output)
     with pytest.raises(RasterError, match="has no field 'sort'; it has kind"):
         predict(model, path, output, PredictConfig(source_field="sort"))
