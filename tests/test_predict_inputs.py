@@ -35,7 +35,7 @@ from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
-from geop2p.raster.vectors import VectorReader, read_vector
+from geop2p.raster.vectors import Area, VectorReader, read_vector
 
 MAP = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
 TOP = 5_300_000
@@ -122,6 +122,15 @@ def test_names_that_differ_in_capitals_are_the_same_unless_the_layer_has_both(
     with rasterio.open(tmp_path / "out.tif") as dataset:
         places = [(500_050 + 100 * number, TOP - 100) for number in range(4)]
         assert [int(value) for (value,) in dataset.sample(places)] == [2, 1, 5, 5]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3035", "EPSG:32632"])
+@pytest.mark.parametrize("window", [Window(30, 41, 60, 70), Window(0, 7, 113, 90), Window(5, 0, 7, 3)])
+def test_an_area_on_the_edges_of_pixels_holds_no_more(tmp_path: Path, crs: str, window: Window) -> None:
+    where, path = grid(150, 200, pixel=0.5), tmp_path / "area.gpkg"
+    shape = box(*where.window(window).bounds)
+    geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32632").to_crs(crs).to_file(path)
+    assert Area(path, where).window(Window(0, 0, 200, 150)) == window
 
 
 UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)

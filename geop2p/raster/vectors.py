@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
+HAIR = 1e-3  # of a pixel by which polygons miss its edge after a way through another CRS; its centre is far
 BOUND_PIECES = 64  # of an edge as long as the layer, to find its bounds in another CRS
 
 WHOLE = re.compile(r"\s*-?\d+(\.0*)?\s*")  # a number without fraction, however a field writes it
@@ -224,9 +225,10 @@ class Area:
         if not len(found):
             raise GridMismatchError(f"{self._path}: none of its polygons lies on {looked_in.describe()}")
         cols, rows = np.array([~self._grid.transform @ tuple(place) for place in found]).T
-        left, top = max(frame.col_off, math.floor(cols.min())), max(frame.row_off, math.floor(rows.min()))
-        right = min(frame.col_off + frame.width, math.ceil(cols.max()))
-        bottom = min(frame.row_off + frame.height, math.ceil(rows.max()))
+        left, top = (math.floor(places.min() + HAIR) for places in (cols, rows))
+        right, bottom = (math.ceil(places.max() - HAIR) for places in (cols, rows))
+        left, top = max(frame.col_off, left), max(frame.row_off, top)
+        right, bottom = min(frame.col_off + frame.width, right), min(frame.row_off + frame.height, bottom)
         window = Window(left, top, right - left, bottom - top)
         if right <= left or bottom <= top or not self.mask(window).any():
             raise GridMismatchError(f"{self._path}: no pixel of {looked_in.describe()} has its centre in its polygons")
