@@ -51,16 +51,16 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
     if manifest.exists() or _has_work(folder):  # without a manifest it is of an unknown making
         there = read_json(manifest)
-        apart = [] if _goes_on(there, claim) else differences(there, claim)
-        if apart and (shared or not overwrite):
-            hint = "delete the folder" if shared else "delete the folder or give --overwrite"
-            raise ConfigError(
-                f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
-                f"{hint} to begin again"
-            )
-        if not apart and there["settings"]["skip_bad"] == claim["settings"]["skip_bad"]:
+        apart = differences(there, claim)
+        if not apart:
             return
-        if apart:
+        if not _goes_on(there, claim):
+            if shared or not overwrite:
+                hint = "delete the folder" if shared else "delete the folder or give --overwrite"
+                raise ConfigError(
+                    f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
+                    f"{hint} to begin again"
+                )
             remove_folder(folder)
     write_json(manifest, claim)
 
