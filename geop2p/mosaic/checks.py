@@ -1,5 +1,6 @@
 """What a model cannot translate, and where a mosaic cannot go."""
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from geop2p.config import PredictConfig
-from geop2p.errors import RasterError
+from geop2p.errors import CheckpointError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference
@@ -127,15 +128,15 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
 def files_read(model: str | Path, input: str | Path, config: PredictConfig) -> dict[Path, str]:
     """All files that a mosaic is made from, and what each is, for messages.
 
-    Raises:
-        CheckpointError: There is no model.
+    What is missing is none; whoever reads it says so.
     """
     given = {"the input": files_of(input)}
     if config.like is not None:
         given["the raster of --like"] = files_of(config.like)
     if config.aoi is not None:
         given["the layer of --aoi"] = [config.aoi, *map(Path, vector_parts(config.aoi))]
-    given["the model"] = [model_file(model)]
+    with contextlib.suppress(CheckpointError):
+        given["the model"] = [model_file(model)]
     found: dict[Path, str] = {}
     for name, (own, *parts) in given.items():
         for path, what in ((own, name), *((part, f"a file of {name}") for part in parts)):
