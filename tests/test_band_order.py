@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from conftest import Identity, class_map, grid, image_encoding, write_raster
 
 from geop2p import PredictConfig, TileConfig, predict, tile
 from geop2p.errors import ChipSetError, RasterError
-from geop2p.raster.agreement import known_as, order_difference
+from geop2p.raster.agreement import color_bands, known_as, order_difference
 from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.render import render
+from geop2p.raster.styles import write_style
+from geop2p.raster.vrt import BandSummary
 
 SENTINEL = ("B02", "B03", "B04")
 SIDE = 96
@@ -49,6 +53,37 @@ def test_colours_are_names_where_bands_have_none() -> None:
     bands = [Band(), Band(), Band("nir")]
     assert known_as(bands, ("red", "undefined", "green")) == ["red", "", "nir"]
     assert known_as(bands, ("gray", "palette", "undefined")) == ["", "", "nir"]
+
+
+@pytest.mark.parametrize(
+    ("names", "roles", "expected"),
+    [
+        (("B1 blue", "B2 green", "B3 red", "B4 nir"), (), [2, 1, 0]),
+        (("Blue", "Green", "Red", "Red edge", "rededge2", "near infra-red"), (), [2, 1, 0]),
+        (("b4_blue", "b3_green", "b2_red"), ("red", "green", "blue"), [2, 1, 0]),  # GDAL's roles by default
+        (("B8", "B4", "B3", "B2"), ("undefined", "red", "green", "blue"), [1, 2, 3]),
+        (("", "", ""), ("blue", "green", "red"), [2, 1, 0]),
+        (("B2", "B3", "B4"), ("gray", "undefined", "undefined"), None),
+        (("red", "red", "green", "blue"), (), None),
+        (("nir", "red", "green"), (), None),
+    ],
+)
+def test_bands_that_are_drawn(names: tuple[str, ...], roles: tuple[str, ...], expected: list[int] | None) -> None:
+    """In the style that QGIS loads and in pictures alike; the first three where nothing says which."""
+    assert color_bands([Band(name) for name in names], roles) == expected
+
+
+def test_a_style_and_a_picture_draw_the_same_bands(tmp_path: Path) -> None:
+    names = ("B1 blue", "B2 green", "B3 red", "B4 nir")
+    bands = tuple(Band(name, low=0, high=1000 * place) for place, name in enumerate(names, start=1))
+    encoding = Encoding("image", "uint16", bands)
+    values = np.array([100, 400, 1500, 4000], np.uint16).reshape(4, 1, 1)
+    summaries = [BandSummary(place, 10 * place, 5 * place, place, 100.0) for place in (1, 2, 3, 4)]
+    write_style(tmp_path / "a.tif", encoding, summaries)
+    drawn = ElementTree.parse(tmp_path / "a.qml").find(".//rasterrenderer")
+    assert [drawn.get(f"{color}Band") for color in ("red", "green", "blue")] == ["3", "2", "1"]
+    assert float(drawn.findtext("redContrastEnhancement/minValue")) == 9.0  # 15 - 2 * 3
+    assert render(values, np.ones((1, 1), bool), encoding)[0, 0].tolist() == [128, 51, 25]  # 0.5, 0.2, 0.1
 
 
 def trained_on(names: Sequence[str], roles: tuple[str, ...] = ()) -> Encoding:

@@ -258,7 +258,8 @@ def test_nothing_that_is_read_is_replaced(tmp_path: Path, pair: tuple[Path, Path
 
     for path in (made, real, spread, tmp_path / "link.tif"):
         refused(f"{path.name}: is an input; give another name", real, path)
-    refused("part.tif: lies in the folder that is an input; give a name elsewhere", folder, folder / "part.tif")
+    refused("new.tif: lies in the folder that is an input; give a name elsewhere", folder, folder / "new.tif")
+    refused("part.tif: is an input; give another name", folder, folder / "part.tif")
     refused("made.tiff: its style made.qml is that of .*made.tif; give another name", real, tmp_path / "made.tiff")
     refused("page.html: is an input; give another name", page, None, "page.html")
     assert all(path.read_bytes() == values for path, values in before.items())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,30 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
-from conftest import UTM, class_map, grid, image_encoding, write_raster
+from conftest import UTM, Identity, class_map, grid, image_encoding, write_raster
 from numpy.lib.stride_tricks import sliding_window_view
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.shutil import copy as copy_raster
 from rasterio.warp import transform
 from rasterio.windows import Window
 
-from geop2p import PredictConfig, TileConfig, TrainConfig, check, evaluate, evaluate_mosaic, predict, tile, train
-from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, NoGroundError, RasterError
+from geop2p import (
+    EvaluateConfig,
+    PredictConfig,
+    TileConfig,
+    TrainConfig,
+    check,
+    evaluate,
+    evaluate_mosaic,
+    predict,
+    tile,
+    train,
+)
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster import aligned
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.grid import Grid, covering
@@ -290,8 +304,6 @@ def bare_box() -> object:
 
 
 def test_a_model_with_a_pixel_size_takes_bare_pixels_only_when_told(tmp_path: Path, make_model) -> None:
-    from conftest import Identity
-
     path = bare(tmp_path / "a.tif", np.full((3, 70, 80), 9, np.uint8))
     model = make_model(Identity, image_encoding())
     with pytest.raises(RasterError, match=r"has no CRS.*--no-resample"):
@@ -302,8 +314,6 @@ def test_a_model_with_a_pixel_size_takes_bare_pixels_only_when_told(tmp_path: Pa
 
 
 def test_a_model_reads_a_raster_by_control_points(tmp_path: Path, make_model) -> None:
-    from conftest import Identity
-
     path = write_by_points(tmp_path / "a.tif", ramp(180, 200, True).astype(np.float32) % 4096, True)
     model = make_model(Identity, image_encoding("float32", 2, 0, 4096), pixel_size=(5.0, 5.0))
     predict(model, path, tmp_path / "out.tif")
@@ -311,6 +321,105 @@ def test_a_model_reads_a_raster_by_control_points(tmp_path: Path, make_model) ->
     assert info.grid.crs == CRS.from_epsg(32632) and not info.by_points
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert np.isfinite(dataset.read()).mean() > 0.6
+
+
+@pytest.mark.parametrize("why", ["all of it", "under the area"])
+@pytest.mark.parametrize("keep_parts", [False, True])
+def test_ground_without_data_is_told_and_passes_no_gate(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture, why: str, keep_parts: bool
+) -> None:
+    where, there = grid(80, 90), np.zeros((80, 90), bool)
+    there[:, 45:] = why == "under the area"
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 80, 90), np.uint8), where, mask=there)
+    settings: dict[str, Any] = {"tile_size": 64, "keep_parts": keep_parts}
+    if why == "under the area":
+        settings["aoi"] = tmp_path / "area.gpkg"
+        area = shapely.box(*where.window(Window(0, 0, 40, 80)).bounds)
+        geopandas.GeoDataFrame(geometry=[area], crs=UTM).to_file(settings["aoi"])
+    model, output = make_model(Identity, image_encoding()), tmp_path / ("out.vrt" if keep_parts else "out.tif")
+    with pytest.raises(GeoP2PError, match="no ground is valid, so --max-mismatch 5 has nothing to measure; look at"):
+        predict(model, photo, output, PredictConfig(**settings, max_mismatch=5.0))
+    assert not output.exists()
+    predict(model, photo, output, PredictConfig(**settings))
+    assert "no valid ground: the mosaic is empty" in caplog.text
+    with rasterio.open(output) as dataset:
+        assert not dataset.dataset_mask().any()
+
+
+def test_a_gate_that_measures_nothing_says_so(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exact tiles are measured, and are 0, unless they are as small as the network's stride."""
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 80, 90), np.uint8), grid(80, 90))
+    model = make_model(Identity, image_encoding(), stride=64)
+    for size, figure in ((128, 0.0), (64, None)):
+        config = PredictConfig(tile_size=size, max_mismatch=0.0)
+        assert predict(model, photo, tmp_path / f"{size}.tif", config).tile_mismatch_percent == figure
+        assert ("--max-mismatch 0 measured nothing: tiles of 64 pixels have" in caplog.text) == (figure is None)
+
+
+def test_no_file_that_is_read_is_replaced(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """Nor those that a VRT of VRTs, `--like` or `--aoi` refer to, by whatever output."""
+    where, values = grid(40, 50), np.ones((3, 40, 50), np.uint8)
+    like = write_raster(tmp_path / "like.tif", values[:1], where)
+    photo = write_raster(tmp_path / "photo.tif", values, where)
+    copy_raster(photo, tmp_path / "inner.vrt", driver="VRT")
+    copy_raster(tmp_path / "inner.vrt", tmp_path / "outer.vrt", driver="VRT")
+    outer = (tmp_path / "outer.vrt").read_text()
+    (tmp_path / "outer.vrt").write_text(outer.replace("photo.tif", "inner.vrt"))
+    area = tmp_path / "area.json"
+    geopandas.GeoDataFrame(geometry=[shapely.box(*where.bounds)], crs=UTM).to_file(area, driver="GeoJSON")
+    model = make_model(Identity, image_encoding()).rename(tmp_path / "model.tif")
+    names = ("like.tif", "photo.tif", "area.json", "model.tif", "inner.vrt")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+
+    def refused(message: str, output: str, **settings: Any) -> None:
+        config = PredictConfig(like=like, aoi=area, **settings)
+        with pytest.raises(RasterError, match=message):
+            predict(model, tmp_path / "outer.vrt", tmp_path / output, config, overwrite=True)
+
+    refused(r"photo\.tif: is a file of the input; give another name", "photo.tif")
+    refused(r"inner\.vrt: is a file of the input; give another name", "inner.vrt", keep_parts=True)
+    refused(r"like\.tif: is the raster of --like; give another name", "like.tif")
+    refused(r"like\.tif: is the raster of --like; give another name", "out.tif", seam_map=like)
+    refused(r"area\.json: is the layer of --aoi; give another name", "area.vrt", keep_parts=True)
+    refused(r"model\.tif: is the model; give another name", "model.tif")
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+def test_an_output_that_is_a_folder_is_refused_at_once(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 40, 50), np.uint8), grid(40, 50))
+    (tmp_path / "folder.tif").mkdir()
+    model = make_model(Identity, image_encoding())
+    for output, beside in (("folder.tif", None), ("out.tif", tmp_path / "folder.tif")):
+        with pytest.raises(RasterError, match=r"folder\.tif: is a folder; give the name of a file"):
+            predict(model, photo, tmp_path / output, PredictConfig(seam_map=beside), overwrite=True)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_parts_that_are_read_are_not_replaced(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """Neither by the parts of another mosaic nor by an error raster."""
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 40, 50), np.uint8), grid(40, 50))
+    model, kept = make_model(Identity, image_encoding()), PredictConfig(keep_parts=True)
+    predict(model, photo, tmp_path / "out.vrt", kept)
+    (part,) = (tmp_path / "out_parts").glob("part_*.tif")
+    (tmp_path / "out.vrt").rename(tmp_path / "made.vrt")
+    with pytest.raises(RasterError, match=r"part_.*: lies where the parts of out\.vrt are to stay; give another"):
+        predict(model, tmp_path / "made.vrt", tmp_path / "out.vrt", kept, overwrite=True)
+    config = EvaluateConfig(error_raster=part)
+    with pytest.raises(ConfigError, match=r"part_.*: is an input; give another name"):
+        evaluate_mosaic(tmp_path / "made.vrt", photo, tmp_path / "report.html", config, overwrite=True)
+    assert part.exists()
+
+
+def test_chips_that_are_read_are_not_removed(tmp_path: Path) -> None:
+    photo = write_raster(tmp_path / "photo.tif", np.ones((3, 40, 50), np.uint8), grid(40, 50))
+    tile(photo, photo, tmp_path / "chips", SMALL)
+    (chip,) = (tmp_path / "chips" / "target").rglob("*.tif")
+    copy_raster(chip, tmp_path / "again.vrt", driver="VRT")
+    with pytest.raises(ChipSetError, match=r"\.tif: belongs to the chip set .*chips, which --overwrite deletes; tile"):
+        tile(photo, tmp_path / "again.vrt", tmp_path / "chips", SMALL, overwrite=True)
+    assert chip.exists()
 
 
 @pytest.mark.parametrize("kind", ["image", "classes"])

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import class_map, grid, write_raster
+from conftest import Identity, class_map, grid, image_encoding, write_raster
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geop2p import TileConfig, check, tile
+import geop2p.mosaic.mosaic as mosaic_module
+from geop2p import PredictConfig, TileConfig, check, predict, tile
 from geop2p.errors import GeoP2PError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.reading import describe_raster
@@ -325,3 +326,32 @@ def test_a_geopackage_may_hold_a_raster(tmp_path: Path) -> None:
         assert np.array_equal(
             reader.read(0).target, image[:, first.row_off : first.row_off + 32, first.col_off : first.col_off + 32]
         )
+
+
+@pytest.mark.parametrize("place", [Affine(0.5, 0, 7000, 0, -0.5, 900), TURNED, None])
+@pytest.mark.parametrize("keep_parts", [False, True])
+def test_a_mosaic_lies_where_a_file_without_crs_says(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, place: Affine | None,
+    keep_parts: bool,
+) -> None:  # fmt: skip
+    """The file, its parts and what is made beside them; what it lies on is compared by pixels all the same."""
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 64)
+    write(tmp_path / "in.tif", noise("uint8", 3), None, place)
+    write(tmp_path / "like.tif", noise("uint8", 1, 40, 50), None, place)
+    expected = place or Affine.identity()
+    settings = PredictConfig(tile_size=64, no_resample=True, keep_parts=keep_parts, seam_map=tmp_path / "seams.tif")
+    output, model = tmp_path / ("out.vrt" if keep_parts else "out.tif"), make_model(Identity, image_encoding())
+    predict(model, tmp_path / "in.tif", output, settings)
+    files = {output: (0, 0), tmp_path / "seams.tif": (0, 0)}
+    if keep_parts:
+        places = ((0, 64), (64, 0))
+        files |= {tmp_path / "out_parts" / f"part_r{row:07d}_c{col:07d}.tif": (row, col) for row, col in places}
+    for file, (row, col) in files.items():
+        with rasterio.open(file) as dataset:
+            there = Affine.translation(col, row) if place is not None else Affine.identity()
+            assert dataset.crs is None and dataset.transform.almost_equals(expected @ there, 1e-6)
+    asked = PredictConfig(no_resample=True, like=tmp_path / "like.tif")
+    predict(model, tmp_path / "in.tif", tmp_path / "cut.tif", asked)
+    with rasterio.open(tmp_path / "cut.tif") as dataset, rasterio.open(tmp_path / "in.tif") as whole:
+        assert dataset.transform.almost_equals(expected, 1e-6)
+        assert np.array_equal(dataset.read(), whole.read(window=Window(0, 0, 50, 40)))

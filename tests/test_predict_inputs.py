@@ -1,6 +1,7 @@
 """What `predict` takes: vector layers, maps with codes of their own, and the grid that was asked for."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import shutil
@@ -23,15 +24,18 @@ from rasterio.windows import Window
 from shapely.geometry import LineString, Point, box
 from torch import nn
 
+import geop2p.mosaic.mosaic as mosaic_module
+import geop2p.mosaic.predictor as predictor
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
 from geop2p.mosaic.framing import framed
+from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
-from geop2p.raster.vectors import VectorReader, read_vector
+from geop2p.raster.vectors import Area, VectorReader, read_vector
 
 MAP = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
 TOP = 5_300_000
@@ -120,12 +124,64 @@ def test_names_that_differ_in_capitals_are_the_same_unless_the_layer_has_both(
         assert [int(value) for (value,) in dataset.sample(places)] == [2, 1, 5, 5]
 
 
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3035", "EPSG:32632"])
+@pytest.mark.parametrize("window", [Window(30, 41, 60, 70), Window(0, 7, 113, 90), Window(5, 0, 7, 3)])
+def test_an_area_on_the_edges_of_pixels_holds_no_more(tmp_path: Path, crs: str, window: Window) -> None:
+    where, path = grid(150, 200, pixel=0.5), tmp_path / "area.gpkg"
+    shape = box(*where.window(window).bounds)
+    geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32632").to_crs(crs).to_file(path)
+    assert Area(path, where).window(Window(0, 0, 200, 150)) == window
+
+
+UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)
+NUMBERED = tuple(dataclasses.replace(entry, name=str(entry.value - 1)) for entry in CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("values", "known", "codes", "level"),
+    [
+        ([1, 2, 5], UNNAMED, [1, 2, 5], logging.INFO),
+        ([1.0, 2.0, 5.0], UNNAMED, [1, 2, 5], logging.INFO),
+        (["1", "2.0", " 5"], UNNAMED, [1, 2, 5], logging.INFO),
+        ([1, 5, 5], CLASSES, [1, 5, 5], logging.WARNING),  # names that may say otherwise
+        (["1", "2", "road"], CLASSES, [7, 8, 5], None),  # a name means that the numbers are names
+        ([1, 2, 6], CLASSES, [7, 8, 9], None),
+        ([1.5, 2, 5], CLASSES, [7, 8, 9], None),
+        ([0, 1, 4], NUMBERED, [1, 2, 5], None),  # by the name
+        ([2, 5, 5], NUMBERED, [7, 8, 8], None),  # numbers as names: others are other classes
+        ([1, 2, 2], (MapClass(1, "background", (0, 0, 0)), MapClass(2, "road", (1, 1, 1))), [3, 4, 4], None),
+    ],
+)
+def test_codes_in_a_field_are_those_of_the_model_where_no_name_is(
+    tmp_path: Path, values: list, known: tuple[MapClass, ...], codes: list[int], level: int | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    shapes = [box(500_000 + 100 * number, TOP - 200, 500_100 + 100 * number, TOP) for number in range(3)]
+    path = tmp_path / "ground.gpkg"
+    geopandas.GeoDataFrame({"code": values}, geometry=shapes, crs="EPSG:32632").to_file(path)
+    assert read_vector(path, "code", known).features["code"].tolist() == codes
+    said = [record.levelno for record in caplog.records if "by the value alone" in record.message]
+    assert said == ([] if level is None else [level])
+
+
+def test_a_field_of_codes_is_translated(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path, model = tmp_path / "ground.gpkg", make_model(Identity, dataclasses.replace(MAP, classes=UNNAMED))
+    ground = geopandas.GeoDataFrame({"code": [5]}, geometry=[box(500_000, TOP - 200, 500_300, TOP)], crs="EPSG:32632")
+    ground.to_file(path)
+    predict(model, path, tmp_path / "out.tif", PredictConfig(source_field="code", tile_size=64))
+    assert (pixels(tmp_path / "out.tif") == 5).all()
+    ground.assign(code=7).to_file(path)
+    with pytest.raises(RasterError, match="has the classes 7, the model knows 1 class 1, 2 class 2, 5 class 5; choose"):
+        predict(model, path, tmp_path / "no.tif", PredictConfig(source_field="code"))
+
+
 def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     path, output = layer(tmp_path), tmp_path / "out.tif"
     with pytest.raises(RasterError, match="is a vector layer, the model expects image"):
         predict(make_model(Identity, image_encoding()), path, output)
     model = make_model(Identity, MAP)
-    with pytest.raises(RasterError, match="has the classes feature, the model knows water, meadow, road; choose the"):
+    with pytest.raises(RasterError, match="has the classes feature, the model knows 1 water, 2 meadow, 5 road; choose"):
         predict(model, path, output)
     with pytest.raises(RasterError, match="has no field 'sort'; it has kind"):
         predict(model, path, output, PredictConfig(source_field="sort"))
@@ -262,20 +318,23 @@ def test_a_file_that_goes_away_is_no_damaged_block(tmp_path: Path) -> None:
             DamagedReader(raster, (1, 8), gone, skip=skip).read(Window(0, 0, 8, 20))
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A raster of 128-pixel blocks, one of which is damaged; its values."""
-    values = np.random.default_rng(0).integers(0, 255, (3, 300, 420), dtype=np.uint8)
+def write_broken(path: Path, height: int, row: int) -> np.ndarray:
+    """A raster of 128-pixel blocks, of which the third of a row of them is damaged; its values."""
+    values = np.random.default_rng(0).integers(0, 255, (3, height, 420), dtype=np.uint8)
     layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", "interleave": "pixel"}
-    path = write_raster(tmp_path / "in.tif", values, grid(300, 420), **layout)
+    write_raster(path, values, grid(height, 420), **layout)
     with rasterio.open(path) as dataset:
-        offset = int(dataset.tags(1, ns="TIFF")["BLOCK_OFFSET_2_1"]) if dataset.tags(1, ns="TIFF") else None
-        if offset is None:
-            offset = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+        offset = int(dataset.get_tag_item(f"BLOCK_OFFSET_2_{row}", "TIFF", bidx=1))
     data = bytearray(path.read_bytes())
     data[offset + 2 : offset + 400] = b"\xff" * 398
     path.write_bytes(data)
-    return path, values
+    return values
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A raster with a damaged block; its values."""
+    return tmp_path / "in.tif", write_broken(tmp_path / "in.tif", 300, 1)
 
 
 @pytest.mark.parametrize("overlap", [None, 0.5])
@@ -296,6 +355,33 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
     expected = np.ones((300, 420), bool)
     expected[128:256, 256:384] = False
     assert np.array_equal(valid, expected) and np.array_equal(made[:, valid], values[:, valid])
+
+
+@pytest.mark.parametrize("shard", [None, "1/1"])
+def test_what_was_made_before_a_damaged_block_was_met_stays(
+    tmp_path: Path, make_model: Callable[..., Path], shard: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command with --skip-bad goes on, and does not mix with one that would refuse what it skipped."""
+    path = tmp_path / "in.tif"
+    write_broken(path, 700, 5)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
+    model, output = make_model(Identity, image_encoding()), tmp_path / "out.tif"
+    settings = PredictConfig(tile_size=64, shard=shard)
+    skipping = dataclasses.replace(settings, skip_bad=True)
+    with pytest.raises(RasterError, match="which --skip-bad leaves without data"):
+        predict(model, path, output, settings)
+    made = {part: part.stat().st_mtime_ns for part in (tmp_path / "out.tif.parts").glob("part_*.json")}
+    assert len(made) == 1
+    predict(model, path, output, dataclasses.replace(skipping, shard="1/1"))
+    assert {part: part.stat().st_mtime_ns for part in made} == made
+    with pytest.raises(ConfigError, match=r"another skip_bad \(True, now False\)"):
+        predict(model, path, output, settings)
+    skipping = dataclasses.replace(skipping, shard=None)
+    predict(model, path, output, skipping)
+    predict(model, path, tmp_path / "fresh.tif", skipping)
+    with rasterio.open(output) as dataset, rasterio.open(tmp_path / "fresh.tif") as fresh:
+        assert np.array_equal(dataset.read(), fresh.read())
+        assert np.array_equal(dataset.dataset_mask(), fresh.dataset_mask())
 
 
 class Damaged:
@@ -348,22 +434,36 @@ def test_no_room_is_said_before_the_start(
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
-    with pytest.raises(RasterError, match=r"GB are free, parts and mosaic take about .* GB; make room"):
+    with pytest.raises(
+        RasterError, match=r"GB are free, parts and mosaic take .* GB on 80x80 EPSG:32632 .*; make room"
+    ):
         predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif")
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_layer_of_all_the_world_is_refused_before_its_parts_are_listed(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "parts", lambda *_: pytest.fail("lists all parts"))
+    path = tmp_path / "world.gpkg"
+    world = [box(-179.9, -85, 0, 85), box(0, -85, 179.9, 85)]
+    geopandas.GeoDataFrame({"kind": ["water", "road"]}, geometry=world, crs="EPSG:4326").to_file(path)
+    model = make_model(Identity, MAP, pixel_size=(0.5, 0.5))
+    with pytest.raises(RasterError, match=r"GB on [0-9]{7,}x[0-9]{7,} EPSG:.*predict less at a time \(--aoi, --like\)"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(source_field="kind"))
+
+
 def test_parts_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
-    folder, pixels = tmp_path / "out.tif.parts", 80 * 80
+    folder, where = tmp_path / "out.tif.parts", grid(80, 80)
     with pytest.raises(RasterError, match=r"parts and mosaic take about 1\.92e-05 GB"):
-        check_space(folder, pixels, [image_encoding()])
+        check_space(folder, where, 1.0, [image_encoding()])
     folder.mkdir()
     (folder / "part_r0000000_c0000000.tif").write_bytes(bytes(9_000))
     with pytest.raises(RasterError, match=r"take about 1\.02e-05 GB"):
-        check_space(folder, pixels, [image_encoding()])
+        check_space(folder, where, 1.0, [image_encoding()])
     (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(300))
-    check_space(folder, pixels, [image_encoding()])
+    check_space(folder, where, 1.0, [image_encoding()])
 
 
 def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -29,6 +29,7 @@ from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.given import files_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import describe_raster, opened
@@ -78,7 +79,8 @@ def evaluate_mosaic(
     start, report = time.monotonic(), Path(report)
     config = config or EvaluateConfig()
     _check_settings(config)
-    inputs = (prediction, reference, config.uncertainty)
+    given = (prediction, reference, config.uncertainty)
+    inputs = [file for layer in given if layer is not None for file in files_of(layer)]
     check_report(report, overwrite, inputs)
     check_error_raster(config.error_raster, overwrite, inputs)
     check_rasters(prediction, reference)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from geop2p.config import ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.lpips import load_lpips
-from geop2p.raster.agreement import known_as
+from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.training.objectives import lpips
 from geop2p.translator import resolve_device
@@ -32,7 +32,6 @@ FEATURES = 2048
 SUBSET, SUBSETS = 1000, 100  # of KID, where there are more chips than that
 INCEPTION = "Inception of FID (weights-inception-2015-12-05-6726825d.pth of torch-fidelity)"
 GIVE = {"lpips": "--lpips-file and --lpips-heads", "fid": "--inception-file", "kid": "--inception-file"}
-COLORS = ["red", "green", "blue"]
 
 
 class PhotographScores:
@@ -134,13 +133,13 @@ def bands_of(target: Encoding, asked: tuple[int, ...] | None) -> list[int]:
         if max(asked) > count:
             raise ConfigError(f"rgb names band {max(asked)}, the target has {count}")
         return [number - 1 for number in asked]
-    called = [name.casefold() for name in known_as(target.bands, target.color_interp)]
-    if not set(COLORS) <= set(called):
+    named = color_bands(target.bands, target.color_interp)
+    if named is None:
         told = ", ".join(target.band_names)
         raise ConfigError(
             f"LPIPS, FID and KID compare red, green and blue, the target has {told}; say which with --rgb"
         )
-    return [called.index(color) for color in COLORS]
+    return named
 
 
 class _Given(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
@@ -105,9 +104,7 @@ def slider_of(mosaic: str | Path, truth: Layer, encoding: Encoding, side: int = 
     factor = max(1.0, max(grid.height, grid.width) / side)
     if factor > 1 and grid.crs is None:
         return None
-    height, width = (math.ceil(length / factor) for length in (grid.height, grid.width))
-    scale = Affine.scale(grid.width / width, grid.height / height)
-    thin = Grid(grid.crs, grid.transform @ scale, height, width)
+    thin = grid.resized(math.ceil(grid.height / factor), math.ceil(grid.width / factor))
     real, there = _whole(truth.reader(thin))
     if not there.any():
         return None

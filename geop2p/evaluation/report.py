@@ -12,6 +12,7 @@ from geop2p.errors import ConfigError
 from geop2p.evaluation.pictures import Slider
 from geop2p.page import Picture, exact_uri, figure, photo_uri
 from geop2p.raster.atomic import make_folder, write_text
+from geop2p.raster.given import replaced
 
 PLACES = 5  # chips or windows that a page shows
 
@@ -88,7 +89,7 @@ def check_not_read(output: Path, inputs: Sequence[str | Path | None]) -> None:
     Raises:
         ConfigError: It is one of them.
     """
-    if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs if path is not None):
+    if replaced(output, (path for path in inputs if path is not None)):
         raise ConfigError(f"{output}: is an input; give another name")
 
 

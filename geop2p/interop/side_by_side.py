@@ -27,9 +27,9 @@ CLAIM = "export.json"
 def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite: bool, progress: bool) -> None:
     """Write every pair as a PNG, 8-bit RGB: `folder/<split>/<chip>.png`, and `classes_<side>.csv` for maps.
 
-    Classes are in their colours; bands are stretched over their encoded interval, the first three or the first; ground
-    that is not valid is light grey. `export.json` says what was written from what, so that a repeated command goes on
-    and nothing else is taken for its work.
+    Classes are in their colours; bands are stretched over their encoded interval, those that are red, green and
+    blue, else the first three or the first; ground that is not valid is light grey. `export.json` says what was written
+    from what, so that a repeated command goes on and nothing else is taken for its work.
 
     Args:
         chipset: What to write.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
 from geop2p.raster.writing import write_categories, write_cog
 
+log = logging.getLogger(__name__)
+
 MISMATCH_WINDOWS = 16
 MISMATCH_SIDE = 512
 
@@ -44,7 +47,7 @@ def assemble(
     They take their names when all are whole, the output last, so that a run killed here is continued like any other.
 
     Raises:
-        GeoP2PError: Tiles disagree more than the settings allow.
+        GeoP2PError: Tiles disagree more than the settings allow, or there is nothing to measure that by.
     """
     target, grid = mosaic.translator.card.target, mosaic.shown
     vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
@@ -53,7 +56,7 @@ def assemble(
     with aligned_reader(vrt, grid, target.kind) as finished:
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
         figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
-    _check_mismatch(mosaic, output, figures["tile_mismatch_percent"])
+    _check_mismatch(mosaic, output, figures["tile_mismatch_percent"], is_empty=not made)
     described = making(mosaic, mosaic.frame) | told(figures)
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
     beside = [_extra(mosaic, extra, folder, made) for extra in mosaic.extras.rasters]
@@ -150,8 +153,25 @@ def _windows_with_ground(finished: Reader, made: Sequence[Part]) -> Iterator[Win
     yield from itertools.islice((window for window in drawn if finished.read(window)[1].any()), wanted)
 
 
-def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None) -> None:
+def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None, is_empty: bool) -> None:
+    """Refuse a mosaic whose tiles disagree too much, or that has no ground to tell it from; without a limit it is told.
+
+    Raises:
+        GeoP2PError: It is.
+    """
     allowed = mosaic.config.max_mismatch
+    if is_empty and allowed is not None:
+        raise GeoP2PError(
+            f"{output}: not made: no ground is valid, so --max-mismatch {allowed:g} has nothing to measure; look at "
+            "the nodata value of the input and at --aoi, or leave --max-mismatch out"
+        )
+    if is_empty:
+        log.warning("%s: no valid ground: the mosaic is empty; look at the input's nodata value and at --aoi", output)
+    elif percent is None and allowed is not None:
+        log.warning(
+            "%s: --max-mismatch %g measured nothing: tiles of %d pixels have no other lattice",
+            output, allowed, mosaic.lattice.network_size,
+        )  # fmt: skip
     if allowed is not None and percent is not None and percent > allowed:
         raise GeoP2PError(
             f"{output}: not made: predictions of neighbouring tiles differ by {percent:.3g} % of the range, "

@@ -88,15 +88,19 @@ def write_item(
     epsg = None if grid.crs is None else grid.crs.to_epsg()
     wkt = None if grid.crs is None else grid.crs.to_wkt(version=WktVersion.WKT2_2019)
     on_ground = ProjectionExtension.ext(item, add_if_missing=True)
-    on_ground.apply(epsg=epsg, wkt2=wkt, shape=[grid.height, grid.width], transform=list(grid.transform)[:6])
+    on_ground.apply(epsg=epsg, wkt2=wkt, shape=[grid.height, grid.width], transform=_coefficients(grid))
     for key, _, _, place in files:
         place_of = ProjectionExtension.ext(item.assets[key])
-        place_of.shape, place_of.transform = [place.height, place.width], list(place.transform)[:6]
+        place_of.shape, place_of.transform = [place.height, place.width], _coefficients(place)
         if grid.crs is not None:
             place_of.bbox = list(place.bounds)
     bands = [_band(encoding, number, summary) for number, summary in enumerate(summaries)]
     RasterExtension.ext(item.assets[WHOLE], add_if_missing=True).apply(bands)
     write_json(item_path(output), item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _coefficients(grid: Grid) -> list[float]:
+    return list(grid.georeference or grid.transform)[:6]
 
 
 def _provenance(figures: dict[str, Any], tags: dict[str, str]) -> dict[str, Any]:

@@ -1,25 +1,30 @@
 """What a model cannot translate, and where a mosaic cannot go."""
 
+import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from geop2p.errors import RasterError
+from geop2p.config import PredictConfig
+from geop2p.errors import CheckpointError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.given import files_of, replaced
+from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.raster.styles import style_path
-from geop2p.translator import Card
+from geop2p.raster.vectors import vector_parts
+from geop2p.translator import Card, model_file
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +125,36 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
         )  # fmt: skip
 
 
-def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: bool = False) -> None:
+def files_read(model: str | Path, input: str | Path, config: PredictConfig) -> dict[Path, str]:
+    """All files that a mosaic is made from, and what each is, for messages.
+
+    What is missing is none; whoever reads it says so.
+    """
+    given = {"the input": files_of(input)}
+    if config.like is not None:
+        given["the raster of --like"] = files_of(config.like)
+    if config.aoi is not None:
+        given["the layer of --aoi"] = [config.aoi, *map(Path, vector_parts(config.aoi))]
+    with contextlib.suppress(CheckpointError):
+        given["the model"] = [model_file(model)]
+    found: dict[Path, str] = {}
+    for name, (own, *parts) in given.items():
+        for path, what in ((own, name), *((part, f"a file of {name}") for part in parts)):
+            found.setdefault(path, what)
+    return found
+
+
+def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_parts: bool = False) -> None:
     """Refuse an output that would destroy something or could not be read as what it is called.
 
+    Args:
+        read: All that is read, see `files_read`.
+        output: The mosaic, or a raster beside it.
+        overwrite: Whether to replace what exists.
+        keep_parts: Whether it is a VRT over parts that stay.
+
     Raises:
-        RasterError: It exists, is the input or lies in its folder, or is not called a GeoTIFF, or a VRT where the
+        RasterError: It exists, is read or lies in a folder that is, or is not called a GeoTIFF, or a VRT where the
             parts are kept.
     """
     if keep_parts and output.suffix.lower() != ".vrt":
@@ -132,14 +162,18 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
         hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
         raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
-    if output.exists() and Path(input).exists() and output.samefile(input):
-        raise RasterError(f"{output}: is the input; give another name")
-    if Path(input).is_dir() and output.resolve().parent == Path(input).resolve():
-        raise RasterError(f"{output}: lies in the folder that is the input; give a name elsewhere")
+    beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
+    for path in (output, *beside.values()):
+        if (file := replaced(path, read)) is not None:
+            raise RasterError(f"{path}: is {read[file]}; give another name")
+    for folder, what in read.items():
+        if folder.is_dir() and output.resolve().parent == folder.resolve():
+            raise RasterError(f"{output}: lies in the folder that is {what}; give a name elsewhere")
+    if output.is_dir():
+        raise RasterError(f"{output}: is a folder; give the name of a file")
     if output.exists() and not overwrite:
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
-    beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
     for name, path in beside.items():
         if path.exists() and not (output.exists() or begun or overwrite):
             raise RasterError(
@@ -148,18 +182,20 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     make_folder(output.parent)
 
 
-def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:
+def check_beside(
+    read: Mapping[Path, str], output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool
+) -> None:
     """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
 
     Args:
-        input: What is translated.
+        read: All that is read, see `files_read`.
         output: The mosaic.
         beside: Those rasters; None are left out.
         folder: Of the parts.
         overwrite: Whether to replace what exists.
 
     Raises:
-        RasterError: One exists, is the input, or is not called a GeoTIFF, or two have one name.
+        RasterError: One exists, is read, or is not called a GeoTIFF, or two have one name.
     """
     taken = {style_path(output).resolve()}
     placing = folder / PLACING
@@ -167,13 +203,13 @@ def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None],
     for path in beside:
         if path is None:
             continue
-        check_output(input, path, overwrite or str(path.resolve()) in ours)
+        check_output(read, path, overwrite or str(path.resolve()) in ours)
         if style_path(path).resolve() in taken:
             raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")
         taken.add(style_path(path).resolve())
 
 
-def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> None:
+def check_space(folder: Path, shown: Grid, valid_share: float, encodings: Sequence[Encoding]) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Parts and mosaic are compressed: together they take about as much as the pixels do, of classes a tenth of it. Parts
@@ -181,19 +217,23 @@ def check_space(folder: Path, pixels: float, encodings: Sequence[Encoding]) -> N
 
     Args:
         folder: Where the parts go, beside the mosaic.
-        pixels: Valid pixels of the mosaic, about.
-        encodings: What they hold, and those of the rasters that are made with it.
+        shown: Grid of the mosaic.
+        valid_share: Share of it that is valid, about.
+        encodings: What its pixels hold, and those of the rasters that are made with it.
 
     Raises:
         RasterError: There is not enough room.
     """
-    needed = pixels * sum(
-        len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings
+    needed = (
+        valid_share
+        * shown.width
+        * shown.height
+        * sum(len(held.bands) * np.dtype(held.dtype).itemsize * (0.1 if held.is_classes else 1.0) for held in encodings)
     )
     needed -= sum(part.stat().st_size for part in folder.rglob("part_*.tif"))
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise RasterError(
-            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB; make "
-            "room, or predict less at a time (--aoi)"
+            f"{folder.parent}: {free / 1e9:.3g} GB are free, parts and mosaic take about {needed / 1e9:.3g} GB on "
+            f"{shown.describe()}; make room, or predict less at a time (--aoi, --like)"
         )

@@ -2,7 +2,6 @@
 
 import math
 
-from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -66,7 +65,7 @@ def _common(grid: Grid, crs: CRS | None, bounds: Bounds) -> Bounds | None:
 
 def _around(asked: Grid, row: int, col: int, height: int, width: int) -> Grid:
     """The grid of so many rows and columns in which another begins at a row and column."""
-    return Grid(asked.crs, asked.transform @ Affine.translation(-col, -row), height, width)
+    return asked.window(Window(-col, -row, width, height))
 
 
 def _margin(pixels: float) -> int:

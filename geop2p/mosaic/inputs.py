@@ -159,9 +159,10 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     strange = [entry for entry in layer.classes if counts[entry.value] and entry.value not in ours]
     unknown = {entry.name: counts[entry.value] for entry in strange}
     if counts and not set(counts) & set(ours):
+        expected = ", ".join(f"{value} {name}" for value, name in ours.items())
         raise RasterError(
-            f"{path}: has the classes {', '.join(unknown)}, the model knows {', '.join(ours.values())}; choose the "
-            "attribute with --source-field, or rename them"
+            f"{path}: has the classes {', '.join(unknown)}, the model knows {expected}; choose the attribute with "
+            "--source-field, or rename them"
         )
     if unknown:
         told = ", ".join(f"{name} ({count} features)" for name, count in unknown.items())

@@ -1,6 +1,6 @@
 """What `--keep-parts` leaves instead of one file: the parts, each a COG of its own, and a VRT over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rasterio.windows import Window
@@ -38,11 +38,11 @@ def kept_folder(output: Path) -> Path:
     return output.with_name(f"{output.stem}_parts")
 
 
-def check_kept(input: str | Path, output: Path, folder: Path, overwrite: bool) -> None:
+def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool) -> None:
     """Refuse to replace parts that stayed earlier, or something else.
 
     Args:
-        input: What is translated.
+        read: All files that are read.
         output: The VRT.
         folder: Where the parts are made.
         overwrite: Whether earlier parts may be replaced.
@@ -53,8 +53,9 @@ def check_kept(input: str | Path, output: Path, folder: Path, overwrite: bool) -
     place = kept_folder(output)
     if not place.exists() or (folder / MOVED).exists():
         return
-    if Path(input).resolve().is_relative_to(place.resolve()):
-        raise RasterError(f"{input}: lies where the parts of {output.name} are to stay; give another output name")
+    inside = next((file for file in read if file.resolve().is_relative_to(place.resolve())), None)
+    if inside is not None:
+        raise RasterError(f"{inside}: lies where the parts of {output.name} are to stay; give another output name")
     if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
         raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
     if not overwrite:

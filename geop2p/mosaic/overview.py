@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from affine import Affine
-
 from geop2p.raster.atomic import write_text
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.raster.grid import Grid
@@ -45,8 +43,7 @@ def write_overview(
         tags: What it says of its making.
     """
     factor = 2 ** levels(part_side)
-    height, width = -(-grid.height // factor), -(-grid.width // factor)
-    small = Grid(grid.crs, grid.transform @ Affine.scale(grid.width / width, grid.height / height), height, width)
+    small = grid.resized(-(-grid.height // factor), -(-grid.width // factor))
     texts = {COPY: (vrt_xml(small, encoding, parts, summaries, tags, seen_on=grid), encoding)}
     if fill_value(encoding) is None:
         texts[MASK] = mask_xml(small, parts, grid), VALID

@@ -50,16 +50,18 @@ def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: b
     if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
         raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
     if manifest.exists() or _has_work(folder):  # without a manifest it is of an unknown making
-        apart = differences(read_json(manifest), claim)
-        if apart and (shared or not overwrite):
-            hint = "delete the folder" if shared else "delete the folder or give --overwrite"
-            raise ConfigError(
-                f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
-                f"{hint} to begin again"
-            )
+        there = read_json(manifest)
+        apart = differences(there, claim)
         if not apart:
             return
-        remove_folder(folder)
+        if not _goes_on(there, claim):
+            if shared or not overwrite:
+                hint = "delete the folder" if shared else "delete the folder or give --overwrite"
+                raise ConfigError(
+                    f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
+                    f"{hint} to begin again"
+                )
+            remove_folder(folder)
     write_json(manifest, claim)
 
 
@@ -76,13 +78,19 @@ def _has_work(folder: Path) -> bool:
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two claims, in words."""
-    found = [name for name in ("model", "input", "grid") if there.get(name) != here[name]]
-    settings = there.get("settings", {})
-    for name in sorted({*settings, *here["settings"]}):
-        old, new = settings.get(name), here["settings"].get(name)
+    found = [name for name in ("model", "input", "grid") if there.get(name) != here.get(name)]
+    earlier, later = there.get("settings", {}), here.get("settings", {})
+    for name in sorted({*earlier, *later}):
+        old, new = earlier.get(name), later.get(name)
         if old != new:
             found.append(f"{_OPTIONS.get(name, name)} ({old}, now {new})")
     return found
+
+
+def _goes_on(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Whether parts of one claim are parts of another: those made without --skip-bad met no bad block."""
+    skipping = earlier | {"settings": earlier.get("settings", {}) | {"skip_bad": True}}
+    return not differences(earlier, later) or not differences(skipping, later)
 
 
 def make_parts(
@@ -160,7 +168,7 @@ def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window,
 
 def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
     """Refuse to add a part to those of another run."""
-    if differences(read_json(folder / MANIFEST), claim):
+    if not _goes_on(claim, read_json(folder / MANIFEST)):
         raise ConfigError(
             f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
             "command if there is no mosaic yet"

@@ -10,7 +10,7 @@ from typing import Any
 from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
-from geop2p.mosaic.checks import check_beside, check_output, check_space
+from geop2p.mosaic.checks import check_beside, check_output, check_space, files_read
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
 from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
@@ -103,21 +103,22 @@ def predict(
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
     folder = output.with_name(f"{output.name}.parts")
-    check_output(input, output, overwrite, config.keep_parts)
+    read = files_read(model, input, config)
+    check_output(read, output, overwrite, config.keep_parts)
     if config.keep_parts:
-        check_kept(input, output, folder, overwrite)
+        check_kept(read, output, folder, overwrite)
         if config.shard is None:
             require_stac()
-    check_beside(input, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
+    check_beside(read, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
     discard_removed(folder)
     with connected(config.dask) as client:
         job = Job(str(model), str(input), folder, config)
         elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
         mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
         log.info("%s", mosaic.tiles.describe())
-        windows, pixels = parts(mosaic.frame, mosaic.part_side), mosaic.shown.width * mosaic.shown.height
         encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
-        check_space(folder, given.valid_share * pixels, encodings)
+        check_space(folder, mosaic.shown, given.valid_share, encodings)
+        windows = parts(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
             take_back(output, folder)

@@ -1,5 +1,6 @@
 """Whether two layers mean the same by a stored value."""
 
+import re
 from collections.abc import Sequence
 
 from geop2p.raster.encoding import Band, Encoding
@@ -34,6 +35,27 @@ def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:
     """
     colors = ["" if role in NO_COLORS else role for role in roles] or [""] * len(bands)
     return [band.name.strip() or color for band, color in zip(bands, colors, strict=True)]
+
+
+def color_bands(bands: Sequence[Band], roles: Sequence[str]) -> list[int] | None:
+    """Indices of the bands that are red, green and blue, by words in their names, else by their roles.
+
+    Names come first, as GDAL calls three bands of 8 bits red, green and blue where nobody says what they are.
+
+    Args:
+        bands: Of a file or an encoding.
+        roles: GDAL's names of their roles; none where they are not known.
+
+    Returns:
+        None where neither names each of the colours once.
+    """
+    words = [set(re.findall("[a-z]+", band.name.casefold())) for band in bands]
+    named = [set[str]() if found & {"edge", "infra"} else found for found in words]  # "red edge", "near infra-red"
+    for called in (named, [{role} for role in roles]):
+        found = [[place for place, one in enumerate(called) if color in one] for color in ("red", "green", "blue")]
+        if all(len(places) == 1 for places in found):
+            return [places[0] for places in found]
+    return None
 
 
 def known_alike(

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,20 @@ class Grid:
         transform: From (column, row) of pixel corners to coordinates of `crs`.
         height: Rows.
         width: Columns.
+        local: Transform that a file without CRS has; it is kept for what is written on the grid, and compared with
+            nothing.
     """
 
     crs: CRS | None
     transform: Affine
     height: int
     width: int
+    local: Affine | None = field(default=None, compare=False)
+
+    @property
+    def georeference(self) -> Affine | None:
+        """The transform that a file on this grid gets; None: none."""
+        return self.local if self.crs is None else self.transform
 
     @property
     def corners(self) -> list[tuple[float, float]]:
@@ -71,7 +79,16 @@ class Grid:
     def window(self, window: Window) -> "Grid":
         """The grid of a window of this one; the window may lie outside."""
         shift = Affine.translation(window.col_off, window.row_off)
-        return Grid(self.crs, self.transform @ shift, int(window.height), int(window.width))
+        return self._mapped(shift, int(window.height), int(window.width))
+
+    def resized(self, height: int, width: int) -> "Grid":
+        """The grid of so many rows and columns on the same ground."""
+        return self._mapped(Affine.scale(self.width / width, self.height / height), height, width)
+
+    def _mapped(self, pixels: Affine, height: int, width: int) -> "Grid":
+        """The grid whose pixels have their places among those of this one by a transform."""
+        local = None if self.local is None else self.local @ pixels
+        return Grid(self.crs, self.transform @ pixels, height, width, local)
 
     def offset_in(self, other: "Grid", tolerance: float = 1e-3) -> tuple[int, int] | None:
         """(row, column) of this grid's first pixel in `other`, or None unless pixels coincide.

@@ -87,11 +87,12 @@ def grid_of(dataset: Any) -> Grid:
     """Where the pixels of an open raster lie.
 
     A raster placed by ground control points only has the north-up grid that it is warped to; one without CRS the
-    grid of its pixels, whatever its transform says.
+    grid of its pixels, with the transform of the file beside it.
     """
     points = control_points(dataset)
     if points is not None:
         return points.grid(dataset.height, dataset.width)
     if dataset.crs is None:
-        return Grid(None, PIXELS, dataset.height, dataset.width)
+        local = None if dataset.transform.is_identity else dataset.transform
+        return Grid(None, PIXELS, dataset.height, dataset.width, local)
     return unwrapped(dataset.crs, dataset.transform, dataset.height, dataset.width)

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
 
 NO_DATA_COLOR = (225, 225, 225)
@@ -14,8 +15,8 @@ def render(values: Array, valid: Mask, encoding: Encoding) -> npt.NDArray[np.uin
     Args:
         values: (bands, rows, cols).
         valid: (rows, cols); the rest is light grey.
-        encoding: Classes take their colours; others stretch each band over its encoded interval, the first
-            three bands as red, green, blue, or the first as grey.
+        encoding: Classes take their colours; others stretch each band over its encoded interval: those that are red,
+            green and blue, else the first three, or the first as grey.
 
     Returns:
         uint8 (rows, cols, 3).
@@ -26,7 +27,8 @@ def render(values: Array, valid: Mask, encoding: Encoding) -> npt.NDArray[np.uin
             picture[values[0] == entry.value] = entry.color
     else:
         unit = (encoding.encode(values, valid) + 1) / 2
-        shown = unit[:3] if len(unit) >= 3 else np.repeat(unit[:1], 3, axis=0)
+        colored = (color_bands(encoding.bands, encoding.color_interp) or [0, 1, 2]) if len(unit) >= 3 else [0, 0, 0]
+        shown = unit[colored]
         picture = np.rint(shown * 255).astype(np.uint8).transpose(1, 2, 0)
     picture[~valid] = NO_DATA_COLOR
     return picture

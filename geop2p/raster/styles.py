@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from geop2p.raster.agreement import color_bands
 from geop2p.raster.atomic import write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.vrt import BandSummary
@@ -36,11 +37,13 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
     if encoding.is_classes:
         _paletted(pipe, encoding, alpha)
     elif len(encoding.bands) >= 3:
+        shown = color_bands(encoding.bands, encoding.color_interp) or range(3)
+        drawn = dict(zip(("red", "green", "blue"), shown, strict=True))
+        numbers = {f"{name}Band": str(number + 1) for name, number in drawn.items()}
         renderer = ElementTree.SubElement(
-            pipe, "rasterrenderer", type="multibandcolor", opacity="1", alphaBand=alpha,
-            redBand="1", greenBand="2", blueBand="3",
-        )  # fmt: skip
-        for number, name in enumerate(("red", "green", "blue")):
+            pipe, "rasterrenderer", {"type": "multibandcolor", "opacity": "1", "alphaBand": alpha} | numbers
+        )
+        for name, number in drawn.items():
             _stretch(renderer, f"{name}ContrastEnhancement", encoding, number, summaries[number])
     elif ramp is not None:
         _in_colors(pipe, ramp, summaries[0], alpha)

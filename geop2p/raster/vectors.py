@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -15,6 +16,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
 from geop2p.raster.features import is_boolean, read_features, read_polygons
 from geop2p.raster.grid import Grid
@@ -27,7 +29,10 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
+HAIR = 1e-3  # of a pixel by which polygons miss its edge after a way through another CRS; its centre is far
 BOUND_PIECES = 64  # of an edge as long as the layer, to find its bounds in another CRS
+
+WHOLE = re.compile(r"\s*-?\d+(\.0*)?\s*")  # a number without fraction, however a field writes it
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +104,8 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
         path: Any vector file that GDAL opens.
         field: Attribute that names the class; None makes all features one class, `feature`.
         known: Classes that other layers of the chip set, or the model, have; their names keep their codes. A name that
-            is none of them is taken for one that differs in capitals or blanks alone, unless the layer has both: as
-            maps in rasters are matched.
+            is none of them is taken for one that differs in capitals or blanks alone, unless the layer has both; where
+            no name is any of them, whole numbers are taken for their codes: as maps in rasters are matched.
 
     Raises:
         RasterError: It is missing, unreadable or without CRS, or its features lack the field.
@@ -120,6 +125,9 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
         told = ", ".join(f"'{label}' for '{name}'" for label, name in sorted(same.items()))
         log.info("%s: takes %s", path, told)
     labels = [same.get(label, label) for label in labels]
+    if field is not None and not {entry.name for entry in known} & set(labels):
+        by_value = _by_value(path, set(labels), known)
+        labels = [by_value.get(label, label) for label in labels]
     codes = {entry.name: entry.value for entry in known}
     if BACKGROUND_NAME not in codes:  # a code of its own
         codes[BACKGROUND_NAME] = BACKGROUND if BACKGROUND not in codes.values() else max(codes.values()) + 1
@@ -161,6 +169,27 @@ def _same_names(labels: set[str], known: list[str]) -> dict[str, str]:
     return found
 
 
+def _by_value(path: str | Path, labels: set[str], known: tuple[MapClass, ...]) -> dict[str, str]:
+    """The known name of each label if all labels are codes of known classes; else nothing.
+
+    Not where names of classes are numbers themselves, of which others would be other classes; nor for the background,
+    whose code chip sets of vector layers choose themselves.
+    """
+    if any(WHOLE.fullmatch(entry.name) for entry in known) or not all(map(WHOLE.fullmatch, labels)):
+        return {}
+    theirs = {entry.value: entry.name for entry in known if entry.name != BACKGROUND_NAME}
+    found = {label: int(float(label)) for label in labels}
+    if not set(found.values()) <= set(theirs):
+        return {}
+    told = ", ".join(f"{value} for {theirs[value]}" for value in sorted(set(found.values())))
+    say_nothing = all(theirs[value] == class_name(value) for value in found.values())
+    log.log(
+        logging.INFO if say_nothing else logging.WARNING,
+        "%s: takes %s, by the value alone; name the classes if that is wrong", path, told,
+    )  # fmt: skip
+    return {label: theirs[value] for label, value in found.items()}
+
+
 class Area:
     """Ground inside polygons, on a grid.
 
@@ -196,9 +225,10 @@ class Area:
         if not len(found):
             raise GridMismatchError(f"{self._path}: none of its polygons lies on {looked_in.describe()}")
         cols, rows = np.array([~self._grid.transform @ tuple(place) for place in found]).T
-        left, top = max(frame.col_off, math.floor(cols.min())), max(frame.row_off, math.floor(rows.min()))
-        right = min(frame.col_off + frame.width, math.ceil(cols.max()))
-        bottom = min(frame.row_off + frame.height, math.ceil(rows.max()))
+        left, top = (math.floor(places.min() + HAIR) for places in (cols, rows))
+        right, bottom = (math.ceil(places.max() - HAIR) for places in (cols, rows))
+        left, top = max(frame.col_off, left), max(frame.row_off, top)
+        right, bottom = min(frame.col_off + frame.width, right), min(frame.row_off + frame.height, bottom)
         window = Window(left, top, right - left, bottom - top)
         if right <= left or bottom <= top or not self.mask(window).any():
             raise GridMismatchError(f"{self._path}: no pixel of {looked_in.describe()} has its centre in its polygons")

@@ -110,7 +110,8 @@ def _root(grid: Grid) -> ElementTree.Element:
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     if grid.crs is not None:
         ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
-        coefficients = ", ".join(repr(value) for value in grid.transform.to_gdal())
+    if grid.georeference is not None:
+        coefficients = ", ".join(repr(value) for value in grid.georeference.to_gdal())
         ElementTree.SubElement(root, "GeoTransform").text = coefficients
     return root
 

@@ -125,8 +125,7 @@ def _tiff(
     if bands not in (1, 3):
         profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
         profile["num_threads"] = 1  # GDAL's threads give the mask the main image's count of extra bands, and complain
-    if grid.crs is not None:
-        profile |= {"crs": grid.crs, "transform": grid.transform}
+    profile |= {"crs": grid.crs, "transform": grid.georeference}
     with (
         replacing(path) as temporary,
         gdal_env(),
@@ -138,9 +137,9 @@ def _tiff(
 
 @contextlib.contextmanager
 def _pixel_positions_allowed(grid: Grid) -> Iterator[None]:
-    """A raster without CRS is meant to have no georeference: no warning."""
+    """A raster without CRS and transform is meant to have no georeference: no warning."""
     with warnings.catch_warnings():
-        if grid.crs is None:
+        if grid.georeference is None:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 

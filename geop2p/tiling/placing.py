@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +144,30 @@ def remove(folder: Path) -> None:
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
-    arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
     with writing(folder):
-        for name in (*SIDES, STAGING):
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
-        for file in (*arrays, *(folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW))):
-            file.unlink(missing_ok=True)
+        for path in _contents(folder):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def check_removable(folder: Path, read: Iterable[Path]) -> None:
+    """Refuse to delete a chip set for another one that is made from files in it.
+
+    Raises:
+        ChipSetError: One of the files that are read belongs to it.
+    """
+    own = [path.resolve() for path in _contents(folder)]
+    inside = next((file for file in read if any(file.resolve().is_relative_to(path) for path in own)), None)
+    if inside is not None:
+        raise ChipSetError(
+            f"{inside}: belongs to the chip set {folder}, which --overwrite deletes; tile into another folder"
+        )
+
+
+def _contents(folder: Path) -> list[Path]:
+    """The folders and files that a chip set may consist of, whatever its layout."""
+    arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
+    others = (*SIDES, STAGING, DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW)
+    return [*arrays, *(folder / name for name in others)]

@@ -12,13 +12,14 @@ from geop2p.config import SPLITS, TileConfig
 from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.features import read_polygons
+from geop2p.raster.given import files_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import CONVERSION, check_splits, finish, remove, settings_of, settle
+from geop2p.tiling.placing import CONVERSION, check_removable, check_splits, finish, remove, settings_of, settle
 from geop2p.tiling.scenes import scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
@@ -112,8 +113,11 @@ def _check_inputs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig
     """Open what a chip set is to be made of, before another one is removed for it.
 
     Raises:
-        GeoP2PError: A layer or a file of the settings cannot be used, or no pair has common ground.
+        GeoP2PError: A layer or a file of the settings cannot be used or belongs to that chip set, or no pair has common
+            ground.
     """
+    read = [file for pair in pairs for path in pair for file in files_of(path)]
+    check_removable(folder, [*read, *filter(None, (config.aoi, config.classes, config.split_file))])
     if config.aoi is not None:
         read_polygons(config.aoi)
     empty: list[NoGroundError] = []
