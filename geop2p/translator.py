@@ -166,10 +166,17 @@ class Translator:
         return self.card.target.decode(result.cpu().numpy())
 
     def save(self, path: Path) -> None:
-        """Write weights and card to one safetensors file, atomically."""
+        """Write weights and card to one safetensors file, atomically.
+
+        Raises:
+            OutputError: The disk is full, or the place is read-only.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.generator.state_dict().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"geop2p": self.card.to_json()})
+        with replacing(path, lasting=True) as temporary:
+            try:
+                save_file(tensors, temporary, metadata={"geop2p": self.card.to_json()})
+            except safetensors.SafetensorError as error:
+                raise OSError(str(error)) from error
 
     @classmethod
     def load(cls, model: str | Path, device: Device = "cpu") -> Self:

@@ -1,7 +1,8 @@
 """Small synthetic rasters: not square, not a multiple of any chip size, with holes."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def write_pair(folder: Path) -> tuple[Path, Path]:
     )
     target = write_raster(folder / "image.tif", image, where, mask=valid, photometric="RGB")
     return source, target
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Like a disk that gets full: what would make a file larger than so many bytes is not written."""
+    import resource  # not on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Identity(nn.Module):

@@ -23,11 +23,11 @@ from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import Comparison, chip_set_of
 from geop2p.evaluation.judge import verdict
 from geop2p.evaluation.pictures import heat_picture
-from geop2p.evaluation.provenance import chips_digest
 from geop2p.evaluation.report import even_ranks, write_page
 from geop2p.evaluation.tables import ranked, write_csv, write_markdown
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.checkpoint import chips_digest
 from geop2p.training.data import Batch, ChipArrays, Indices
 from geop2p.training.history import read_metrics
 from geop2p.training.recipes import recipe_of

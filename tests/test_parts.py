@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Constant, Identity, TileMean, grid, image_encoding, write_raster
+from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, write_raster
 from shapely.geometry import Polygon, box
 from torch.nn import functional
 
@@ -326,17 +325,6 @@ def test_what_was_being_removed_when_a_process_was_killed_goes(
         predict(model, scene, output)
     predict(model, scene, output, overwrite=True)
     assert not list(tmp_path.glob(".*"))
-
-
-@contextlib.contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Like a disk that gets full: what would make a file larger than so many bytes is not written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_files_that_a_full_disk_cut_are_noticed(

@@ -92,21 +92,24 @@ def test_foreign_and_damaged_checkpoints_are_refused(chips: Path, tmp_path: Path
     train(chips, run, config)
     whole, state = last.read_bytes(), load_state(run, torch.device("cpu"))
     assert state is not None
-    broken = {
-        "not a checkpoint of geop2p": lambda: last.write_bytes(whole[: len(whole) // 2]),
-        "not a checkpoint of geop2p ": lambda: last.write_bytes(b"PK garbage"),
-        "a foreign file": lambda: torch.save({"epoch": 3}, last),
-        "a foreign file\\)": lambda: torch.save([1, 2], last),
-        r"newer geop2p \(format 99\); upgrade": lambda: torch.save(state | {"geop2p": 99}, last),
-        "does not fit the networks of this run": lambda: torch.save(
-            state | {"generator": {name: value[:1] for name, value in state["generator"].items() if value.ndim}}, last
-        ),
-        "does not fit the networks of this run ": lambda: torch.save(state | {"optimizer_g": {}}, last),
-    }
-    for message, spoil in broken.items():
-        spoil()
-        with pytest.raises(CheckpointError, match=rf"last\.pt: .*{message}"):
+    cut = {name: value[:1] for name, value in state["generator"].items() if value.ndim}
+    foreign, misfit = r"not a checkpoint of geop2p \(", "does not fit the networks of this run "
+    bytes_of_others = (whole[: len(whole) // 2], b"PK garbage", b"junk\n", b"a" * 512, b"")
+    broken: list[tuple[str, Any]] = [(foreign, some) for some in bytes_of_others]
+    broken += [(rf"{foreign}a foreign file\)", some) for some in ({"epoch": 3}, [1, 2])]
+    broken += [(r"made by a newer geop2p \(format 99\); upgrade", state | {"geop2p": 99})]
+    broken += [("damaged .*steps done", state | {"step": step}) for step in ("7", -1, None)]
+    broken += [(misfit, state | change) for change in ({"generator": cut}, {"optimizer_g": {}}, {"tally": []})]
+    for message, some in broken:
+        last.write_bytes(some) if isinstance(some, bytes) else torch.save(some, last)
+        with pytest.raises(CheckpointError, match=rf"last\.pt: {message}") as caught:
             train(chips, run, config)
+        assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be read \(Is a directory\)"):
+        train(chips, run, config)
+    last.rmdir()
     (run / "metrics.jsonl").write_text("{\n")
     last.write_bytes(whole)
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):

@@ -125,6 +125,37 @@ def test_what_is_lost_since_the_checkpoint_is_done_again(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [1, 6])
+def test_an_interrupted_step_is_finished_and_saved(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, at: int
+) -> None:
+    """Within an epoch and in the last step of one; then the handler that was there before has its turn."""
+    run, original = tmp_path / "run", TrainingStep.__call__
+    assert ChipSet.open(chips).counts["train"] == 27
+
+    def call(self: TrainingStep, batch: Any, step: int) -> Any:
+        if step == at:
+            signal.raise_signal(number)
+        return original(self, batch, step)
+
+    before = signal.signal(number, lambda *_: _raise(Killed()))
+    try:
+        handler = signal.getsignal(number)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(TrainingStep, "__call__", call)
+            train(chips, run, TINY)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    state = load_state(run, CPU)
+    assert state is not None and state["step"] == at + 1
+    assert f"interrupted and saved after step {at + 1} of 14; the same command goes on from there" in caplog.text
+    train(chips, run, TINY)
+    train(chips, tmp_path / "whole", TINY)
+    assert_same_run(tmp_path / "whole", run)
+
+
 KILLED_WHILE_SAVING = """
 import os, signal, sys
 import torch

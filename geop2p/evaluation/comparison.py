@@ -18,13 +18,13 @@ from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import chips_digest, doubt, trained_on
+from geop2p.evaluation.provenance import doubt, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
 from geop2p.evaluation.tables import COLUMNS, MARKS, ranked, write_csv, write_markdown
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
-from geop2p.training.checkpoint import CONFIG
+from geop2p.training.checkpoint import CONFIG, chips_digest
 from geop2p.training.data import ChipArrays
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, read_card

@@ -1,18 +1,11 @@
 """Which chip set a run was trained on, and whether the ground of chips may be known to it."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from geop2p.config import Split
 from geop2p.errors import CheckpointError
-from geop2p.tiling.chips import DESCRIPTION
-from geop2p.training.checkpoint import CONFIG
-
-
-def chips_digest(folder: Path) -> str:
-    """The start of the hash of a chip set's description."""
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
+from geop2p.training.checkpoint import CONFIG, chips_digest
 
 
 def trained_on(run: Path) -> str:

@@ -40,8 +40,12 @@ def write_all(file: io.RawIOBase, data: bytes | bytearray | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, lasting: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place when the block ends without error.
+
+    Args:
+        path: File to replace.
+        lasting: Wait until the disk has the new content, so that a loss of power leaves the old or the new.
 
     Raises:
         OutputError: It cannot be written there.
@@ -55,10 +59,17 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary = Path(name)
             yield temporary
             temporary.chmod(0o666 & ~UMASK)
+            if lasting:
+                _flush(temporary)
             temporary.replace(path)
     finally:
         if temporary != path:
             _discard(temporary)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def discard_leftovers(path: Path) -> None:

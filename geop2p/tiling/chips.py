@@ -144,20 +144,20 @@ class ChipSet:
             )
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ChipSetError(f"{file}: not valid JSON ({error}); tile again with --overwrite") from error
-        if data.get("format", 0) > FORMAT:
-            raise ChipSetError(f"{file}: format {data['format']}, this geop2p reads up to {FORMAT}; upgrade geop2p")
-        if data.get("format", 0) < FORMAT:
-            raise ChipSetError(f"{file}: made by an earlier geop2p; tile again with --overwrite")
-        if data.get("layout") not in get_args(ChipFormat):
-            raise ChipSetError(f"{file}: layout '{data.get('layout')}' is not one of {', '.join(get_args(ChipFormat))}")
         try:
+            found = data.get("format", 0)
+            if found > FORMAT:
+                raise ChipSetError(f"{file}: format {found}, this geop2p reads up to {FORMAT}; upgrade geop2p")
+            if found < FORMAT:
+                raise ChipSetError(f"{file}: made by an earlier geop2p; tile again with --overwrite")
+            if data.get("layout") not in (known := get_args(ChipFormat)):
+                raise ChipSetError(f"{file}: layout '{data.get('layout')}' is not one of {', '.join(known)}")
             return cls._from_dict(Path(folder), data)
-        except (KeyError, TypeError) as error:
-            raise ChipSetError(
-                f"{file}: is damaged, {error} is missing or wrong; tile again with --overwrite"
-            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            wrong = f", {error} is missing or wrong" if isinstance(error, KeyError) else f" ({error})"
+            raise ChipSetError(f"{file}: is damaged{wrong}; tile again with --overwrite") from error
 
     @classmethod
     def _from_dict(cls, folder: Path, data: dict[str, Any]) -> Self:

@@ -9,6 +9,7 @@ from geop2p.config import Split
 from geop2p.errors import ConfigError
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import pack_split
+from geop2p.training.checkpoint import chips_digest
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, p
 
     Args:
         chipset: Whose chips.
-        run: Folder of the run, which gets the folder `cache`.
+        run: Folder of the run, which gets a folder in `cache` that is named after the chip set's description.
         skip_bad: Whether chips that cannot be used are to be left out, which packing cannot do.
         processes: That keep the chips in the memory of this machine.
         progress: Show a progress bar.
@@ -45,10 +46,11 @@ def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, p
             f"{chipset.folder}: {needed / 1e9:.1f} GB of chips do not fit into memory and are packed as they are; "
             "leave --skip-bad out, or tile again without the bad chips"
         )
-    log.info("%.1f GB of chips do not fit into memory: packed into %s", needed / 1e9, run / CACHE)
+    folder = run / CACHE / chips_digest(chipset.folder)
+    log.info("%.1f GB of chips do not fit into memory: packed into %s", needed / 1e9, folder)
     for split in SPLITS:
-        pack_split(chipset, split, run / CACHE, progress)
-    return run / CACHE
+        pack_split(chipset, split, folder, progress)
+    return folder
 
 
 def size_of(chipset: ChipSet) -> int:

@@ -2,54 +2,25 @@
 
 import contextlib
 import hashlib
-import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geop2p.errors import CheckpointError, ConfigError
-from geop2p.raster.atomic import replacing, write_json
+from geop2p.errors import CheckpointError
+from geop2p.raster.atomic import replacing
+from geop2p.tiling.chips import DESCRIPTION
 
 CONFIG = "config.json"
 LAST = "last.pt"
 FORMAT = 1  # of last.pt
-FREE = {"patience", "tensorboard"}  # settings that may change from one call for a run to the next
+AGAIN = "begin again with --overwrite"
 
 
-def claim_run(run: Path, settings: dict[str, Any]) -> None:
-    """Begin a run, or go on with one that was begun with the same settings.
-
-    Raises:
-        ConfigError: The run was begun with other settings; the message names them.
-        CheckpointError: The folder holds something else.
-    """
-    file = run / CONFIG
-    if not file.exists():
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise CheckpointError(f"{run}: exists and is not a run; give a new folder")
-        write_json(file, settings)
-        return
-    try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error}); begin again with --overwrite") from error
-    if not (run / LAST).exists():  # nothing was learnt under other settings
-        write_json(file, settings)
-        return
-    names = sorted(set(earlier) | set(settings))
-    changed = [name for name in names if settings.get(name) != earlier.get(name)]
-    fixed = [name for name in changed if name not in FREE]
-    differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in fixed]
-    if differences:
-        raise ConfigError(
-            f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
-            "folder, or --overwrite to begin again"
-        )
-    if changed:
-        write_json(file, settings)
+def chips_digest(folder: Path) -> str:
+    """The start of the hash of a chip set's description."""
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
 
 
 def digest_of(ids: list[str]) -> str:
@@ -66,14 +37,23 @@ def check_chips_are_those(run: Path, digest: str, ids: list[str]) -> None:
     if digest != digest_of(ids):
         raise CheckpointError(
             f"{run / LAST}: made with other training chips than the {len(ids)} that can be read now; mend the chip "
-            "set, or begin again with --overwrite"
+            f"set, or {AGAIN}"
         )
 
 
 def save_state(run: Path, state: dict[str, Any]) -> None:
-    """Write `last.pt` atomically: tensors and plain values only."""
-    with replacing(run / LAST) as temporary:
-        torch.save({"geop2p": FORMAT} | state, temporary)
+    """Write `last.pt` atomically: tensors and plain values only.
+
+    Raises:
+        OutputError: The disk is full, or the place is read-only.
+    """
+    with replacing(run / LAST, lasting=True) as temporary:
+        try:
+            torch.save({"geop2p": FORMAT} | state, temporary)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # where torch writes files
+                raise
+            raise OSError("it broke off while it was written") from error
 
 
 def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
@@ -87,13 +67,20 @@ def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state: Any = torch.load(file, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a checkpoint of geop2p ({first}); delete it to begin again") from error
+    except torch.OutOfMemoryError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # foreign bytes can break torch's reader anywhere; its words advise to trust them
+        raise CheckpointError(
+            f"{file}: not a checkpoint of geop2p (damaged, or more than tensors and plain values); {AGAIN}"
+        ) from error
     if not isinstance(state, dict) or not isinstance(state.get("geop2p"), int):
-        raise CheckpointError(f"{file}: not a checkpoint of geop2p (a foreign file); delete it to begin again")
+        raise CheckpointError(f"{file}: not a checkpoint of geop2p (a foreign file); {AGAIN}")
     if state["geop2p"] > FORMAT:
         raise CheckpointError(f"{file}: made by a newer geop2p (format {state['geop2p']}); upgrade geop2p")
+    if type(state.get("step")) is not int or state["step"] < 0 or not isinstance(state.get("seconds"), int | float):
+        raise CheckpointError(f"{file}: damaged (does not tell the steps done and their time); {AGAIN}")
     return state
 
 
@@ -106,8 +93,8 @@ def fitting_state(run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{run / LAST}: does not fit the networks of this run ({first}); delete it to begin again"
-        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{run / LAST}: does not fit the networks of this run ({first}); {AGAIN}") from error

@@ -1,12 +1,13 @@
 """`metrics.jsonl`: a line an epoch, and what the lines say together."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from geop2p.config import BestBy
 from geop2p.errors import CheckpointError
-from geop2p.raster.atomic import write_text
+from geop2p.raster.atomic import write_text, writing
 
 METRICS = "metrics.jsonl"
 SMALLER_IS_BETTER: set[BestBy] = {"l1", "rmse"}
@@ -15,25 +16,43 @@ History = list[dict[str, Any]]
 
 
 def append_metrics(run: Path, entry: dict[str, Any]) -> None:
-    """Add a line to `metrics.jsonl`."""
-    with (run / METRICS).open("a", encoding="utf-8") as stream:
+    """Add a line to `metrics.jsonl`.
+
+    Raises:
+        OutputError: The disk is full, or the place is read-only.
+    """
+    file = run / METRICS
+    with writing(file), file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(entry, allow_nan=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_metrics(run: Path) -> History:
     """All whole lines of `metrics.jsonl`, oldest first.
 
     Raises:
-        CheckpointError: One of them is not JSON.
+        CheckpointError: One of them is not what a training writes.
     """
     file = run / METRICS
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]
-    except json.JSONDecodeError as error:
+        entries = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged ({error}); begin again with --overwrite") from error
+    for number, entry in enumerate(entries, start=1):
+        if not _is_epoch(entry):
+            raise CheckpointError(f"{file}: damaged (line {number} tells of no epoch); begin again with --overwrite")
+    return entries
+
+
+def _is_epoch(entry: Any) -> bool:
+    """Whether a line is what `append_metrics` is given."""
+    if not isinstance(entry, dict) or not all(type(entry.get(name)) is int for name in ("epoch", "step")):
+        return False
+    has_figures = all(isinstance(entry.get(name), dict) for name in ("losses", "checks"))
+    return has_figures and isinstance(entry.get("val", 0), dict | None)
 
 
 def rewind_metrics(run: Path, step: int) -> History:

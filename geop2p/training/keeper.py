@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from geop2p.config import BestBy, TrainConfig
-from geop2p.errors import ConfigError
+from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
@@ -31,6 +31,7 @@ from geop2p.translator import FILE_NAME, Card, Translator, read_card
 log = logging.getLogger(__name__)
 
 BEST = "best.safetensors"
+SAMPLES = "samples"
 SAMPLE_TIMES = 40  # sample pictures a training leaves at most
 STATISTICS_BATCH = 8  # chips whose variance is taken together
 
@@ -76,7 +77,10 @@ class Keeper:
     def catch_up(self, generator: nn.Module, step: int, total: int) -> None:
         """Save the models that a kill between checkpoint and model has kept from being saved."""
         if self.history and self.history[-1]["step"] == step:
-            self._publish(Translator(generator, self._card(step, total)), step)
+            translator = Translator(generator, self._card(step, total))
+            for file in self._models(step):
+                if not _is_of_step(file, step):
+                    translator.save(file)
 
     def translator(self, generator: nn.Module, step: int, total: int) -> Translator:
         """The generator as it predicts: batch-norm statistics estimated anew, and a card that tells the step."""
@@ -101,7 +105,8 @@ class Keeper:
         append_metrics(self.folder, entry)
         self.history.append(entry)
         save_state(self.folder, state)
-        self._publish(translator, entry["step"])
+        for file in self._models(entry["step"]):
+            translator.save(file)
         for text in warnings_now(self.history):
             log.warning("epoch %d: %s", entry["epoch"], text)
         if self.config.tensorboard:
@@ -113,7 +118,7 @@ class Keeper:
         self._board.add(entry, self._sample(entry["epoch"]))
 
     def _sample(self, epoch: int) -> Path:
-        return self.folder / "samples" / f"epoch_{epoch:04d}.png"
+        return self.folder / SAMPLES / f"epoch_{epoch:04d}.png"
 
     def report(self, total: int) -> None:
         """Write the page of the run as it stands; nothing before the first epoch has ended."""
@@ -139,16 +144,11 @@ class Keeper:
         wait = self.config.patience
         return wait is not None and epochs_without_gain(self.history, self.best_by) >= wait
 
-    def _publish(self, translator: Translator, step: int) -> None:
-        """Save the last model, and the best where it is this one, unless they are there."""
+    def _models(self, step: int) -> list[Path]:
+        """The files of the models that a step makes: the last, and the best where it is this one."""
         best = best_epoch(self.history, self.best_by)
-        names = [FILE_NAME]
-        if self.config.best_by and best is not None and best["step"] == step:
-            names.append(BEST)
-        for name in names:
-            file = self.folder / name
-            if not file.exists() or read_card(file).provenance["steps"] != step:
-                translator.save(file)
+        is_best = self.config.best_by and best is not None and best["step"] == step
+        return [self.folder / name for name in ([FILE_NAME, BEST] if is_best else [FILE_NAME])]
 
     def _card(self, step: int, total: int) -> Card:
         counts = {"train_chips": len(self.chips), "steps": step, "of_steps": total}
@@ -166,6 +166,14 @@ class Keeper:
         for some in np.array_split(mixed, math.ceil(count / STATISTICS_BATCH)):
             batch = encode_batch(self.chips, some, self.chipset.source, self.chipset.target)
             yield on_ground_of_its_own(batch.source, some.tolist(), self.card.noise).to(self.device)
+
+
+def _is_of_step(file: Path, step: int) -> bool:
+    """Whether a file is a whole model of a step."""
+    try:
+        return bool(read_card(file).provenance.get("steps") == step)
+    except CheckpointError:
+        return False
 
 
 def score_to_keep(chipset: ChipSet, config: TrainConfig) -> BestBy:

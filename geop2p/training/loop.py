@@ -19,6 +19,8 @@ from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
 from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
+from geop2p.training.history import METRICS
+from geop2p.training.interruption import Interruption
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe, recipe_of
@@ -48,6 +50,8 @@ def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation
 class Training:
     """Chips, networks and optimisers of one run, and how far it has come.
 
+    It begins at the first step; `restore` goes on from the checkpoint of the run.
+
     Args:
         chipset: What to train on.
         networks: What to train.
@@ -57,6 +61,7 @@ class Training:
         world: The processes that train together; the first one writes.
 
     Attributes:
+        cache: Folder of the chips that were packed for it; None: they come from the chip set.
         step: Steps done, those before an interruption included.
         seconds: Time of all calls for this run, validation included.
         images: Chips trained on in this call.
@@ -70,9 +75,9 @@ class Training:
         self.progress = progress = progress and world.leads
         self.networks, self.recipe, self.device = networks, recipe_of(config), networks.device
         self.batch_size = self.recipe.batch_size
-        cache = world.lead(lambda: pack_if_large(chipset, run, config.skip_bad, world.neighbours, progress))
-        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad, cache)
-        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad, cache)
+        self.cache = world.lead(lambda: pack_if_large(chipset, run, config.skip_bad, world.neighbours, progress))
+        self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad, self.cache)
+        self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad, self.cache)
         augmentation = augmentation_of(chipset, self.recipe, config.seed)
         self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, augmentation)
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
@@ -83,43 +88,82 @@ class Training:
         self.tally = Tally(self.device)
         self._ordered = -1, np.zeros(0, np.int64)
         self._counted = self._saved = time.monotonic()
-        self._restore()
+        self._interruption = Interruption(world.size == 1)  # several processes would not stop after the same step
 
-    def _restore(self) -> None:
-        state = load_state(self.folder, self.device)
-        if state is not None:
-            with fitting_state(self.folder):
-                check_chips_are_those(self.folder, state["chips"], self.chips.ids)
-                self.update.load_state(state)
-                self.tally.load_state(state["tally"])
-                self.step, self.seconds = state["step"], state["seconds"]
+    def restore(self) -> None:
+        """Go on from the checkpoint of the run, if it has one.
+
+        Raises:
+            CheckpointError: It is damaged or of another training, or the metrics beside it are damaged.
+            GeoP2PError: It does not fit into memory.
+        """
+        with explaining_memory(self.batch_size, self.config):
+            state = load_state(self.folder, self.device)
+            if state is not None:
+                with fitting_state(self.folder):
+                    check_chips_are_those(self.folder, state["chips"], self.chips.ids)
+                    self.update.load_state(state)
+                    self.tally.load_state(state["tally"])
+                    self.step, self.seconds = state["step"], state["seconds"]
+                if self.world.leads:
+                    self._say_where(state.get("device"))
         self.keeper.history = self.world.lead(self._rewind)
+
+    def _say_where(self, earlier: str | None) -> None:
+        if earlier not in (None, self.device.type):
+            log.info(
+                "%s: trained on %s so far, goes on on %s; the rest is not equal bit by bit to what %s would have made",
+                self.folder,
+                earlier,
+                self.device.type,
+                earlier,
+            )
 
     def _rewind(self) -> list[dict[str, Any]]:
         self.keeper.rewind(self.step)
+        lost = self.step // self.steps_per_epoch - len(self.keeper.history)
+        if lost > 0:
+            log.warning(
+                "%s: %d epochs before the checkpoint are missing in it; curves, the best epoch and patience know only "
+                "the others",
+                self.folder / METRICS,
+                lost,
+            )
         self.keeper.catch_up(self.update.result, self.step, self.total)
         return self.keeper.history
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
         plain = {"step": self.step, "seconds": self.seconds, "tally": self.tally.state()}
-        plain |= {"chips": digest_of(self.chips.ids)}
+        plain |= {"chips": digest_of(self.chips.ids), "device": self.device.type}
         return plain | self.update.state()
 
     def run(self) -> None:
-        """Train from the last checkpoint to the end, or until no epoch has been better for long."""
+        """Train from the last checkpoint to the end, or until no epoch has been better for long.
+
+        Interrupted (Ctrl-C, SIGTERM), one process finishes its step and saves before it ends.
+        """
         if self.world.leads:
             self._say_what_is_odd()
         self._counted = self._saved = time.monotonic()
-        with tqdm(
-            total=self.total, initial=self.step, unit="step", desc="train", disable=not self.progress, smoothing=0.05
-        ) as bar:
+        with (
+            self._interruption,
+            tqdm(
+                total=self.total,
+                initial=self.step,
+                unit="step",
+                desc="train",
+                disable=not self.progress,
+                smoothing=0.05,
+            ) as bar,
+        ):
             while self.step < self.total and not self.keeper.has_lost_patience():
                 epoch, start = self.step // self.steps_per_epoch, time.monotonic()
                 with explaining_memory(self.batch_size, self.config):
                     self._train_epoch(epoch, bar)
                     self.busy += time.monotonic() - start
                     self._finish_epoch(epoch)
+                self._give_way()
         if self.world.leads:
             self._conclude()
 
@@ -163,12 +207,29 @@ class Training:
             if self.step % CHECK_EVERY == 0 or self.step == last:
                 self._check_losses()
                 bar.set_postfix(self._shown_of(bar))
-            if self.world.leads and self.step < last and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-                self._check_losses()
-                self._check_weights()
-                self._count_seconds()
-                save_state(self.folder, self._state())
-                self._saved = time.monotonic()
+            is_due = self._interruption.is_waiting or time.monotonic() - self._saved > CHECKPOINT_SECONDS
+            if self.world.leads and self.step < last and is_due:
+                self._save()
+                self._give_way()
+
+    def _save(self) -> None:
+        """Save the state within an epoch."""
+        self._check_losses()
+        self._check_weights()
+        self._count_seconds()
+        save_state(self.folder, self._state())
+        self._saved = time.monotonic()
+
+    def _give_way(self) -> None:
+        """End if a signal asks for it; what was done so far is saved."""
+        if self._interruption.is_waiting:
+            log.warning(
+                "%s: interrupted and saved after step %d of %d; the same command goes on from there",
+                self.folder,
+                self.step,
+                self.total,
+            )
+            self._interruption.act()
 
     def _shown_of(self, bar: Any) -> dict[str, str]:
         shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}

@@ -42,8 +42,13 @@ class Networks:
     lpips: LPIPS | None = None
 
 
-def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
+def build_networks(chipset: ChipSet, config: TrainConfig, start: dict[str, str] | None = None) -> Networks:
     """Make generator and discriminator for a chip set; the seed decides their weights.
+
+    Args:
+        chipset: What they are for.
+        config: Settings.
+        start: Model that a run which goes on began with, as the card names it; its weights are not looked for.
 
     Raises:
         ConfigError: The chips are too small for the networks, the settings do not fit, or the device is not there.
@@ -87,9 +92,10 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
             "set": list(config.set),
         },
     )
-    if config.init_from is not None:
-        initial = begin_with(generator, card, config.init_from)
-        card = dataclasses.replace(card, provenance=card.provenance | {"init_from": initial})
+    if start is None and config.init_from is not None:
+        start = begin_with(generator, card, config.init_from)
+    if start is not None:
+        card = dataclasses.replace(card, provenance=card.provenance | {"init_from": start})
     return Networks(
         generator.to(device),
         discriminator,

@@ -1,17 +1,17 @@
 """`train`: fit a generator to a chip set."""
 
 import dataclasses
-import hashlib
-import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
-from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import check_board
-from geop2p.training.checkpoint import CONFIG, claim_run
+from geop2p.training.checkpoint import chips_digest
+from geop2p.training.claim import check_settings, claim, known_start, look_at, make_room, occupied
 from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
@@ -54,13 +54,15 @@ def train(
         chips: Folder of the chip set.
         run: Folder of the run: config, metrics, samples, checkpoint and `model.safetensors`.
         config: Settings.
-        overwrite: Begin again if the run exists.
+        overwrite: Begin again if the run exists; what is not of it stays in the folder.
         progress: Show a progress bar.
 
     Raises:
         ChipSetError: The chip set is missing, damaged or has no training chips.
         ConfigError: The settings do not fit the chips or the run.
-        CheckpointError: The run's checkpoint is damaged, or the folder is something else.
+        CheckpointError: The run's checkpoint is damaged or gone, the folder is something else, or another process
+            trains there.
+        OutputError: The run cannot be written.
         GeoP2PError: The losses are no longer finite.
     """
     config, run = config or TrainConfig(), Path(run)
@@ -70,16 +72,26 @@ def train(
     score_to_keep(chipset, config)
     if config.tensorboard:
         check_board()
-    with joined(config.device) as world:
+    with joined(config.device) as world, ExitStack() as stack:
+        world.lead(lambda: stack.enter_context(occupied(run)))
         return _train(chipset, run, config, overwrite, progress, world)
 
 
 def _train(
     chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
 ) -> TrainResult:
-    networks = build_networks(chipset, config)  # refuses what does not fit before the run begins
-    world.lead(lambda: _claim(chipset, networks, run, config, overwrite))
+    found = world.lead(lambda: look_at(run, overwrite))
+    # refuses what does not fit before the run begins
+    networks = build_networks(chipset, config, known_start(found, config.init_from))
+    settings = _settings(chipset, networks, config)
+    check_settings(run, found, settings)
+    if not found.is_replaced:
+        world.lead(lambda: claim(run, settings))
     training = Training(chipset, networks, run, config, progress, world)
+    if found.is_replaced:  # only now that all chips are read
+        world.lead(lambda: make_room(run, training.cache))
+        world.lead(lambda: claim(run, settings))
+    training.restore()
     training.run()
     return TrainResult(
         path=str(run),
@@ -90,11 +102,9 @@ def _train(
     )
 
 
-def _claim(chipset: ChipSet, networks: Networks, run: Path, config: TrainConfig, overwrite: bool) -> None:
-    """Begin the run, or go on with it."""
-    if overwrite and (run / CONFIG).exists():
-        shutil.rmtree(run)
+def _settings(chipset: ChipSet, networks: Networks, config: TrainConfig) -> dict[str, Any]:
+    """What decides the weights, as `config.json` holds it."""
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     settings["set"] = list(config.set)  # as JSON gives it back
     settings["init_from"] = networks.card.provenance.get("init_from")
-    claim_run(run, settings | {"chips": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()[:16]})
+    return settings | {"chips": chips_digest(chipset.folder)}

@@ -1,0 +1,150 @@
+"""Whose a folder is: a run begins there, goes on, or makes room for another."""
+
+import json
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from geop2p.errors import CheckpointError, ConfigError
+from geop2p.raster.atomic import write_json, writing
+from geop2p.raster.lock import alone_in
+from geop2p.training.board import FOLDER as BOARD
+from geop2p.training.caching import CACHE
+from geop2p.training.checkpoint import CONFIG, LAST
+from geop2p.training.history import METRICS
+from geop2p.training.keeper import BEST, SAMPLES
+from geop2p.training.report import REPORT
+from geop2p.translator import FILE_NAME
+
+MARKS = ("recipe", "chips", "set")  # settings by which the `config.json` of a run differs from those of other programs
+FREE = {"patience", "tensorboard", "device"}  # settings that may change from one call for a run to the next
+OWNED = (  # what a run leaves beside its settings; the checkpoint first, without which nothing goes on
+    LAST,
+    FILE_NAME,
+    BEST,
+    METRICS,
+    REPORT,
+    f"{SAMPLES}/epoch_*.png",
+    f"{BOARD}/events.out.tfevents.*",
+    f"{CACHE}/*/*.npy",
+)
+FOLDERS = (SAMPLES, BOARD, f"{CACHE}/*", CACHE)
+
+
+class Found(NamedTuple):
+    """What lies where a run is to be.
+
+    Attributes:
+        settings: Of the run that goes on; None where one begins.
+        is_replaced: Whether a run lies there that makes room.
+    """
+
+    settings: dict[str, Any] | None = None
+    is_replaced: bool = False
+
+
+def occupied(run: Path) -> AbstractContextManager[None]:
+    """Keep other trainings out of a folder; reading the run goes on.
+
+    Raises:
+        CheckpointError: Another process trains there.
+        OutputError: The folder cannot be made.
+    """
+    taken = f"{run}: another process is training this run; wait until it is done, or give a new folder"
+    return alone_in(run, CheckpointError(taken))
+
+
+def look_at(run: Path, overwrite: bool) -> Found:
+    """Find out what lies where a run is to be; nothing changes.
+
+    Args:
+        run: Folder of the run.
+        overwrite: Whether a run that is there makes room.
+
+    Raises:
+        CheckpointError: The folder holds something else, or a run that has lost its checkpoint.
+    """
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return Found()
+    settings = _read_settings(run)
+    if overwrite:
+        return Found(is_replaced=True)
+    if (run / LAST).exists():
+        return Found(settings)
+    if any((run / name).exists() for name in (FILE_NAME, BEST)):
+        raise CheckpointError(
+            f"{run}: has a model but no {LAST}, so it cannot be continued; give a new folder, or --overwrite to begin "
+            "again"
+        )
+    return Found()  # nothing was learnt under the settings that are there
+
+
+def _read_settings(run: Path) -> dict[str, Any]:
+    """The settings of a run.
+
+    Raises:
+        CheckpointError: The folder is not that of a run.
+    """
+    file, advice = run / CONFIG, "give a new folder"
+    if not file.is_file():
+        raise CheckpointError(f"{run}: exists and is not a run (no {CONFIG}); {advice}")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error}), so not known as a run; {advice}") from error
+    if not isinstance(settings, dict) or not all(name in settings for name in MARKS):
+        raise CheckpointError(f"{run}: exists and is not a run ({CONFIG} does not hold {', '.join(MARKS)}); {advice}")
+    return settings
+
+
+def known_start(found: Found, init_from: Path | None) -> dict[str, str] | None:
+    """The model that a run began with, if it goes on and the same name is given: its weights are needed no more."""
+    start = (found.settings or {}).get("init_from")
+    if init_from is None or not isinstance(start, dict) or start.get("model") != Path(init_from).name:
+        return None
+    return start
+
+
+def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than a run was begun with.
+
+    Raises:
+        ConfigError: They are others; the message names them.
+    """
+    earlier = settings if found.settings is None else found.settings
+    names = sorted((set(earlier) | set(settings)) - FREE)
+    changed = [name for name in names if settings.get(name) != earlier.get(name)]
+    if changed:
+        differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in changed]
+        raise ConfigError(
+            f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
+            "folder, or --overwrite to begin again"
+        )
+
+
+def claim(run: Path, settings: dict[str, Any]) -> None:
+    """Make a folder that of a run with these settings.
+
+    Raises:
+        OutputError: It cannot be written there.
+    """
+    write_json(run / CONFIG, settings)
+
+
+def make_room(run: Path, cache: Path | None) -> None:
+    """Remove what a run has left, but for chips that the next one has packed there; other files stay.
+
+    Its settings stay as well, so that the folder is known as that of a run until they are replaced.
+
+    Raises:
+        OutputError: Something cannot be removed.
+    """
+    with writing(run):
+        for pattern in OWNED:
+            for file in run.glob(pattern):
+                if file.parent != cache:
+                    file.unlink()
+    for pattern in FOLDERS:
+        for folder in run.glob(pattern):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
