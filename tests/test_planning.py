@@ -102,6 +102,25 @@ def test_the_steepest_fall_is_suggested() -> None:
     assert rates.steepest((10**powers).tolist(), (powers + 7).tolist()) is None  # it only rises
 
 
+@pytest.mark.parametrize(("noise", "ends"), [(0.05, 0.0), (0.2, 0.0), (0.2, -1.5)])
+def test_noise_of_the_batches_is_no_fall(noise: float, ends: float) -> None:
+    """Loss of batches as they come: half of it goes around one rate, after which it rises again or the test ends."""
+    powers = np.linspace(-6, 0, rates.STEPS)
+    off: list[float] = []
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        middle = random.uniform(-3.7, -2.3)
+        losses = 1 - 0.5 / (1 + np.exp(-6 * (powers - middle))) + 2 * np.maximum(powers - middle - 1, 0)
+        losses *= 1 + random.normal(0, noise, len(powers))
+        losses[:3] *= (3, 2, 1.5)  # what is learnt at once at any rate is not learnt at the best one
+        shown = powers <= ends
+        found = rates.steepest((10 ** powers[shown]).tolist(), losses[shown].tolist())
+        off.append(abs(np.log10(found) - middle) if found is not None else np.inf)
+    assert np.mean(np.array(off) < 0.5) >= 0.95
+    flat = 1 + np.random.default_rng(0).normal(0, noise, (100, len(powers)))
+    assert sum(rates.steepest((10**powers).tolist(), one.tolist()) is not None for one in flat) < 10
+
+
 def test_a_range_test_draws_its_curve_and_trains_nothing(
     chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +133,7 @@ def test_a_range_test_draws_its_curve_and_trains_nothing(
     assert found.loss == "l1" and found.suggestion is not None and 1e-5 < found.suggestion < 0.5
     assert np.allclose(np.diff(np.log(found.rates)), np.log(1e6) / 29) and min(found.losses) < 0.8 * found.losses[0]
     assert found == find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, lr=0.3), overwrite=True)
+    assert found != find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, balance=True), overwrite=True)
     with Image.open(tmp_path / "lr.png") as image:
         assert image.size == (900, 520) and (np.asarray(image.convert("RGB")) == rates.MARK).all(axis=2).sum() > 500
     with pytest.raises(ConfigError, match=r"lr\.png: exists; give another name or --overwrite"):
@@ -160,3 +180,7 @@ def test_the_commands_say_the_same(chips: Path, tmp_path: Path, monkeypatch: pyt
     assert found["path"] == str(tmp_path / "run_lr.png") and len(found["rates"]) == 4
     assert run("--find-lr", "--overwrite").splitlines()[-1] == str(tmp_path / "run_lr.png")
     assert not (tmp_path / "run").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(main, ["train", str(chips), ".", *options, "--find-lr"])
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "here_lr.png")
