@@ -113,7 +113,7 @@ def test_training_begins_with_the_model_and_its_card_says_so(pair: tuple[Path, P
     tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     chipset = ChipSet.open(tmp_path / "chips")
     train(tmp_path / "chips", tmp_path / "old", dataclasses.replace(TINY, lr=2e-3))
-    config = dataclasses.replace(TINY, init_from=tmp_path / "old", lr=1e-30, steps=1)
+    config = dataclasses.replace(TINY, init_from=tmp_path / "old", lr=1e-30, epochs=200, steps=1)
     train(tmp_path / "chips", tmp_path / "new", config)
     old, new = Translator.load(tmp_path / "old"), Translator.load(tmp_path / "new")
     chip = np.random.default_rng(0).choice([1, 2, 5], (1, 64, 64)).astype(np.uint8)

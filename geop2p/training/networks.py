@@ -48,12 +48,12 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
     Raises:
         ConfigError: The chips are too small for the networks, the settings do not fit, or the device is not there.
     """
-    recipe, device = recipe_of(config), resolve_device(config.device)
     if chipset.target.is_classes and config.loss is not None:
         raise ConfigError(
             f"loss is '{config.loss}', but the target of {chipset.folder} is a map of classes, which is trained by "
             "cross entropy; leave --loss out (--set dice_weight=1 adds a Dice term)"
         )
+    recipe, device = recipe_of(config, chipset.target), resolve_device(config.device)
     arguments = _generator_arguments(chipset, config, recipe)
     torch.manual_seed(config.seed)
     try:
@@ -134,11 +134,10 @@ def _lpips(chipset: ChipSet, recipe: Recipe, device: torch.device) -> LPIPS | No
 
 
 def _check_picture(chipset: ChipSet, loss: str, field: str) -> None:
-    if chipset.target.is_classes or chipset.target.channels != 3:
-        what = "a map of classes" if chipset.target.is_classes else f"{chipset.target.channels} bands"
+    if chipset.target.channels != 3:
         raise ConfigError(
-            f"{chipset.folder}: {loss} compares pictures of red, green and blue, the target is {what}; leave "
-            f"{field} out"
+            f"{chipset.folder}: {loss} compares pictures of red, green and blue, the target is "
+            f"{chipset.target.channels} bands; leave {field} out"
         )
 
 

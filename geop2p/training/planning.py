@@ -44,11 +44,11 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         ConfigError: The settings do not fit the chips.
     """
     config = config or TrainConfig()
-    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
-    networks = build_networks(chipset, config)
+    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
     per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)
     steps = config.steps or config.epochs * per_epoch
     sides = ((len(side.bands), np.dtype(side.dtype).itemsize) for side in (chipset.source, chipset.target))

@@ -76,10 +76,10 @@ def find_lr(
     config, picture = config or TrainConfig(), Path(picture)
     if picture.exists() and not overwrite:
         raise ConfigError(f"{picture}: exists; give another name or --overwrite")
-    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
-    networks = build_networks(chipset, config)
+    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
     arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
     feed = Feed(arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed))
     update = TrainingStep(networks, recipe, config, total=10 * STEPS)  # the rate's own decay stays out of it
