@@ -286,6 +286,39 @@ def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
             build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, set=entries, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("count", "changes", "message"),
+    [
+        (
+            12,
+            {"batch_size": 1},
+            "12 training chips in batches of 1 leave a batch of one, .*use --batch-size 2,",
+        ),
+        (
+            13,
+            {"batch_size": 4},
+            "13 training chips in batches of 4 leave a batch of one, .*use --batch-size 5,",
+        ),
+        (1, {"batch_size": 4}, "in batches of 4 leave a batch of one, .*; use another norm"),
+        (13, {"batch_size": 4, "steps": 3}, None),  # it ends before that batch
+        (14, {"batch_size": 4}, None),
+        (13, {"batch_size": 4, "architecture": "unet"}, None),
+    ],
+)
+def test_batches_of_one_chip_are_refused_where_a_norm_has_one_value(
+    chips: Path, count: int, changes: dict[str, Any], message: str | None
+) -> None:
+    chipset = ChipSet.open(chips)
+    chipset = dataclasses.replace(chipset, counts=chipset.counts | {"train": count})
+    entries = ("generator=smp", f"architecture={changes.pop('architecture', 'deeplabv3plus')}", "encoder=resnet18")
+    config = TrainConfig(recipe="pix2pix", width=2, device="cpu", set=(*entries, "norm=batch"), **changes)
+    if message is None:
+        assert isinstance(build_networks(chipset, config).generator, nn.Module)
+        return
+    with pytest.raises(ConfigError, match=message):
+        build_networks(chipset, config)
+
+
 def test_loss_presets_are_not_for_maps(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="trained by cross entropy; leave --loss out"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.calibration import batch_norms
 from geop2p.training.finetuning import begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
@@ -63,6 +65,8 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
     if generator.std is not None:
         init_weights(generator, generator.std)
     _check_size(chipset, generator)
+    if batch_norms(generator):
+        _check_batches(chipset, config, recipe, arguments)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         discriminator = _discriminator(chipset, config, recipe).to(device)
@@ -148,6 +152,28 @@ def _check_size(chipset: ChipSet, generator: Generator) -> None:
             f"{chipset.folder}: chips of {size} pixels do not fit the generator, which needs multiples of "
             f"{generator.stride} from {least} on; tile with such a --size"
         )
+
+
+def _check_batches(chipset: ChipSet, config: TrainConfig, recipe: Recipe, arguments: dict[str, Any]) -> None:
+    """Refuse batches of one chip where a batch norm sees one value of each, as that of a pooled image does."""
+    chips, size = chipset.counts["train"], recipe.batch_size
+    ends_early = config.steps is not None and config.steps < math.ceil(chips / size)
+    if (size if ends_early else chips % size or size) > 1:
+        return
+    meta = torch.device("meta")
+    with meta:
+        twin = GENERATORS[recipe.generator](**arguments).train()
+    try:
+        twin(torch.zeros(1, arguments["in_channels"], chipset.size, chipset.size, device=meta))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        other = next((more for more in range(size + 1, chips + 1) if chips % more != 1), None)
+        raise ConfigError(
+            f"{chipset.folder}: {chips} training chips in batches of {size} leave a batch of one, of which a batch "
+            f"norm of this generator sees a single value; use {f'--batch-size {other}, ' if other else ''}another norm "
+            "or another architecture"
+        ) from error
 
 
 def _field(name: str, arguments: dict[str, Any]) -> int | None:
