@@ -299,19 +299,24 @@ def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
             {"batch_size": 4},
             "13 training chips in batches of 4 leave a batch of one, .*use --batch-size 5,",
         ),
-        (1, {"batch_size": 4}, "in batches of 4 leave a batch of one, .*; use another norm"),
+        (1, {"batch_size": 4}, "in batches of 4 leave a batch of one, .*; use --set norm=group or"),
+        (
+            12,
+            {"batch_size": 4, "norm": "instance"},
+            "a norm of the generator 'smp' would see one value of each chip; use",
+        ),
+        (13, {"batch_size": 1, "norm": "group"}, None),
         (13, {"batch_size": 4, "steps": 3}, None),  # it ends before that batch
         (14, {"batch_size": 4}, None),
         (13, {"batch_size": 4, "architecture": "unet"}, None),
     ],
 )
-def test_batches_of_one_chip_are_refused_where_a_norm_has_one_value(
-    chips: Path, count: int, changes: dict[str, Any], message: str | None
-) -> None:
+def test_norms_of_one_value_are_refused(chips: Path, count: int, changes: dict[str, Any], message: str | None) -> None:
     chipset = ChipSet.open(chips)
     chipset = dataclasses.replace(chipset, counts=chipset.counts | {"train": count})
     entries = ("generator=smp", f"architecture={changes.pop('architecture', 'deeplabv3plus')}", "encoder=resnet18")
-    config = TrainConfig(recipe="pix2pix", width=2, device="cpu", set=(*entries, "norm=batch"), **changes)
+    norm = f"norm={changes.pop('norm', 'batch')}"
+    config = TrainConfig(recipe="pix2pix", width=2, device="cpu", set=(*entries, norm), **changes)
     if message is None:
         assert isinstance(build_networks(chipset, config).generator, nn.Module)
         return

@@ -1,5 +1,6 @@
 """The networks that a recipe makes for a chip set, and the card of the generator."""
 
+import copy
 import dataclasses
 import importlib.metadata
 import math
@@ -17,7 +18,6 @@ from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
-from geop2p.training.calibration import batch_norms
 from geop2p.training.finetuning import begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
@@ -65,8 +65,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig) -> Networks:
     if generator.std is not None:
         init_weights(generator, generator.std)
     _check_size(chipset, generator)
-    if batch_norms(generator):
-        _check_batches(chipset, config, recipe, arguments)
+    _check_norms(chipset, config, recipe, generator)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         discriminator = _discriminator(chipset, config, recipe).to(device)
@@ -154,25 +153,25 @@ def _check_size(chipset: ChipSet, generator: Generator) -> None:
         )
 
 
-def _check_batches(chipset: ChipSet, config: TrainConfig, recipe: Recipe, arguments: dict[str, Any]) -> None:
-    """Refuse batches of one chip where a batch norm sees one value of each, as that of a pooled image does."""
-    chips, size = chipset.counts["train"], recipe.batch_size
+def _check_norms(chipset: ChipSet, config: TrainConfig, recipe: Recipe, generator: Generator) -> None:
+    """Refuse norms that would see one value, of which there is no variance: those of an image pooled to a pixel."""
+    chips, size, meta = chipset.counts["train"], recipe.batch_size, torch.device("meta")
     ends_early = config.steps is not None and config.steps < math.ceil(chips / size)
-    if (size if ends_early else chips % size or size) > 1:
-        return
-    meta = torch.device("meta")
-    with meta:
-        twin = GENERATORS[recipe.generator](**arguments).train()
+    smallest = size if ends_early else chips % size or size
+    channels = chipset.source.channels + recipe.noise
     try:
-        twin(torch.zeros(1, arguments["in_channels"], chipset.size, chipset.size, device=meta))
+        copy.deepcopy(generator).to(meta).train()(torch.zeros(smallest, channels, *[chipset.size] * 2, device=meta))
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        if "Expected more than 1" not in str(error):
             raise
+        found, what = f"a norm of the generator '{recipe.generator}'", "--set norm=group or another architecture"
+        if smallest > 1:
+            raise ConfigError(f"{found} would see one value of each chip; use {what}") from error
         other = next((more for more in range(size + 1, chips + 1) if chips % more != 1), None)
+        what = f"--batch-size {other}, {what}" if other and recipe.norm == "batch" else what
         raise ConfigError(
-            f"{chipset.folder}: {chips} training chips in batches of {size} leave a batch of one, of which a batch "
-            f"norm of this generator sees a single value; use {f'--batch-size {other}, ' if other else ''}another norm "
-            "or another architecture"
+            f"{chipset.folder}: {chips} training chips in batches of {size} leave a batch of one, of which {found} "
+            f"would see one value; use {what}"
         ) from error
 
 
