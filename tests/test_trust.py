@@ -249,8 +249,8 @@ def test_inputs_that_are_not_finite_are_named(chips: Path, tmp_path: Path, monke
     """Chips are looked at when they are read; what spoils them later is found as well."""
     original = Feed._finish
 
-    def spoiled(self: Feed, stored: Any, places: Any, epoch: int) -> Any:
-        batch = original(self, stored, places, epoch)
+    def spoiled(self: Feed, stored: Any, places: Any, *others: Any) -> Any:
+        batch = original(self, stored, places, *others)
         batch.source[places == 9] = torch.nan
         return batch
 
@@ -259,6 +259,21 @@ def test_inputs_that_are_not_finite_are_named(chips: Path, tmp_path: Path, monke
     chipset = ChipSet.open(chips)
     name = chipset.entries("train")[epoch_order(0, 0, chipset.counts["train"])[9]].id
     assert f"is not finite from step 3 on: the inputs came first, chip {name} holds values" in text
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_validation_pixels_that_are_not_finite_are_named(tmp_path: Path, side: str) -> None:
+    """Packed chips are mapped as they are, so that nobody looked at them before."""
+    values = np.random.default_rng(0).normal(0, 1, (1, 128, 128)).astype(np.float32)
+    layers = [write_raster(tmp_path / f"{name}.tif", values, grid(128, 128)) for name in "ab"]
+    kinds: dict[str, Any] = {"source_kind": "image", "target_kind": "image"}
+    tile(*layers, tmp_path / "chips", TileConfig(size=32, split="2:1:1", format="packed", **kinds))
+    stored = np.load(tmp_path / "chips" / f"val_{side}.npy", mmap_mode="r+")
+    stored[1, 0, 3, 4] = np.nan
+    stored.flush()
+    name = ChipSet.open(tmp_path / "chips").entries("val")[1].id
+    text = failing(tmp_path / "chips", tmp_path / "run", batch_size=16, epochs=1)
+    assert text.startswith(f"validation chip {name} holds values of the {side} that are not finite in valid pixels; ")
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
