@@ -73,7 +73,7 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     keys = {"path", "scenes", "chips", "train", "val", "test", "dropped", "seconds"}
     assert set(json.loads(tiled.stdout)) == keys
     trained = invoke("train", chips, run, "--epochs", 1, "--batch-size", 8, "--width", 4, "--json")
-    assert set(json.loads(trained.stdout)) == {"path", "steps", "seconds", "images_per_s", "best"}
+    assert set(json.loads(trained.stdout)) == {"path", "steps", "seconds", "images_per_s", "best", "unit"}
     predicted = invoke("predict", run, pair[0], mosaic, "--json")
     assert set(json.loads(predicted.stdout)) == {
         "path", "width", "height", "parts", "seconds", "mpx_per_s", "seam_index", "tile_mismatch",

@@ -34,7 +34,7 @@ from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep
 from geop2p.translator import read_card
 
-SMALL = {"batch_size": 8, "width": 2, "downs": 2, "set": ("patch=16",)}
+SMALL = {"batch_size": 8, "width": 2, "downs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) 
 
 def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) -> None:
     tile(folder / "map.tif", folder / "image.tif", folder / "others", TileConfig(size=32, seed=1))
-    train(folder / "others", folder / "other", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
+    train(folder / "others", folder / "other", TrainConfig(recipe="pix2pix", steps=1, set=("patch=16",), **SMALL))
     report = tmp_path / "table.html"
     with pytest.raises(ChipSetError, match=r"different chip sets.*good on chips.*other on others"):
         compare([folder / "good", folder / "other"], report)

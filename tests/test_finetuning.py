@@ -13,7 +13,7 @@ from conftest import image_encoding
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
-from geop2p.raster.encoding import Encoding, MapClass
+from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.finetuning import begin_with
 from geop2p.training.networks import build_networks
@@ -82,6 +82,32 @@ def test_the_same_contract_gives_the_same_network(tmp_path: Path, caplog: pytest
     assert "begun anew" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [
+        (Band("red", low=0, high=255), None),
+        (Band("red", low=0, high=2550, scale=0.1), None),  # the same values, stored otherwise
+        (Band("red", low=0, high=10_000), "red from 0..255 to 0..10000"),
+        (Band("red", low=0, high=255, scale=0.5), "red from 0..255 to 0..127.5"),
+    ],
+)
+def test_another_scale_of_the_same_bands_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, band: Band, said: str | None
+) -> None:
+    old, old_card = built("unet", a_map("a"), bands("green", "red"), seed=0)
+    Translator(old, old_card).save(tmp_path / "old.safetensors")
+    target = bands("green", "red")
+    new, card = built("unet", a_map("a"), dataclasses.replace(target, bands=(target.bands[0], band)), seed=1)
+    begin_with(new, card, tmp_path / "old.safetensors")
+    assert all(torch.equal(one, new.state_dict()[name]) for name, one in old.state_dict().items())
+    assert caplog.messages == ([] if said is None else [caplog.messages[0]])
+    assert (
+        said is None
+        or f"of the target are kept, but its values are scaled otherwise than the model's: {said}"
+        in (caplog.messages[0])
+    )
+
+
 def test_bands_that_have_only_numbers_are_not_taken_for_each_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,7 +139,7 @@ def test_training_begins_with_the_model_and_its_card_says_so(pair: tuple[Path, P
     tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     chipset = ChipSet.open(tmp_path / "chips")
     train(tmp_path / "chips", tmp_path / "old", dataclasses.replace(TINY, lr=2e-3))
-    config = dataclasses.replace(TINY, init_from=tmp_path / "old", lr=1e-30, steps=1)
+    config = dataclasses.replace(TINY, init_from=tmp_path / "old", lr=1e-30, epochs=200, steps=1)
     train(tmp_path / "chips", tmp_path / "new", config)
     old, new = Translator.load(tmp_path / "old"), Translator.load(tmp_path / "new")
     chip = np.random.default_rng(0).choice([1, 2, 5], (1, 64, 64)).astype(np.uint8)

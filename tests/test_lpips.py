@@ -99,7 +99,9 @@ def test_it_trains_and_refuses_what_it_cannot_compare(pair: tuple[Path, Path], t
     with pytest.raises(ConfigError, match="lpips_weight, lpips_file and lpips_heads go together"):
         build_networks(chipset, config(lpips_heads=None))
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
-    with pytest.raises(ConfigError, match="LPIPS compares pictures of red, green and blue, the target is a map"):
+    with pytest.raises(
+        ConfigError, match="lpips_weight, lpips_file, lpips_heads are for targets of imagery, the target is a map"
+    ):
         build_networks(ChipSet.open(tmp_path / "maps"), config())
 
 

@@ -14,9 +14,10 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from geop2p.config import Kind
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.position import PositionError
-from geop2p.metrics import BlockScores, ClassScores, ImageScores, ms_ssim, ssim_map
+from geop2p.metrics import BlockScores, ClassScores, ImageScores, error_unit, ms_ssim, ssim_map
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.training.data import ChipArrays
 
@@ -305,3 +306,20 @@ def test_the_interval_covers_one_where_position_does_not_matter() -> None:
         assert ratio.low is not None and ratio.high is not None
         covered += ratio.low <= 1 <= ratio.high
     assert covered >= 34  # of 38 expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "bands", "unit"),
+    [
+        ("sar", (Band(),), "dB"),
+        ("elevation", (Band(),), "m"),
+        ("elevation", (Band(unit="ft"),), "ft"),
+        ("image", (Band(), Band()), "DN"),
+        ("image", (Band(scale=1e-4), Band()), "scaled values"),
+        ("image", (Band(unit="K"), Band(unit="K")), "K"),
+        ("image", (Band(unit="K"), Band(unit="m")), "units of the bands"),
+        ("classes", (Band(),), None),
+    ],
+)
+def test_errors_have_a_unit(kind: Kind, bands: tuple[Band, ...], unit: str | None) -> None:
+    assert error_unit(Encoding(kind, "uint8", bands)) == unit

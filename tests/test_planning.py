@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from click.testing import CliRunner
 from geop2p_cli.main import main
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
 from geop2p import TileConfig, TrainConfig, find_lr, plan_training, tile, train
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.models.memory import LiveBytes
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import rates
 from geop2p.training.data import Batch
@@ -47,33 +48,41 @@ def test_a_plan_is_what_the_training_does(chips: Path, tmp_path: Path) -> None:
     size = (tmp_path / "run" / "model.safetensors").stat().st_size
     assert plan["model_mib"] == pytest.approx(size / 2**20, abs=0.1)
     assert plan["recipe"]["batch_size"] == 8 and plan["config"]["width"] == 4
-    assert plan_training(chips, dataclasses.replace(TINY, steps=7))["steps"] == 7
+    assert plan_training(chips, dataclasses.replace(TINY, epochs=200, steps=7))["steps"] == 7
 
 
 @pytest.mark.parametrize("recipe", ["pix2pix", "pix2pix-geo"])
 def test_the_memory_of_a_plan_is_that_of_a_step(chips: Path, recipe: Any) -> None:
-    """Against what a step on the CPU holds."""
+    """Against the tensors that stay after steps on the CPU, and the most that its allocator has given out in one."""
     config = dataclasses.replace(TINY, recipe=recipe, width=16)
-    chipset = ChipSet.open(chips)
     found = plan_training(chips, config)["memory_mib"]
-    networks = build_networks(chipset, config)
-    with LiveBytes() as live:
-        update = TrainingStep(networks, recipe_of(config), config, 4)
-        update.generator.train()
-        for step in range(2):
-            update(Batch(torch.rand(8, 3, 64, 64), torch.rand(8, 3, 64, 64), torch.ones(8, 1, 64, 64)), step)
-    weights = sum(
-        tensor.nbytes
-        for part in (networks.generator, networks.discriminator, update.mean)
-        if part is not None
-        for tensor in part.state_dict().values()
-    )
-    assert found["step"] == pytest.approx((weights + live.peak) / 2**20, rel=0.25)
-    assert found["networks"] < found["step"]
+    networks = build_networks(ChipSet.open(chips), config)
+    update = TrainingStep(networks, recipe_of(config), config, 4)
+    update.generator.train()
+    batch = [torch.rand(8, 3, 64, 64), torch.rand(8, 3, 64, 64), torch.ones(8, 1, 64, 64)]
+    trained = [part for part in (networks.generator, networks.discriminator) if part is not None]
+    update(Batch(*batch), 0)
+    for part in trained:
+        part.zero_grad()  # so that the allocator is asked for them where it is watched
+    weights = [tensor for part in (*trained, update.mean) if part is not None for tensor in part.state_dict().values()]
+    moments = [one for part in update.optimizers.values() for state in part.state.values() for one in state.values()]
+    held = sum(tensor.nbytes for tensor in weights + moments)
+    peak = held + allocated(lambda: [update(Batch(*(one.clone() for one in batch)), step) for step in (1, 2)])
+    held += sum(one.grad.nbytes for part in trained for one in part.parameters() if one.grad is not None)
+    assert found["networks"] == pytest.approx(held / 2**20, abs=0.1)
+    assert found["step"] == pytest.approx(peak / 2**20, rel=0.15)
     half = plan_training(chips, dataclasses.replace(config, batch_size=4))["memory_mib"]
-    activations = found["step"] - found["networks"]
-    assert half["networks"] == pytest.approx(found["networks"], rel=0.3)
-    assert half["step"] - half["networks"] == pytest.approx(activations / 2, rel=0.3)
+    assert half["networks"] == found["networks"]
+    assert half["step"] - half["networks"] < 0.7 * (found["step"] - found["networks"])
+
+
+def allocated(work: Callable[[], Any]) -> int:
+    """Most bytes that the allocator of the CPU has given out for it at once."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    assert profiled.profiler is not None
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
 
 
 def test_a_plan_refuses_what_the_training_would(chips: Path) -> None:
@@ -93,6 +102,25 @@ def test_the_steepest_fall_is_suggested() -> None:
     assert rates.steepest((10**powers).tolist(), (powers + 7).tolist()) is None  # it only rises
 
 
+@pytest.mark.parametrize(("noise", "ends"), [(0.05, 0.0), (0.2, 0.0), (0.2, -1.5)])
+def test_noise_of_the_batches_is_no_fall(noise: float, ends: float) -> None:
+    """Loss of batches as they come: half of it goes around one rate, after which it rises again or the test ends."""
+    powers = np.linspace(-6, 0, rates.STEPS)
+    off: list[float] = []
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        middle = random.uniform(-3.7, -2.3)
+        losses = 1 - 0.5 / (1 + np.exp(-6 * (powers - middle))) + 2 * np.maximum(powers - middle - 1, 0)
+        losses *= 1 + random.normal(0, noise, len(powers))
+        losses[:3] *= (3, 2, 1.5)  # what is learnt at once at any rate is not learnt at the best one
+        shown = powers <= ends
+        found = rates.steepest((10 ** powers[shown]).tolist(), losses[shown].tolist())
+        off.append(abs(np.log10(found) - middle) if found is not None else np.inf)
+    assert np.mean(np.array(off) < 0.5) >= 0.95
+    flat = 1 + np.random.default_rng(0).normal(0, noise, (100, len(powers)))
+    assert sum(rates.steepest((10**powers).tolist(), one.tolist()) is not None for one in flat) < 10
+
+
 def test_a_range_test_draws_its_curve_and_trains_nothing(
     chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +133,7 @@ def test_a_range_test_draws_its_curve_and_trains_nothing(
     assert found.loss == "l1" and found.suggestion is not None and 1e-5 < found.suggestion < 0.5
     assert np.allclose(np.diff(np.log(found.rates)), np.log(1e6) / 29) and min(found.losses) < 0.8 * found.losses[0]
     assert found == find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, lr=0.3), overwrite=True)
+    assert found != find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, balance=True), overwrite=True)
     with Image.open(tmp_path / "lr.png") as image:
         assert image.size == (900, 520) and (np.asarray(image.convert("RGB")) == rates.MARK).all(axis=2).sum() > 500
     with pytest.raises(ConfigError, match=r"lr\.png: exists; give another name or --overwrite"):
@@ -151,3 +180,7 @@ def test_the_commands_say_the_same(chips: Path, tmp_path: Path, monkeypatch: pyt
     assert found["path"] == str(tmp_path / "run_lr.png") and len(found["rates"]) == 4
     assert run("--find-lr", "--overwrite").splitlines()[-1] == str(tmp_path / "run_lr.png")
     assert not (tmp_path / "run").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(main, ["train", str(chips), ".", *options, "--find-lr"])
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "here_lr.png")

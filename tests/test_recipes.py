@@ -122,7 +122,7 @@ def test_values_are_read_as_the_fields_are_annotated() -> None:
     assert (recipe.pixel_weight, recipe.betas, recipe.d4, recipe.downs) == (10.0, (0.0, 0.99), True, None)
     assert (recipe.patch, recipe.up, recipe.skips) == (142, "resize", False)
     assert recipe_of(TrainConfig(recipe="pix2pix", set=("encoder=vgg11", "generator=smp"))).encoder == "vgg11"
-    assert recipe_of(TrainConfig(recipe="pix2pix", set=("pixel_weight=10", "pixel_weight=20"))).pixel_weight == 20
+    assert recipe_of(TrainConfig(recipe="pix2pix", set=("pixel_weight=10", "pixel_weight=10.0"))).pixel_weight == 10
     assert recipe_of(TrainConfig(recipe="pix2pix-geo", downs=6, batch_size=2)).downs == 6
     untouched = RECIPES["pix2pix-geo"]
     assert recipe_of(TrainConfig(recipe="pix2pix-geo")) == untouched
@@ -142,6 +142,9 @@ def test_values_are_read_as_the_fields_are_annotated() -> None:
         ("d4=yes", "d4 is 'yes', expected true or false"),
         ("betas=0.5", "betas is '0.5', expected a number,a number"),
         ("betas=0.5,1", "betas are"),
+        ("batch_size=0", r"batch_size is 0, expected 1 to 1000000$"),
+        ("width=8", "set is 'width=8', but width is no key of the recipe, it is an option; give --width"),
+        ("best_by=l1", "give --best-by"),
         ("downs=few", "downs is 'few', expected a whole number or none"),
         ("encoder=vgg11", "encoder is for the generator smp, the generator is unet; leave it out"),
         ("adversarial=none", None),
@@ -157,12 +160,69 @@ def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
         recipe_of(TrainConfig(recipe="pix2pix", set=(entry,)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"set": ("patch=16", "patch=34")}, "patch is set in two ways, by --set patch=16 and by --set patch=34; leave"),
+        ({"set": ("batch_size=2",), "batch_size": 3}, "by --set batch_size=2 and by --batch-size 3"),
+        ({"set": ("downs=none",), "downs": 3}, "by --set downs=none and by --downs 3"),
+        ({"set": ("adversarial=none", "patch=16")}, "patch is for the discriminator, of which adversarial none"),
+        ({"set": ("scales=2", "discriminator_lr=2"), "loss": "l1"}, "scales, discriminator_lr are for the discriminat"),
+        ({"set": ("r1_every=4",)}, "r1_every is for the gradient penalty, whose r1_weight is 0; leave it out"),
+        ({"set": ("pixel_loss=charbonnier",), "loss": "gan"}, "pixel_loss is for the difference of pixels, whose"),
+        ({"set": ("statistics_chips=8",)}, "statistics_chips is for batch norm in the generator, its norm is instance"),
+        ({"set": ("generator=resnet",), "downs": 3}, "downs is for the generator unet, the generator is resnet"),
+        ({"set": ("adversarial=none", "r1_weight=0", "feature_weight=0")}, None),  # what is off needs nothing
+        ({"set": ("r1_every=4", "r1_weight=1", "norm=batch", "statistics_chips=8", "downs=3"), "downs": 3}, None),
+    ],
+)
+def test_keys_that_nothing_would_heed_are_refused(changes: dict[str, Any], message: str | None) -> None:
+    config = TrainConfig(recipe="pix2pix", **changes)
+    if message is None:
+        recipe_of(config)
+        return
+    with pytest.raises(ConfigError, match=message):
+        recipe_of(config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_map", "message"),
+    [
+        ("adversarial=none", True, "adversarial is for targets of imagery, the target is a map of classes, which is"),
+        ("patch=16", True, "patch is for targets of imagery"),
+        ("pixel_weight=3", True, "pixel_weight is for targets of imagery"),
+        ("lpips_file=vgg.pth", True, "lpips_file is for targets of imagery"),
+        ("feature_weight=0", True, None),
+        ("dice_weight=1", False, "dice_weight is for maps of classes as targets, the target is none; leave it out"),
+        ("dice_weight=0", False, None),
+    ],
+)
+def test_keys_that_the_target_has_no_use_for_are_refused(
+    chips: Path, entry: str, is_map: bool, message: str | None
+) -> None:
+    chipset = ChipSet.open(chips)
+    if is_map:
+        chipset = dataclasses.replace(chipset, source=chipset.target, target=chipset.source)
+    config = TrainConfig(recipe="pix2pix-geo", width=2, set=(entry,), device="cpu")
+    if message is None:
+        build_networks(chipset, config)
+        return
+    with pytest.raises(ConfigError, match=message):
+        build_networks(chipset, config)
+
+
+def test_epochs_and_steps_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="epochs and steps both say how long to train; leave one of them out"):
+        TrainConfig(epochs=3, steps=7)
+
+
 @pytest.mark.parametrize("recipe", get_args(RecipeName))
 @pytest.mark.parametrize("loss", get_args(LossPreset))
 def test_presets_are_the_terms_that_they_name(
     chips: Path, tmp_path: Path, recipe: RecipeName, loss: LossPreset
 ) -> None:
-    config = TrainConfig(recipe=recipe, steps=1, width=2, downs=3, loss=loss, device="cpu", set=("statistics_chips=2",))
+    few = ("statistics_chips=2",) if RECIPES[recipe].norm == "batch" else ()
+    config = TrainConfig(recipe=recipe, steps=1, width=2, downs=3, loss=loss, device="cpu", set=few)
     train(chips, tmp_path / "run", config)
     logged = set(read_metrics(tmp_path / "run")[0]["losses"])
     assert logged == ({"l1"} if "l1" in loss else set()) | ({"gan", "d"} if "gan" in loss else set())
@@ -228,6 +288,44 @@ def test_chips_that_do_not_fit_the_networks_are_refused(chips: Path) -> None:
             build_networks(chipset, TrainConfig(recipe="pix2pix", width=2, set=entries, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("count", "changes", "message"),
+    [
+        (
+            12,
+            {"batch_size": 1},
+            "12 training chips in batches of 1 leave a batch of one, .*use --batch-size 2,",
+        ),
+        (
+            13,
+            {"batch_size": 4},
+            "13 training chips in batches of 4 leave a batch of one, .*use --batch-size 5,",
+        ),
+        (1, {"batch_size": 4}, "in batches of 4 leave a batch of one, .*; use --set norm=group or"),
+        (
+            12,
+            {"batch_size": 4, "norm": "instance"},
+            "a norm of the generator 'smp' would see one value of each chip; use",
+        ),
+        (13, {"batch_size": 1, "norm": "group"}, None),
+        (13, {"batch_size": 4, "steps": 3}, None),  # it ends before that batch
+        (14, {"batch_size": 4}, None),
+        (13, {"batch_size": 4, "architecture": "unet"}, None),
+    ],
+)
+def test_norms_of_one_value_are_refused(chips: Path, count: int, changes: dict[str, Any], message: str | None) -> None:
+    chipset = ChipSet.open(chips)
+    chipset = dataclasses.replace(chipset, counts=chipset.counts | {"train": count})
+    entries = ("generator=smp", f"architecture={changes.pop('architecture', 'deeplabv3plus')}", "encoder=resnet18")
+    norm = f"norm={changes.pop('norm', 'batch')}"
+    config = TrainConfig(recipe="pix2pix", width=2, device="cpu", set=(*entries, norm), **changes)
+    if message is None:
+        assert isinstance(build_networks(chipset, config).generator, nn.Module)
+        return
+    with pytest.raises(ConfigError, match=message):
+        build_networks(chipset, config)
+
+
 def test_loss_presets_are_not_for_maps(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
     with pytest.raises(ConfigError, match="trained by cross entropy; leave --loss out"):
@@ -268,7 +366,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
     with pytest.raises(ConfigError, match="go together: set both or neither"):
         build_networks(chipset, TrainConfig(recipe="pix2pix", set=("perceptual_weight=10",)))
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=64, min_valid=0.5))
-    with pytest.raises(ConfigError, match="red, green and blue, the target is a map of classes"):
+    with pytest.raises(ConfigError, match="perceptual_weight, perceptual_file are for targets of imagery, the target"):
         build_networks(ChipSet.open(tmp_path / "maps"), config(file))
 
 

@@ -18,6 +18,7 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import load_state
 from geop2p.training.data import ChipArrays
 from geop2p.training.history import read_metrics
+from geop2p.training.recipes import RECIPES
 from geop2p.translator import read_card
 
 TINY = TrainConfig(recipe="pix2pix", epochs=1, batch_size=4, width=2, downs=4, device="cpu")
@@ -82,13 +83,13 @@ def test_empty_splits(pair: tuple[Path, Path], chips: Path, tmp_path: Path, capl
     with pytest.raises(ChipSetError, match="has no training chips; tile with another --split"):
         train(chips, tmp_path / "none", TINY)
     tile(*pair, tmp_path / "alone", TileConfig(size=64, min_valid=0.5, split="1:0:0"))
-    result = train(tmp_path / "alone", tmp_path / "alone_run", dataclasses.replace(TINY, steps=1))
+    result = train(tmp_path / "alone", tmp_path / "alone_run", dataclasses.replace(TINY, epochs=200, steps=1))
     assert result.best is None and "no validation chips" in caplog.text
 
 
 def test_foreign_and_damaged_checkpoints_are_refused(chips: Path, tmp_path: Path) -> None:
     run, last = tmp_path / "run", tmp_path / "run" / "last.pt"
-    config = dataclasses.replace(TINY, steps=1)
+    config = dataclasses.replace(TINY, epochs=200, steps=1)
     train(chips, run, config)
     whole, state = last.read_bytes(), load_state(run, torch.device("cpu"))
     assert state is not None
@@ -118,7 +119,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(chips: Path, tmp_path: Path
 
 def test_foreign_and_damaged_models_are_refused(chips: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(chips, run, dataclasses.replace(TINY, steps=1))
+    train(chips, run, dataclasses.replace(TINY, epochs=200, steps=1))
     file = run / "model.safetensors"
     whole = file.read_bytes()
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
@@ -179,7 +180,8 @@ def test_any_bands_and_kinds_train_and_predict(tmp_path: Path, source: str, targ
         write_raster(tmp_path / f"{side}.tif", values[side], where, **profile)
         config[f"{side}_kind"] = settings.get("kind", "classes" if name == "classes" else "image")
     tile(tmp_path / "source.tif", tmp_path / "target.tif", tmp_path / "chips", TileConfig(size=16, **config))
-    settings = ("statistics_chips=8", "scales=1", "patch=16")
+    settings = () if target == "classes" else ("scales=1", "patch=16")
+    settings += ("statistics_chips=8",) if RECIPES[recipe].norm == "batch" else ()
     train(
         tmp_path / "chips",
         tmp_path / "run",

@@ -39,7 +39,8 @@ def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool,
         _print_plan(geop2p.plan_training(chips, config), as_json)
         return
     if find_lr:
-        picture = run.with_name(f"{run.name}_lr.png")
+        run = run if run.name.strip(".") else run.resolve()
+        picture = Path(f"{run}_lr.png")
         found = geop2p.find_lr(chips, picture, config, overwrite=overwrite, progress=not as_json)
         print_summary("learning rate", {"suggestion": found.suggestion, "steps": len(found.rates)})
         print_result(found, as_json)
@@ -47,7 +48,10 @@ def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool,
     result = geop2p.train(chips, run, config, overwrite=overwrite, progress=not as_json)
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun starts, the first one reports
         return
-    print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **(result.best or {})})
+    best = dict(result.best or {})
+    if best.get("metric") in ("l1", "rmse"):
+        best["unit"] = result.unit
+    print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **best})
     print_result(result, as_json)
 
 

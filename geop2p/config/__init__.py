@@ -36,6 +36,7 @@ from geop2p.config.fields import (
     option,
 )
 from geop2p.config.fields import at_least as _at_least
+from geop2p.config.fields import changed as _changed
 from geop2p.config.fields import check_numbers as _check_numbers
 from geop2p.config.fields import check_seed as _check_seed
 from geop2p.config.prediction import PredictConfig
@@ -246,6 +247,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "patience"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.steps is not None and "epochs" in _changed(self):
+            raise ConfigError("epochs and steps both say how long to train; leave one of them out")
         if self.patience is not None and self.best_by is None:
             raise ConfigError("patience counts epochs without a better score; say which with best_by")
         if self.downs is not None:

@@ -6,7 +6,17 @@ from geop2p.metrics.images import ImageScores
 from geop2p.metrics.similarity import ms_ssim, ssim_map
 from geop2p.raster.encoding import Encoding
 
-__all__ = ["BlockScores", "ClassScores", "ImageScores", "Scores", "bootstrap", "ms_ssim", "scores_for", "ssim_map"]
+__all__ = [
+    "BlockScores",
+    "ClassScores",
+    "ImageScores",
+    "Scores",
+    "bootstrap",
+    "error_unit",
+    "ms_ssim",
+    "scores_for",
+    "ssim_map",
+]
 
 Scores = ImageScores | ClassScores
 
@@ -14,3 +24,17 @@ Scores = ImageScores | ClassScores
 def scores_for(encoding: Encoding, full: bool = False) -> Scores:
     """The scores that fit what the target holds; see the classes for what `full` adds."""
     return ClassScores(encoding, full) if encoding.is_classes else ImageScores(encoding, full)
+
+
+def error_unit(encoding: Encoding) -> str | None:
+    """What L1 and RMSE are told in: dB, metres, what the bands name, else DN; None for classes."""
+    if encoding.is_classes:
+        return None
+    if encoding.kind == "sar":
+        return "dB"
+    named = {band.unit for band in encoding.bands}
+    if len(named) > 1:
+        return "units of the bands"
+    if encoding.kind == "elevation":
+        return named.pop() or "m"
+    return named.pop() or ("DN" if all(band.scale == 1 for band in encoding.bands) else "scaled values")

@@ -10,8 +10,38 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
 
+class HeldBytes:
+    """Bytes of tensors from when they are counted until nothing holds them; those that share memory count once.
+
+    Attributes:
+        now: Of what is held.
+        peak: The most that was.
+    """
+
+    def __init__(self) -> None:
+        self.peak: int = 0
+        self.now: int = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def count(self, values: Any) -> None:
+        """Count the tensors in values of any structure."""
+        for storage in _storages(values):
+            if storage not in self._known:
+                self._known.add(storage)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._forget, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+
+    def knows_any_of(self, values: Any) -> bool:
+        """Whether a tensor in values of any structure is counted."""
+        return any(storage in self._known for storage in _storages(values))
+
+    def _forget(self, size: int) -> None:
+        self.now -= size
+
+
 class LiveBytes(TorchFunctionMode):
-    """Counts the bytes of all tensors that functions of torch return and that are still held.
+    """Counts the tensors that functions of torch return.
 
     Those that are made of weights alone do not count: they do not grow with the input. A dispatch mode would see more,
     but loads 150 MB of libraries.
@@ -19,29 +49,15 @@ class LiveBytes(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.peak: int = 0
-        self.now: int = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.held = HeldBytes()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = _storages((args, kwargs))
-        if not given or any(storage in self._known for storage in given):
-            for storage in _storages(result):
-                self._count(storage)
-        self.peak = max(self.peak, self.now)
+        if not _storages((args, kwargs)) or self.held.knows_any_of((args, kwargs)):
+            self.held.count(result)
         return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self._known:
-            self._known.add(storage)
-            self.now += storage.nbytes()
-            weakref.finalize(storage, self._forget, storage.nbytes())
-
-    def _forget(self, size: int) -> None:
-        self.now -= size
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
@@ -61,5 +77,5 @@ def activation_bytes(network: nn.Module, channels: int, side: int) -> float:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode(), LiveBytes() as counter:
         network(torch.zeros(1, channels, side, side, device=device))
-    peak: float = counter.peak
+    peak: float = counter.held.peak
     return peak / side**2

@@ -31,7 +31,8 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
     """Put the weights of a model into a generator.
 
     What source or target does not share with the model's, by the names of bands and classes, keeps the weights it has
-    been drawn: channels of the first or last layer alone. A line of the log says which.
+    been drawn: channels of the first or last layer alone. A line of the log says which, and which bands keep weights
+    that were learnt on another scale.
 
     Args:
         generator: Fresh network.
@@ -51,8 +52,10 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
     sides = {"in_channels": ("source", "first"), "out_channels": ("target", "last")}
     of_side: dict[str, tuple[int, _Match, int]] = {}
     for argument, (side, layer) in sides.items():
-        match = _matching(getattr(earlier.card, side), getattr(card, side))
+        there_and_here: tuple[Encoding, Encoding] = getattr(earlier.card, side), getattr(card, side)
+        match = _matching(*there_and_here)
         _say(side, layer, match, model)
+        _say_scaling(side, *there_and_here, match, model)
         if argument == "in_channels":  # of noise they have as many
             ends = earlier.card.source.channels, card.source.channels
             match.pairs.extend((ends[0] + place, ends[1] + place) for place in range(card.noise))
@@ -99,6 +102,29 @@ def _say(side: str, layer: str, match: _Match, model: str | Path) -> None:
         return
     kept = f"{', '.join(match.kept)} keep theirs" if match.kept else "none keeps its own"
     log.info("init_from %s: the %s layer is begun anew for %s %s; %s", model, layer, side, ", ".join(match.new), kept)
+
+
+def _say_scaling(side: str, there: Encoding, here: Encoding, match: _Match, model: str | Path) -> None:
+    """Tell of bands that keep their weights though the same value of the network means other values on the ground."""
+    if here.is_classes or there.is_classes:
+        return
+    scales = [(_scale(there, old), _scale(here, new), here.band_names[new]) for old, new in match.pairs]
+    changed = [f"{name} from {old} to {new}" for old, new, name in scales if old != new]
+    if changed:
+        log.warning(
+            "init_from %s: the weights of the %s are kept, but its values are scaled otherwise than the model's: %s",
+            model,
+            side,
+            ", ".join(changed),
+        )
+
+
+def _scale(encoding: Encoding, place: int) -> str:
+    """The values that become -1 and +1, in physical units."""
+    band = encoding.bands[place]
+    factor, offset = (1.0, 0.0) if encoding.is_linear_sar else (band.scale, band.offset)
+    relief = "" if encoding.relief is None else f" of relief within {encoding.relief:g} m"
+    return f"{band.low * factor + offset:.6g}..{band.high * factor + offset:.6g}{relief}"
 
 
 def _axes(card: Card, argument: str) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """The networks that a recipe makes for a chip set, and the card of the generator."""
 
+import copy
 import dataclasses
 import importlib.metadata
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +55,12 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: dict[str, str] 
     Raises:
         ConfigError: The chips are too small for the networks, the settings do not fit, or the device is not there.
     """
-    recipe, device = recipe_of(config), resolve_device(config.device)
     if chipset.target.is_classes and config.loss is not None:
         raise ConfigError(
             f"loss is '{config.loss}', but the target of {chipset.folder} is a map of classes, which is trained by "
             "cross entropy; leave --loss out (--set dice_weight=1 adds a Dice term)"
         )
+    recipe, device = recipe_of(config, chipset.target), resolve_device(config.device)
     arguments = _generator_arguments(chipset, config, recipe)
     torch.manual_seed(config.seed)
     try:
@@ -68,6 +70,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: dict[str, str] 
     if generator.std is not None:
         init_weights(generator, generator.std)
     _check_size(chipset, generator)
+    _check_norms(chipset, config, recipe, generator)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         discriminator = _discriminator(chipset, config, recipe).to(device)
@@ -140,11 +143,10 @@ def _lpips(chipset: ChipSet, recipe: Recipe, device: torch.device) -> LPIPS | No
 
 
 def _check_picture(chipset: ChipSet, loss: str, field: str) -> None:
-    if chipset.target.is_classes or chipset.target.channels != 3:
-        what = "a map of classes" if chipset.target.is_classes else f"{chipset.target.channels} bands"
+    if chipset.target.channels != 3:
         raise ConfigError(
-            f"{chipset.folder}: {loss} compares pictures of red, green and blue, the target is {what}; leave "
-            f"{field} out"
+            f"{chipset.folder}: {loss} compares pictures of red, green and blue, the target is "
+            f"{chipset.target.channels} bands; leave {field} out"
         )
 
 
@@ -155,6 +157,28 @@ def _check_size(chipset: ChipSet, generator: Generator) -> None:
             f"{chipset.folder}: chips of {size} pixels do not fit the generator, which needs multiples of "
             f"{generator.stride} from {least} on; tile with such a --size"
         )
+
+
+def _check_norms(chipset: ChipSet, config: TrainConfig, recipe: Recipe, generator: Generator) -> None:
+    """Refuse norms that would see one value, of which there is no variance: those of an image pooled to a pixel."""
+    chips, size, meta = chipset.counts["train"], recipe.batch_size, torch.device("meta")
+    ends_early = config.steps is not None and config.steps < math.ceil(chips / size)
+    smallest = size if ends_early else chips % size or size
+    channels = chipset.source.channels + recipe.noise
+    try:
+        copy.deepcopy(generator).to(meta).train()(torch.zeros(smallest, channels, *[chipset.size] * 2, device=meta))
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        found, what = f"a norm of the generator '{recipe.generator}'", "--set norm=group or another architecture"
+        if smallest > 1:
+            raise ConfigError(f"{found} would see one value of each chip; use {what}") from error
+        other = next((more for more in range(size + 1, chips + 1) if chips % more != 1), None)
+        what = f"--batch-size {other}, {what}" if other and recipe.norm == "batch" else what
+        raise ConfigError(
+            f"{chipset.folder}: {chips} training chips in batches of {size} leave a batch of one, of which {found} "
+            f"would see one value; use {what}"
+        ) from error
 
 
 def _field(name: str, arguments: dict[str, Any]) -> int | None:

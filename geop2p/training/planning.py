@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
-from geop2p.models.memory import LiveBytes
+from geop2p.models.memory import HeldBytes
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
@@ -42,11 +44,11 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         ConfigError: The settings do not fit the chips.
     """
     config = config or TrainConfig()
-    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
-    networks = build_networks(chipset, config)
+    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
     per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)
     steps = config.steps or config.epochs * per_epoch
     sides = ((len(side.bands), np.dtype(side.dtype).itemsize) for side in (chipset.source, chipset.target))
@@ -70,25 +72,39 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
     return result | {"memory_mib": {name: round(size / MEBI, 1) for name, size in memory.items()}}
 
 
+class _AllBytes(TorchDispatchMode):
+    """Counts the tensors that any operation makes, those of the backward pass and of the optimisers among them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held = HeldBytes()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.held.count(result)
+        return result
+
+
 def step_bytes(networks: Networks, recipe: Recipe, config: TrainConfig, chipset: ChipSet) -> tuple[int, int]:
     """Bytes that stay between steps, and the most that one holds at once, in fp32.
 
     Counted on the meta device, whose tensors have shapes and no values; the networks are there afterwards.
     """
     meta, size, count = torch.device("meta"), chipset.size, recipe.batch_size
-    parts = (networks.generator, networks.discriminator, networks.vgg, networks.lpips)
-    weights = sum(_bytes(part) for part in parts if part is not None)
-    weights += _bytes(networks.generator) if recipe.ema else 0
-    for part in parts:
+    for part in (networks.generator, networks.discriminator, networks.vgg, networks.lpips):
         if part is not None:
             part.to(meta)
     update = TrainingStep(dataclasses.replace(networks, device=meta), recipe, config, total=2)
     update.generator.train()
-    with LiveBytes() as live:
+    parts = (update.generator, update.discriminator, update.mean, update.vgg, update.lpips)
+    with _AllBytes() as counter:
+        counter.held.count([[*part.parameters(), *part.buffers()] for part in parts if part is not None])
         for step in range(2):  # the first one makes the state of the optimisers
             channels = (chipset.source.channels, chipset.target.channels, 1)
             update(Batch(*(torch.zeros(count, bands, size, size, device=meta) for bands in channels)), step)
-    return weights + live.now, weights + live.peak
+    return counter.held.now, counter.held.peak
 
 
 def _fields(settings: TrainConfig | Recipe) -> dict[str, Any]:

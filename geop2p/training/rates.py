@@ -21,10 +21,12 @@ from geop2p.training.networks import build_networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep
 
-LOWEST, HIGHEST = 1e-6, 1.0
+LOWEST, DECADES = 1e-6, 6
+HIGHEST = 10.0**DECADES * LOWEST
 STEPS = 120
-SMOOTHING = 0.9  # of the running mean of the loss
+SMOOTHING = 0.9  # of the running mean of the loss that is drawn
 DIVERGED = 4.0  # times the smallest loss: the test ends
+FALL = 3.0  # times its standard error that a loss has to fall
 LEARNT_BY = ("cross_entropy", "l1", "charbonnier", "perceptual", "gan")  # the first of these is drawn
 INK, MARK, LINE = (28, 35, 38), (31, 111, 92), (228, 232, 233)
 SIZE, MARGIN = (900, 520), (90, 50, 40, 70)  # pixels; left, top, right, bottom
@@ -39,7 +41,7 @@ class RateTest:
         suggestion: Learning rate at which the loss falls fastest; None if it does not fall.
         loss: Name of the loss.
         rates: Learning rate of each step.
-        losses: Smoothed loss after each.
+        losses: Its loss, smoothed.
     """
 
     path: str
@@ -74,45 +76,66 @@ def find_lr(
     config, picture = config or TrainConfig(), Path(picture)
     if picture.exists() and not overwrite:
         raise ConfigError(f"{picture}: exists; give another name or --overwrite")
-    chipset, recipe = ChipSet.open(chips), recipe_of(config)
+    chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
-    networks = build_networks(chipset, config)
+    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
     arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
     feed = Feed(arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed))
     update = TrainingStep(networks, recipe, config, total=10 * STEPS)  # the rate's own decay stays out of it
     update.generator.train()
     rates: list[float] = []
     losses: list[float] = []
-    name, mean = "", 0.0
+    smoothed: list[float] = []
+    name, mean, settled = "", 0.0, STEPS // DECADES
     with explaining_memory(recipe.batch_size, config):
-        stream = _batches(feed, arrays, recipe.batch_size, config.seed)
+        stream = _batches(feed, arrays, recipe.batch_size, config)
         bar = tqdm(np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), desc="find lr", unit="step", disable=not progress)
         for step, (rate, batch) in enumerate(zip(bar, stream, strict=False)):
             update.rates = {"optimizer_g": rate, "optimizer_d": rate * recipe.discriminator_lr}
             found = update(batch, step)
             name = name or next(known for known in LEARNT_BY if known in found)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(found[name])
-            loss = mean / (1 - SMOOTHING ** (step + 1))
-            if not math.isfinite(loss) or (losses and loss > DIVERGED * min(losses)):
+            shown = mean / (1 - SMOOTHING ** (step + 1))
+            if not math.isfinite(shown) or (step > settled and shown > DIVERGED * min(smoothed[settled:])):
                 break
             rates.append(rate)
-            losses.append(loss)
+            losses.append(float(found[name]))
+            smoothed.append(shown)
     if not losses:
         raise GeoP2PError(f"{chips}: the loss {name} is not finite at the smallest rate, {LOWEST}; see the recipe")
     suggestion = steepest(rates, losses)
-    draw_curve(picture, rates, losses, name, suggestion)
-    return RateTest(str(picture), suggestion, name, rates, losses)
+    draw_curve(picture, rates, smoothed, name, suggestion)
+    return RateTest(str(picture), suggestion, name, rates, smoothed)
 
 
 def steepest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which a loss falls fastest over the rate's logarithm, before its minimum; None if it never falls."""
-    lowest = int(np.argmin(losses))
-    if lowest < 2:
+    """The rate at which a loss falls fastest over the rate's logarithm, before its minimum.
+
+    Slopes are those of lines through the losses of a decade of rates: what one batch has less than the next says
+    nothing of the rate. The first decade is left out, in which nothing is learnt yet.
+
+    Args:
+        rates: Of the steps, in equal ratios.
+        losses: Of the steps, as they were, not smoothed.
+
+    Returns:
+        The middle of the steepest decade; None if the loss does not fall by more than its noise.
+    """
+    if len(rates) < 2:
         return None
-    slopes = np.gradient(np.array(losses[: lowest + 1]), np.log(rates[: lowest + 1]))
-    best = int(np.argmin(slopes))
-    return float(f"{rates[best]:.2g}") if slopes[best] < 0 else None
+    decade = max(2, round(1 / math.log10(rates[1] / rates[0])))
+    late, where = np.array(losses[decade:]), np.log10(rates[decade:])
+    if len(late) < 2 * decade:
+        return None
+    ramp = np.arange(decade) - (decade - 1) / 2
+    slopes, means = np.correlate(late, ramp), np.correlate(late, np.full(decade, 1 / decade))
+    lowest = int(np.argmin(means))
+    noise = np.median(np.abs(np.diff(late))) / 0.95  # of normal errors: the standard deviation of one
+    if lowest == 0 or means[0] - means[lowest] <= FALL * noise * math.sqrt(2 / decade):
+        return None
+    best = int(np.argmin(slopes[: lowest + 1]))
+    return float(f"{10 ** where[best : best + decade].mean():.2g}")
 
 
 def draw_curve(path: Path, rates: list[float], losses: list[float], name: str, suggestion: float | None) -> None:
@@ -146,10 +169,10 @@ def draw_curve(path: Path, rates: list[float], losses: list[float], name: str, s
         image.save(temporary)
 
 
-def _batches(feed: Feed, arrays: ChipArrays, size: int, seed: int) -> Iterator[Batch]:
+def _batches(feed: Feed, arrays: ChipArrays, size: int, config: TrainConfig) -> Iterator[Batch]:
     """Batches of one epoch after another."""
-    epoch = 0
+    epoch, weights = 0, arrays.weights if config.balance else None
     while True:
-        order = epoch_order(seed, epoch, len(arrays))
+        order = epoch_order(config.seed, epoch, len(arrays), weights)
         yield from feed.stream(((order[places], places) for places in batches(np.arange(len(order)), size)), epoch)
         epoch += 1

@@ -10,6 +10,8 @@ from geop2p.config import LossPreset, RecipeName, TrainConfig
 from geop2p.errors import ConfigError
 from geop2p.models.layers import Norm, Padding, Up
 from geop2p.models.patchgan import Patch
+from geop2p.raster.encoding import Encoding
+from geop2p.training.needs import refuse_idle_keys
 from geop2p.training.objectives import AdversarialLoss, PixelLoss
 
 
@@ -114,7 +116,7 @@ class Recipe:
             raise ConfigError("lpips_weight, lpips_file and lpips_heads go together: set all or none")
 
 
-_LARGE = 1e6
+_LARGE = 10**6
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("dropout", 0, 0.95),
     ("downs", 2, 10),
@@ -160,17 +162,6 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
 }
 
-_ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "dropout": ("unet", "resnet"),
-    "up": ("unet", "resnet"),
-    "padding": ("unet", "resnet"),
-    "downs": ("unet",),
-    "skips": ("unet",),
-    "blocks": ("resnet",),
-    "architecture": ("smp",),
-    "encoder": ("smp",),
-}
-
 # Table 1 of arXiv 1611.07004: these terms and no other.
 _PRESETS: dict[LossPreset, dict[str, Any]] = {
     "l1": {"adversarial": "none", "pixel_loss": "l1", "r1_weight": 0.0},
@@ -181,33 +172,48 @@ _PRESETS: dict[LossPreset, dict[str, Any]] = {
 }
 
 
-def recipe_of(config: TrainConfig) -> Recipe:
+def recipe_of(config: TrainConfig, target: Encoding | None = None) -> Recipe:
     """The recipe that is named, with the loss preset and the single values that were set.
 
+    Args:
+        config: Settings.
+        target: What is to be made; None: not known, so that keys which it has no use for pass.
+
     Raises:
-        ConfigError: A key is unknown, or a value is not of its type or out of its range.
+        ConfigError: A key is unknown, set in two ways or without effect, or a value is not of its type or out of its
+            range.
     """
-    changes: dict[str, Any] = {}
+    preset: dict[str, Any] = {}
     if config.loss is not None:
-        changes |= _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0, "lpips_weight": 0.0}
+        preset = _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0, "lpips_weight": 0.0}
+    asked = _asked(config)
+    changes = preset | {key: value for key, (value, _) in asked.items()}
+    refuse_idle_keys(asked, dataclasses.asdict(RECIPES[config.recipe]) | changes, target)
+    return dataclasses.replace(RECIPES[config.recipe], **changes)
+
+
+def _asked(config: TrainConfig) -> dict[str, tuple[Any, str]]:
+    """The keys that somebody set, each with its value and how it was given."""
     hints = typing.get_type_hints(Recipe)
+    given: list[tuple[str, Any, str]] = []
     for entry in config.set:
         key, equals, text = entry.partition("=")
+        if key not in hints and key in {field.name for field in dataclasses.fields(TrainConfig)}:
+            option = f"--{key.replace('_', '-')}"
+            raise ConfigError(f"set is '{entry}', but {key} is no key of the recipe, it is an option; give {option}")
         if not equals or key not in hints:
             raise ConfigError(f"set is '{entry}', expected KEY=VALUE with one of the keys {', '.join(sorted(hints))}")
-        changes[key] = _parse(key, text, hints[key])
-    if config.downs is not None:
-        changes["downs"] = config.downs
-    if config.batch_size is not None:
-        changes["batch_size"] = config.batch_size
-    recipe = dataclasses.replace(RECIPES[config.recipe], **changes)
-    for key, generators in _ONLY_FOR.items():
-        if key in changes and recipe.generator not in generators:
-            raise ConfigError(
-                f"{key} is for the generator {' and '.join(generators)}, the generator is {recipe.generator}; leave "
-                "it out"
-            )
-    return recipe
+        given.append((key, _parse(key, text, hints[key]), f"--set {entry}"))
+    for key in ("downs", "batch_size"):
+        value = getattr(config, key)
+        if value is not None:
+            given.append((key, value, f"--{key.replace('_', '-')} {value}"))
+    asked: dict[str, tuple[Any, str]] = {}
+    for key, value, how in given:
+        if key in asked and asked[key][0] != value:
+            raise ConfigError(f"{key} is set in two ways, by {asked[key][1]} and by {how}; leave one of them out")
+        asked[key] = (value, how)
+    return asked
 
 
 def _parse(key: str, text: str, hint: Any) -> Any:

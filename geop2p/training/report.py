@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from geop2p.config import TrainConfig
+from geop2p.metrics import error_unit
 from geop2p.page import Picture, exact_uri, figure
 from geop2p.raster.atomic import write_text
 from geop2p.training.detectors import all_warnings
@@ -28,6 +29,7 @@ MOMENTS = 5  # of the training that samples show
 PLACES = 3  # chips that they show
 WIDTH, HEIGHT = 260.0, 110.0  # of a curve, in units of its drawing
 SCORES = ("l1", "psnr", "ssim", "accuracy", "miou")
+IN_UNITS = ("l1", "rmse")  # scores in the unit of the target
 CHECKS = {
     "variation": "variation over chips, share of the truth's",
     "right_real": "discriminator right about real",
@@ -91,18 +93,24 @@ def write_report(
         total: Steps of the whole training.
         best: Metric, value and epoch of the best epoch, if any.
     """
+    unit = error_unit(card.target)
+
+    def with_unit(score: str) -> str:
+        return f"{score}, {unit}" if unit and score in IN_UNITS else score
+
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"picture": exact_uri, "figure": figure, "shown": _shown}
+    environment.filters |= {"picture": exact_uri, "figure": figure, "shown": _shown, "with_unit": with_unit}
     text = resources.files("geop2p.training").joinpath("report.html.j2").read_text(encoding="utf-8")
     marks = {} if best is None else {best["metric"]: best["epoch"]}
     groups = {
         "Losses": [_curve(history, "losses", name) for name in history[0]["losses"]],
-        "Validation": [_curve(history, "val", name, mark=marks.get(name)) for name in SCORES],
+        "Validation": [_curve(history, "val", name, with_unit(name), marks.get(name)) for name in SCORES],
         "Detectors": [_curve(history, "checks", name, title) for name, title in CHECKS.items()],
     }
     page = environment.from_string(text).render(
         name=run.resolve().name,
         last=history[-1],
+        unit=unit,
         total=total,
         best=best,
         warnings=all_warnings(history),

@@ -8,6 +8,7 @@ from typing import Any
 
 from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
+from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import chips_digest
@@ -29,6 +30,7 @@ class TrainResult:
         images_per_s: Training chips a second of this call, validation and reading left out; None if none ran.
         best: Metric, value and epoch of the best validation, and the file that holds it where `best_by` keeps it; None
             without validation chips.
+        unit: Of L1 and RMSE; None for a map as the target.
     """
 
     path: str
@@ -36,6 +38,7 @@ class TrainResult:
     seconds: float
     images_per_s: float | None
     best: dict[str, Any] | None
+    unit: str | None
 
 
 def train(
@@ -99,6 +102,7 @@ def _train(
         seconds=round(training.seconds, 1),
         images_per_s=round(training.images / training.busy, 2) if training.busy else None,
         best=training.keeper.best(),
+        unit=error_unit(chipset.target),
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from geop2p.errors import ChipSetError
 from geop2p.metrics import scores_for
 from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import replacing
@@ -23,12 +24,27 @@ Scores = dict[str, Any]
 
 
 def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> Scores:
-    """Scores of a translator on chips, in the target's units."""
+    """Scores of a translator on chips, in the target's units.
+
+    Raises:
+        ChipSetError: A valid pixel of a chip is not finite, so that nothing can be said of it.
+    """
     scores = scores_for(translator.card.target)
     for rows in batches(np.arange(len(chips)), batch_size):
+        for row in rows:
+            _check_finite(chips, row)
         for row, predicted in zip(rows, predict_chips(translator, chips, rows), strict=True):
             scores.add(predicted, chips.target[row], chips.valid[row])
     return scores.result()
+
+
+def _check_finite(chips: ChipArrays, row: int) -> None:
+    for side, values in (("source", chips.source[row]), ("target", chips.target[row])):
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values[:, chips.valid[row]]).all():
+            raise ChipSetError(
+                f"validation chip {chips.ids[row]} holds values of the {side} that are not finite in valid pixels; "
+                "tile again with a mask over them"
+            )
 
 
 def predict_chips(translator: Translator, chips: ChipArrays, rows: Indices) -> list[Array]:
