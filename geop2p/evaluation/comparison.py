@@ -18,7 +18,7 @@ from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import doubt, trained_on
+from geop2p.evaluation.provenance import doubt, starts_of, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
 from geop2p.evaluation.tables import COLUMNS, MARKS, ranked, write_csv, write_markdown
@@ -90,10 +90,10 @@ def compare(
         folders = _named(runs)
         chipset, digest = chip_set_of(list(folders.values()), config.chips)
         _check_outputs(report, overwrite, [chipset.folder])
-    first = read_card(next(iter(folders.values())))
-    for folder in folders.values():
-        check_same_sides(read_card(folder), chipset)
-    known = doubt(chipset.folder, config.split, digest)
+    cards = [read_card(folder) for folder in folders.values()]
+    for card in cards:
+        check_same_sides(card, chipset)
+    first, known = cards[0], doubt(chipset.folder, config.split, digest, starts_of(cards))
     ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, known, progress)
     photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)

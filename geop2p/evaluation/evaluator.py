@@ -20,7 +20,7 @@ from geop2p.evaluation.offsets import corners_in_mosaic
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
 from geop2p.evaluation.places import check_mosaic, check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import doubt, trained_on
+from geop2p.evaluation.provenance import doubt, starts_of, trained_on
 from geop2p.evaluation.report import Curve, Page, check_report, curve_data, write_page
 from geop2p.evaluation.scoring import Bench, Predict
 from geop2p.raster.encoding import Encoding
@@ -80,7 +80,7 @@ def evaluate(
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
     of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
-    known = doubt(chipset.folder, config.split, _training_of(model_file(model).parent))
+    known = doubt(chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card]))
     ground = load_ground(chipset, (source, target), config.split, config.sample, known, progress)
     judge = judge_of(chipset, config, report, progress)
     baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)

@@ -1,11 +1,13 @@
 """Which chip set a run was trained on, and whether the ground of chips may be known to it."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from geop2p.config import Split
 from geop2p.errors import CheckpointError
 from geop2p.training.checkpoint import CONFIG, chips_digest
+from geop2p.translator import Card
 
 
 def trained_on(run: Path) -> str:
@@ -23,13 +25,19 @@ def trained_on(run: Path) -> str:
         raise CheckpointError(f"{file}: damaged, does not name the chips of the training; train again") from error
 
 
-def doubt(chips: Path, split: Split, trained: str | None) -> str | None:
+def starts_of(cards: Iterable[Card]) -> list[dict[str, str]]:
+    """The models that the trainings of some models began with, as their cards name them."""
+    return [card.provenance["init_from"] for card in cards if card.provenance.get("init_from")]
+
+
+def doubt(chips: Path, split: Split, trained: str | None, starts: Iterable[dict[str, str]] = ()) -> str | None:
     """Why the ground of chips may be known to what was trained; None where it is not.
 
     Args:
         chips: Folder of the chip set.
         split: Of it.
         trained: Digest of the chip set of the training; None if it is not known.
+        starts: The models that trainings began with, as their cards name them.
     """
     if trained is None:
         return f"Nothing beside the model says that it was trained on {chips}: its ground may be known."
@@ -37,4 +45,8 @@ def doubt(chips: Path, split: Split, trained: str | None) -> str | None:
         return f"{chips} is not what the training saw, or has changed since: its ground may be known."
     if split == "train":
         return "These chips were trained on: the scores say what was learnt by heart, not what other ground would give."
+    for start in starts:
+        if start.get("chips_digest") != trained:
+            learned_on = start.get("chips") or "chips that it does not name"
+            return f"The training began with {start['model']}, which learned on {learned_on}: the ground may be known."
     return None

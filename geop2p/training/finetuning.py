@@ -40,7 +40,7 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
         model: Run folder or `model.safetensors`.
 
     Returns:
-        Name and SHA-256 of the model.
+        Name and SHA-256 of the model, and name and digest of the chip set that it learned on, as far as it tells.
 
     Raises:
         CheckpointError: The model is missing, damaged or foreign.
@@ -67,7 +67,8 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
             _copy_channels(there[name], tensor, axis, match, tensor.shape[axis] // channels)
         else:
             tensor.copy_(there[name])
-    return {"model": Path(model).name, "sha256": earlier.digest}
+    learned_on = {key: str(earlier.card.provenance.get(key, "")) for key in ("chips", "chips_digest")}
+    return {"model": Path(model).name, "sha256": earlier.digest} | learned_on
 
 
 def _check_architecture(there: Card, here: Card, model: str | Path) -> None:

@@ -18,6 +18,7 @@ from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.checkpoint import chips_digest
 from geop2p.training.finetuning import begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
@@ -89,6 +90,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: dict[str, str] 
             "geop2p": importlib.metadata.version("geop2p"),
             "torch": torch.__version__,
             "chips": chipset.folder.name,
+            "chips_digest": chips_digest(chipset.folder),
             "scenes": [scene.id for scene in chipset.scenes],
             "seed": config.seed,
             "loss": config.loss,
