@@ -11,9 +11,10 @@ from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_output, check_space
+from geop2p.mosaic.claims import claim_folder, put_together_alone
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
+from geop2p.mosaic.parts import discard_damaged, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
 from geop2p.raster.atomic import discard_removed, remove_folder
 
@@ -120,19 +121,24 @@ def predict(
         check_space(folder, given.valid_share * pixels, encodings)
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
-            take_back(output, folder)
+            with put_together_alone(folder, claim):
+                take_back(output, folder)
         if client is not None:
             make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, claim, progress)
-        made, network_pixels = finished_parts(mosaic, folder, mine)
-        figures = NO_FIGURES
         if config.shard is None:
-            figures = assemble(mosaic, reader, folder, made, output, progress)
-    int8_psnr = mosaic.int8_psnr
-    if config.shard is None:
-        remove_folder(folder)
+            with put_together_alone(folder, claim):
+                if discard_damaged(folder, mine):
+                    make_parts(mosaic, reader, folder, mine, claim, progress)
+                made, network_pixels = finished_parts(mosaic, folder, mine)
+                figures = assemble(mosaic, reader, folder, made, output, progress)
+                int8_psnr = mosaic.int8_psnr
+                remove_folder(folder)
+        else:
+            _, network_pixels = finished_parts(mosaic, folder, mine)
+            figures, int8_psnr = NO_FIGURES, mosaic.int8_psnr
     beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(
