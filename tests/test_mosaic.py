@@ -540,6 +540,29 @@ def test_a_newer_or_foreign_model_is_refused(tmp_path: Path, make_model: Callabl
         Translator.load(foreign)
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"strides": 3}, "strides"),
+        ({"arguments": {"depth": 3}}, "depth"),
+        ({"format": None}, "TypeError"),
+        ({"source": {}}, "KeyError"),
+        ({"target": []}, "Error"),
+        (None, "JSONDecodeError"),
+    ],
+)
+def test_a_damaged_card_is_told_in_one_line(tmp_path: Path, change: dict[str, Any] | None, found: str) -> None:
+    from safetensors.torch import save_file
+
+    model, encoding = tmp_path / "model.safetensors", image_encoding()
+    whole = Card("unet", {}, encoding, encoding, None, 64, 8, None, "none", "pix2pix", {}).to_json()
+    card = whole[:-3] if change is None else json.dumps(json.loads(whole) | change)
+    save_file({"a": torch.zeros(1)}, model, metadata={"geop2p": card})
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: its card cannot be read \(.*{found}") as told:
+        Translator.load(model)
+    assert "\n" not in str(told.value)
+
+
 def test_the_translator_translates_one_array(make_model: Callable[..., Path]) -> None:
     translator = Translator.load(make_model(Identity, image_encoding(), stride=16))
     values = np.random.default_rng(0).integers(0, 255, (3, 33, 50), dtype=np.uint8)
