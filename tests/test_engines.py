@@ -67,6 +67,17 @@ def test_engines_give_the_pixels_of_torch(tmp_path: Path, model: Path, scene: Pa
     assert made["torch"].std() > 1  # there is something to tell
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.FLOAT_RUNTIMES])
+def test_engines_reflect_borders_of_any_length(name: engines.Runtime) -> None:
+    """Also of the single pixel that is left of the smallest input, which is its own reflection."""
+    network = translator_of(norm="instance", downs=3, padding="reflect").generator
+    runtime = engines.FLOAT_RUNTIMES[name](engines.onnx_bytes(network, 3))
+    for rows, cols in ((8, 8), (8, 24), (16, 8), (40, 32)):
+        source = torch.rand(2, 3, rows, cols) * 2 - 1
+        with torch.inference_mode():
+            assert (runtime(source) - network(source)).abs().max() < 1e-5, (rows, cols)
+
+
 def test_16_bit_floats_change_values_a_little_and_are_told(
     tmp_path: Path, model: Path, scene: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
