@@ -526,6 +526,29 @@ def test_bad_settings_are_refused_on_construction() -> None:
     assert PredictConfig(memory="1.5GB").memory_bytes == 1_500_000_000
 
 
+class Hungry(Identity):
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        if source.shape[-1] > 128:  # as activations are measured on
+            return torch.empty(2**60)
+        return source
+
+
+def test_tiles_that_memory_is_too_small_for_are_told_in_one_line(
+    tmp_path: Path, make_model: Callable[..., Path]
+) -> None:
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 40, 50), np.uint8), grid(40, 50))
+    model = make_model(Hungry, image_encoding(), statistics="tile")
+    with pytest.raises(ConfigError, match=r"out of memory with tiles of 256 pixels, 4 at a time; .*\(--tile-size\)"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=256))
+
+
+def test_exact_tiles_are_no_larger_than_the_raster(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 40, 50), np.uint8), grid(40, 50))
+    model = make_model(Identity, image_encoding(), field=5, stride=4)
+    result = predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=2**20))
+    assert (result.mode, result.tile_size) == ("exact", 52 + 2 * 8)
+
+
 def test_a_newer_or_foreign_model_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     from safetensors.torch import save_file
 

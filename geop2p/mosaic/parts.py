@@ -18,6 +18,7 @@ from geop2p.mosaic.claims import check_claim, while_claimed
 from geop2p.mosaic.finished import finished, note_finished
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.tiles import explaining_memory
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
@@ -45,12 +46,13 @@ def make_parts(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: The folder was removed meanwhile, or begun again in another way.
+        ConfigError: The folder was removed meanwhile, or begun again in another way; or memory is not enough.
     """
     todo = unfinished_parts(folder, windows)
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with (
         while_claimed(folder, claim),
+        explaining_memory(mosaic.tiles, mosaic.config),
         tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar,
         contextlib.closing(_predicted(mosaic, reader, folder, todo, claim, bar)) as made,
     ):
