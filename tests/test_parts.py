@@ -478,6 +478,25 @@ def test_a_style_of_somebody_else_is_kept(tmp_path: Path, make_model: Callable[.
     assert (tmp_path / "out.qml").read_text() == "mine"
 
 
+def test_a_style_that_a_deleted_mosaic_left_is_replaced(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path
+) -> None:
+    """Unless another raster wears it, or somebody saved their own in its place."""
+    model, output, style = make_model(Constant, image_encoding()), tmp_path / "out.tif", tmp_path / "out.qml"
+    predict(model, scene, output)
+    written = style.read_bytes()
+    output.rename(tmp_path / "out.vrt")
+    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+        predict(model, scene, output)
+    (tmp_path / "out.vrt").unlink()
+    style.write_bytes(written.replace(b"<!--written by geop2p-->", b""))
+    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+        predict(model, scene, output)
+    style.write_bytes(written)
+    predict(model, scene, output)
+    assert style.read_bytes() == written
+
+
 def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "old.tif", np.zeros((1, 20, 20), np.uint8), grid(20, 20))
     with rasterio.open(path, "r+") as dataset:

@@ -18,13 +18,14 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
-from geop2p.raster.styles import style_path
+from geop2p.raster.styles import is_own_style, style_path
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+GEOTIFF = (".tif", ".tiff")
 PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names, which it holds
 
 
@@ -129,7 +130,7 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     """
     if keep_parts and output.suffix.lower() != ".vrt":
         raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
-    if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
+    if not keep_parts and output.suffix.lower() not in GEOTIFF:
         hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
         raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     if output.exists() and Path(input).exists() and output.samefile(input):
@@ -141,11 +142,17 @@ def check_output(input: str | Path, output: Path, overwrite: bool, keep_parts: b
     begun = output.with_name(f"{output.name}.parts").exists()
     beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
     for name, path in beside.items():
-        if path.exists() and not (output.exists() or begun or overwrite):
+        if path.exists() and not (output.exists() or begun or overwrite or _is_left_over(path)):
             raise RasterError(
                 f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
             )
     make_folder(output.parent)
+
+
+def _is_left_over(style: Path) -> bool:
+    """Whether a style is ours, of a raster that is gone."""
+    rasters = (style.with_suffix(suffix) for suffix in (*GEOTIFF, ".vrt"))
+    return is_own_style(style) and not any(raster.exists() for raster in rasters)
 
 
 def check_beside(input: str | Path, output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool) -> None:

@@ -44,7 +44,8 @@ class PredictResult:
         int8_psnr: PSNR in dB of engine `openvino-int8` against float32, on windows of the input that it was not
             calibrated on; None with other engines, or where nothing differs.
         tile_size: Side in pixels of what the network sees at once.
-        network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        network_px_per_px: Pixels that went through the network for each pixel of the raster, without those that norm
+            statistics `global` and `field` are measured on.
         confidence: The raster of the probability of the class, if one was made.
         uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
