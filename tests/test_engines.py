@@ -16,7 +16,7 @@ from geop2p import PredictConfig, export, predict
 from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
 from geop2p.models import GENERATORS, engines, hardware, int8
 from geop2p.mosaic import quantised
-from geop2p.mosaic.engine import choose_engine
+from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.translator import Card, Translator
 
@@ -76,6 +76,14 @@ def test_engines_reflect_borders_of_any_length(name: engines.Runtime) -> None:
         source = torch.rand(2, 3, rows, cols) * 2 - 1
         with torch.inference_mode():
             assert (runtime(source) - network(source)).abs().max() < 1e-5, (rows, cols)
+
+
+@has("onnx")
+def test_an_engine_that_fails_on_the_smallest_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "mark_short", lambda _: None)
+    with pytest.raises(ConfigError, match=r"engine onnx cannot run the network on 8 pixels \(.*\); use torch") as told:
+        with_engine(translator_of(norm="instance", downs=3, padding="reflect"), "onnx")
+    assert "\n" not in str(told.value)
 
 
 def test_16_bit_floats_change_values_a_little_and_are_told(
