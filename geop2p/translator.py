@@ -1,8 +1,10 @@
 """`Translator`: the artefact of training, a generator between two encodings, in one safetensors file."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -74,13 +76,35 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Card":
-        """Read `to_json`'s form; `name` is the file for messages."""
-        data = json.loads(text)
-        if data.pop("format") > FORMAT:
-            raise CheckpointError(f"{name}: made by a newer geop2p (format above {FORMAT}); upgrade geop2p")
-        data |= {"source": Encoding.from_dict(data["source"]), "target": Encoding.from_dict(data["target"])}
-        data["pixel_size"] = None if data["pixel_size"] is None else tuple(data["pixel_size"])
-        return cls(**data)
+        """Read `to_json`'s form; `name` is the file for messages.
+
+        Raises:
+            CheckpointError: It is damaged, or of another version.
+        """
+        with _readable(name):
+            data = json.loads(text)
+            if data.pop("format") > FORMAT:
+                raise CheckpointError(f"{name}: made by a newer geop2p (format above {FORMAT}); upgrade geop2p")
+            data |= {"source": Encoding.from_dict(data["source"]), "target": Encoding.from_dict(data["target"])}
+            data["pixel_size"] = None if data["pixel_size"] is None else tuple(data["pixel_size"])
+            return cls(**data)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Say in one line that a card is not what this version writes, whatever trips over it.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{name}: its card cannot be read ({type(error).__name__}: {found}): made by another version of geop2p, or "
+            "damaged; fetch it again, or use that version"
+        ) from error
 
 
 def model_file(model: str | Path) -> Path:
@@ -194,7 +218,8 @@ class Translator:
         card = read_card(file)
         if card.generator not in GENERATORS:
             raise CheckpointError(f"{file}: generator '{card.generator}' is unknown; known: {', '.join(GENERATORS)}")
-        generator = GENERATORS[card.generator](**card.arguments)
+        with _readable(str(file)):
+            generator = GENERATORS[card.generator](**card.arguments)
         try:
             generator.load_state_dict(load_file(file))
         except RuntimeError as error:

@@ -16,7 +16,7 @@ from geop2p import PredictConfig, export, predict
 from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
 from geop2p.models import GENERATORS, engines, hardware, int8
 from geop2p.mosaic import quantised
-from geop2p.mosaic.engine import choose_engine
+from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.translator import Card, Translator
 
@@ -65,6 +65,25 @@ def test_engines_give_the_pixels_of_torch(tmp_path: Path, model: Path, scene: Pa
         made[engine] = pixels(tmp_path / f"{engine}.tif")
     assert np.abs(made["torch"] - made[name]).max() <= 1
     assert made["torch"].std() > 1  # there is something to tell
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=has(name)) for name in engines.FLOAT_RUNTIMES])
+def test_engines_reflect_borders_of_any_length(name: engines.Runtime) -> None:
+    """Also of the single pixel that is left of the smallest input, which is its own reflection."""
+    network = translator_of(norm="instance", downs=3, padding="reflect").generator
+    runtime = engines.FLOAT_RUNTIMES[name](engines.onnx_bytes(network, 3))
+    for rows, cols in ((8, 8), (8, 24), (16, 8), (40, 32)):
+        source = torch.rand(2, 3, rows, cols) * 2 - 1
+        with torch.inference_mode():
+            assert (runtime(source) - network(source)).abs().max() < 1e-5, (rows, cols)
+
+
+@has("onnx")
+def test_an_engine_that_fails_on_the_smallest_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "mark_short", lambda _: None)
+    with pytest.raises(ConfigError, match=r"engine onnx cannot run the network on 8 pixels \(.*\); use torch") as told:
+        with_engine(translator_of(norm="instance", downs=3, padding="reflect"), "onnx")
+    assert "\n" not in str(told.value)
 
 
 def test_16_bit_floats_change_values_a_little_and_are_told(

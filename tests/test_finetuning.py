@@ -15,6 +15,7 @@ from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.checkpoint import chips_digest
 from geop2p.training.finetuning import begin_with
 from geop2p.training.networks import build_networks
 from geop2p.translator import Card, Translator, read_card
@@ -144,7 +145,13 @@ def test_training_begins_with_the_model_and_its_card_says_so(pair: tuple[Path, P
     old, new = Translator.load(tmp_path / "old"), Translator.load(tmp_path / "new")
     chip = np.random.default_rng(0).choice([1, 2, 5], (1, 64, 64)).astype(np.uint8)
     assert np.array_equal(old(chip), new(chip))
-    assert read_card(tmp_path / "new").provenance["init_from"] == {"model": "old", "sha256": old.digest}
+    start = read_card(tmp_path / "new").provenance["init_from"]
+    assert start == {
+        "model": "old",
+        "sha256": old.digest,
+        "chips": "chips",
+        "chips_digest": chips_digest(chipset.folder),
+    }
     assert json.loads((tmp_path / "new" / "config.json").read_text())["init_from"]["sha256"] == old.digest
     assert train(tmp_path / "chips", tmp_path / "new", config).steps == 1  # repeated, it goes on
     with pytest.raises(ConfigError, match="begun with other settings"):

@@ -526,6 +526,29 @@ def test_bad_settings_are_refused_on_construction() -> None:
     assert PredictConfig(memory="1.5GB").memory_bytes == 1_500_000_000
 
 
+class Hungry(Identity):
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        if source.shape[-1] > 128:  # as activations are measured on
+            return torch.empty(2**60)
+        return source
+
+
+def test_tiles_that_memory_is_too_small_for_are_told_in_one_line(
+    tmp_path: Path, make_model: Callable[..., Path]
+) -> None:
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 40, 50), np.uint8), grid(40, 50))
+    model = make_model(Hungry, image_encoding(), statistics="tile")
+    with pytest.raises(ConfigError, match=r"out of memory with tiles of 256 pixels, 4 at a time; .*\(--tile-size\)"):
+        predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=256))
+
+
+def test_exact_tiles_are_no_larger_than_the_raster(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 40, 50), np.uint8), grid(40, 50))
+    model = make_model(Identity, image_encoding(), field=5, stride=4)
+    result = predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=2**20))
+    assert (result.mode, result.tile_size) == ("exact", 52 + 2 * 8)
+
+
 def test_a_newer_or_foreign_model_is_refused(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     from safetensors.torch import save_file
 
@@ -538,6 +561,29 @@ def test_a_newer_or_foreign_model_is_refused(tmp_path: Path, make_model: Callabl
         Translator.load(newer)
     with pytest.raises(CheckpointError, match="without a geop2p card"):
         Translator.load(foreign)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"strides": 3}, "strides"),
+        ({"arguments": {"depth": 3}}, "depth"),
+        ({"format": None}, "TypeError"),
+        ({"source": {}}, "KeyError"),
+        ({"target": []}, "Error"),
+        (None, "JSONDecodeError"),
+    ],
+)
+def test_a_damaged_card_is_told_in_one_line(tmp_path: Path, change: dict[str, Any] | None, found: str) -> None:
+    from safetensors.torch import save_file
+
+    model, encoding = tmp_path / "model.safetensors", image_encoding()
+    whole = Card("unet", {}, encoding, encoding, None, 64, 8, None, "none", "pix2pix", {}).to_json()
+    card = whole[:-3] if change is None else json.dumps(json.loads(whole) | change)
+    save_file({"a": torch.zeros(1)}, model, metadata={"geop2p": card})
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: its card cannot be read \(.*{found}") as told:
+        Translator.load(model)
+    assert "\n" not in str(told.value)
 
 
 def test_the_translator_translates_one_array(make_model: Callable[..., Path]) -> None:

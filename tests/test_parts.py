@@ -19,8 +19,10 @@ from torch.nn import functional
 
 import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.parts as parts_module
+import geop2p.mosaic.predictor as predictor_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.atomic import remove_folder
 
@@ -245,7 +247,7 @@ def test_what_a_kill_leaves_is_no_hindrance(
     assert np.array_equal(pixels(output), whole, equal_nan=True)
     folder.mkdir()
     (folder / "parts.json").write_text("")
-    with pytest.raises(ConfigError, match="left by a run with another"):
+    with pytest.raises(ConfigError, match="how the parts were made is unknown; delete the folder to begin again"):
         predict(model, scene, output.with_name("out.tif"), PredictConfig(**BLENDED, shard="1/2"), overwrite=True)
     predict(model, scene, output, PredictConfig(**BLENDED), overwrite=True)
     assert np.array_equal(pixels(output), whole, equal_nan=True)
@@ -272,6 +274,96 @@ def test_parts_that_lost_pixels_are_made_again(
     predict(model, scene, output, PredictConfig(**BLENDED))
     assert "7 of 9 parts are there" in caplog.text
     assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "note"])
+def test_parts_that_hold_something_else_are_made_again(
+    tmp_path: Path,
+    make_model: Callable[..., Path],
+    scene: Path,
+    small_parts: None,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    """Of the same size, they are noticed when the parts are put together."""
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
+    predict(model, scene, tmp_path / "whole.tif", PredictConfig(**BLENDED))
+    predict(model, scene, output, PredictConfig(**BLENDED, shard="1/1"))
+    names = [f"part_r0000512_c000{col}" for col in ("0000", "0512")]
+    for name, left in zip(names, (b"[]", b'{"files": {}}'), strict=True):
+        part = tmp_path / "out.tif.parts" / f"{name}.tif"
+        if damage == "bytes":
+            whole = bytearray(part.read_bytes())
+            whole[len(whole) // 2] ^= 1
+            part.write_bytes(whole)
+        else:
+            part.with_suffix(".json").write_bytes(left)
+    predict(model, scene, output, PredictConfig(**BLENDED))
+    told = [f"{name} does not hold what was written; it is made again" for name in names]
+    assert [line in caplog.text for line in told] == [damage == "bytes"] * 2
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
+
+
+@pytest.mark.parametrize("left", [b"\xff\xfe", b"[]", b'{"settings": []}'])
+def test_a_damaged_manifest_is_told(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, small_parts: None, left: bytes
+) -> None:
+    model, output = make_model(Constant, image_encoding()), tmp_path / "out.tif"
+    predict(model, scene, output, PredictConfig(shard="1/9"))
+    (tmp_path / "out.tif.parts" / "parts.json").write_bytes(left)
+    with pytest.raises(ConfigError, match=r"parts\.json is missing or damaged.* or give --overwrite to begin again"):
+        predict(model, scene, output)
+    predict(model, scene, output, overwrite=True)
+
+
+def test_a_file_where_the_parts_go_is_told(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+    (tmp_path / "out.tif.parts").write_text("mine")
+    with pytest.raises(RasterError, match=r"out\.tif\.parts: is where the parts go, but is a file; move it"):
+        predict(make_model(Constant, image_encoding()), scene, tmp_path / "out.tif", overwrite=True)
+    assert (tmp_path / "out.tif.parts").read_text() == "mine"
+
+
+def test_while_parts_are_put_together_nobody_else_does(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output, calls = make_model(Constant, image_encoding()), tmp_path / "out.tif", []
+
+    def watched(*given: Any) -> Any:
+        with pytest.raises(ConfigError, match="another process is putting the parts together"):
+            predict(model, scene, output, overwrite=True)
+        with pytest.raises(ConfigError, match="another process is putting the parts together"):
+            predict(model, scene, output, PredictConfig(tile_size=64), overwrite=True)
+        calls.append(given)
+        return assemble(*given)
+
+    monkeypatch.setattr(predictor_module, "assemble", watched)
+    predict(model, scene, output)
+    assert len(calls) == 1 and output.exists() and not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("way", ["made", "locked"])
+def test_parts_that_another_process_has_put_together_are_told(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """After this process has made its own; or, on a disk without locks, while it puts them together too."""
+    model, output = make_model(Constant, image_encoding()), tmp_path / "out.tif"
+    name = {"made": "make_parts", "locked": "assemble"}[way]
+    here = getattr(predictor_module, name)
+
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.setattr(predictor_module, name, here)
+        if way == "made":
+            here(*given)
+            predict(model, scene, output)
+            return None
+        remove_folder(tmp_path / "out.tif.parts")
+        return here(*given)
+
+    monkeypatch.setattr(predictor_module, name, overtaken)
+    with pytest.raises(ConfigError, match=r"was removed meanwhile, by the run that put the parts together") as told:
+        predict(model, scene, output)
+    assert "\n" not in str(told.value) and output.exists() == (way == "made")
+    assert not list(tmp_path.glob("*.parts")) or way == "locked"
 
 
 @pytest.mark.parametrize("left", [{}, {"settings": {}}])
@@ -303,12 +395,12 @@ def test_parts_of_an_unknown_making_are_not_mixed(
     predict(model, scene, output, PredictConfig(shard="1/1"))
     (tmp_path / "out.tif.parts" / "parts.json").unlink()
     other = make_model(Identity, image_encoding())
-    with pytest.raises(ConfigError, match="left by a run with another model, input, grid"):
+    with pytest.raises(ConfigError, match=r"parts\.json is missing or damaged.*; delete the folder"):
         predict(other, scene, output)
     predict(other, scene, output, overwrite=True)
     assert len(np.unique(pixels(output))) > 100
     (tmp_path / "out.tif.parts" / "norm_cells").mkdir(parents=True)  # of a network that was measured too late
-    with pytest.raises(ConfigError, match="left by a run with another model, input, grid"):
+    with pytest.raises(ConfigError, match=r"parts\.json is missing or damaged.*; delete the folder"):
         predict(other, scene, output, PredictConfig(shard="1/2"), overwrite=True)
 
 
@@ -372,6 +464,25 @@ def test_a_style_of_somebody_else_is_kept(tmp_path: Path, make_model: Callable[.
     with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
         predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif")
     assert (tmp_path / "out.qml").read_text() == "mine"
+
+
+def test_a_style_that_a_deleted_mosaic_left_is_replaced(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path
+) -> None:
+    """Unless another raster wears it, or somebody saved their own in its place."""
+    model, output, style = make_model(Constant, image_encoding()), tmp_path / "out.tif", tmp_path / "out.qml"
+    predict(model, scene, output)
+    written = style.read_bytes()
+    output.rename(tmp_path / "out.vrt")
+    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+        predict(model, scene, output)
+    (tmp_path / "out.vrt").unlink()
+    style.write_bytes(written.replace(b"<!--written by geop2p-->", b""))
+    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+        predict(model, scene, output)
+    style.write_bytes(written)
+    predict(model, scene, output)
+    assert style.read_bytes() == written
 
 
 def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> None:

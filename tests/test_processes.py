@@ -36,32 +36,52 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_processes_at_the_same_time_make_the_pixels_of_one(tmp_path: Path, model: Path) -> None:
-    values = np.random.default_rng(0).normal(0, 0.3, (1, 600, 1600)).astype(np.float32)
-    valid = np.ones((600, 1600), bool)
+def write_source(path: Path, height: int, width: int) -> Path:
+    values = np.random.default_rng(0).normal(0, 0.3, (1, height, width)).astype(np.float32)
+    valid = np.ones((height, width), bool)
     valid[300:420, 400:900] = False
-    source = write_raster(tmp_path / "in.tif", values, grid(600, 1600), mask=valid)
+    return write_raster(path, values, grid(height, width), mask=valid)
+
+
+def start(*words: str | Path) -> "subprocess.Popen[str]":
     options = [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    output = tmp_path / "out.tif"
+    command = [sys.executable, "-m", "geop2p", "predict", *words, *options, "--json"]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, env=os.environ | threads)
 
-    def start(shard: str) -> "subprocess.Popen[bytes]":
-        command = ["-m", "geop2p", "predict", model, source, output, *options, "--shard", shard, "--json"]
-        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-        return subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, env=os.environ | threads)
 
-    folder = tmp_path / "out.tif.parts"
-    victim, others = start("1/2"), [start("2/2"), start("2/2")]
+def test_processes_at_the_same_time_make_the_pixels_of_one(tmp_path: Path, model: Path) -> None:
+    source = write_source(tmp_path / "in.tif", 600, 1600)
+    output, folder = tmp_path / "out.tif", tmp_path / "out.tif.parts"
+
+    def shard(which: str) -> "subprocess.Popen[str]":
+        return start(model, source, output, "--shard", which)
+
+    victim, others = shard("1/2"), [shard("2/2"), shard("2/2")]
     first = folder / "part_r0000000_c0000000.json"
     while not first.exists():
         assert victim.poll() is None
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
+    assert victim.communicate() and victim.returncode == -signal.SIGKILL
     assert not (folder / "part_r0000512_c0001024.json").exists(), "it was killed too late"
-    assert start("1/2").wait(60) == 0
-    assert [process.wait(60) for process in others] == [0, 0]
+    assert [process.communicate(timeout=60) and process.returncode for process in (shard("1/2"), *others)] == [0, 0, 0]
     assert len(list(folder.glob("part_*.json"))) == 8
     predict(model, source, output, PredictConfig(**SETTINGS))
+    predict(model, source, tmp_path / "whole.tif", PredictConfig(**SETTINGS))
+    assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
+    assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
+
+
+def test_of_two_that_put_the_same_parts_together_one_does(tmp_path: Path, model: Path) -> None:
+    source, output = write_source(tmp_path / "in.tif", 450, 600), tmp_path / "out.tif"
+    processes = [start(model, source, output) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1].splitlines()[-1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) in ([0, 0], [0, 1])
+    told = ("another process is putting the parts together", "was removed meanwhile, by the run that put")
+    assert all(any(words in line for words in told) for code, line in zip(codes, said, strict=True) if code), said
     predict(model, source, tmp_path / "whole.tif", PredictConfig(**SETTINGS))
     assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
     assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from geop2p.errors import CheckpointError, OutputError
 from geop2p.models.engines import OnnxNetwork, onnx_bytes, require
+from geop2p.models.layers import Generator
 from geop2p.raster.atomic import replacing
 from geop2p.translator import Translator
 
@@ -19,7 +21,7 @@ class ExportResult:
 
     Attributes:
         path: Where it is.
-        max_difference: Largest difference to torch, on random input of two sizes.
+        max_difference: Largest difference to torch, on random input of three sizes, the smallest among them.
         stride: Rows and columns of its input must be multiples of this.
     """
 
@@ -67,8 +69,8 @@ def _difference(translator: Translator, model: bytes) -> float:
     """Largest difference between torch and ONNX Runtime, relative to values above 1."""
     generator, stride, worst = torch.Generator().manual_seed(0), translator.card.stride, 0.0
     other = OnnxNetwork(model)
-    side = stride * max(2, -(-64 // stride))
-    for shape in ((1, side, side), (2, side + stride, side)):
+    side, smallest = stride * max(2, -(-64 // stride)), cast(Generator, translator.generator).smallest
+    for shape in ((1, side, side), (2, side + stride, side), (1, smallest, smallest)):
         source = torch.rand(shape[0], translator.card.in_channels, *shape[1:], generator=generator) * 2 - 1
         with torch.inference_mode():
             wanted = translator.generator(source)

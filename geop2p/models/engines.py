@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geop2p.errors import ConfigError
-from geop2p.models.layers import Generator
+from geop2p.models.layers import Generator, mark_short
 
 Runtime = Literal["onnx", "openvino", "openvino-int8"]
 
@@ -43,7 +43,7 @@ def require(runtime: Runtime) -> None:
 
 
 def onnx_bytes(network: Generator, channels: int) -> bytes:
-    """A generator in evaluation mode as an ONNX model of any batch, rows and columns.
+    """A generator in evaluation mode as an ONNX model of any batch, and of rows and columns from its smallest input on.
 
     Input `source` and output `target` are float32 (batch, channels, rows, cols), as of the network. The runtimes fold
     batch norms into the convolutions before them.
@@ -55,11 +55,13 @@ def onnx_bytes(network: Generator, channels: int) -> bytes:
     stride = network.stride
     side = stride * max(2, -(-SIDE // stride))
     example = torch.zeros(2, channels, side, side)
+    traced = copy.deepcopy(network).cpu().eval()
+    mark_short(traced)
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     with warnings.catch_warnings(), quiet("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own, of what it uses
         program = torch.onnx.export(
-            copy.deepcopy(network).cpu().eval(), (example,), dynamo=True, verbose=False, external_data=False,
+            traced, (example,), dynamo=True, verbose=False, external_data=False,
             input_names=["source"], output_names=["target"], dynamic_shapes=(free,),
         )  # fmt: skip
     assert program is not None

@@ -118,16 +118,34 @@ def upsampling(up: Up, ins: int, outs: int, kernel: int, padding: Padding, bias:
 
 
 class PaddedConv(nn.Conv2d):
-    """A convolution with reflected or repeated borders, also where a side is too short to be reflected."""
+    """A convolution with reflected or repeated borders, also where a side is too short to be reflected.
+
+    Attributes:
+        may_be_short: Whether this is to be found out when an exported network runs, rather than when it is traced.
+    """
+
+    may_be_short = False
+
+    @property
+    def amount(self) -> int:
+        """Pixels beyond each border."""
+        return cast(int, self.padding[0])
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad, then convolve."""
-        padded = _pad(input, cast(int, self.padding[0]), self.padding_mode)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride)
+        pad = _pad_any if self.may_be_short else _pad
+        return functional.conv2d(pad(input, self.amount, self.padding_mode), self.weight, self.bias, self.stride)
 
 
 class PaddedTransposedConv(nn.ConvTranspose2d):
-    """A transposed convolution that doubles the side and sees a reflected or repeated pixel beyond the border."""
+    """A transposed convolution that doubles the side and sees a reflected or repeated pixel beyond the border.
+
+    Attributes:
+        may_be_short: See `PaddedConv`.
+    """
+
+    may_be_short = False
+    amount = 1
 
     def __init__(self, ins: int, outs: int, kernel: int, extra: int, mode: str, bias: bool) -> None:
         super().__init__(ins, outs, kernel, 2, 3, extra, bias=bias)  # 1, and the two pixels that the padding adds
@@ -135,7 +153,8 @@ class PaddedTransposedConv(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Pad, then convolve."""
-        return super().forward(_pad(input, 1, self.mode), output_size)
+        pad = _pad_any if self.may_be_short else _pad
+        return super().forward(pad(input, self.amount, self.mode), output_size)
 
 
 class ResizeConv(nn.Conv2d):
@@ -171,6 +190,37 @@ def _pad(image: Tensor, amount: int, mode: str) -> Tensor:
         with torch.autocast("cpu", enabled=False):  # which pads in float32, and leaves it to the next layer
             return functional.pad(image, (amount,) * 4, mode)
     return functional.pad(image, (amount,) * 4, mode)
+
+
+def _pad_any(image: Tensor, amount: int, mode: str) -> Tensor:
+    """As `_pad`, with one graph for sides of any length; slower."""
+    if mode == "replicate":
+        return functional.pad(image, (amount,) * 4, mode)
+    rows, cols = image.shape[-2:]
+    is_short = torch.minimum(torch.scalar_tensor(rows), torch.scalar_tensor(cols)) <= amount
+    for axis, side in ((2, rows), (3, cols)):
+        place, last = torch.arange(-amount, side + amount), side - 1
+        inside = torch.maximum(place, -place)  # not abs, of which OpenVINO makes another number
+        reflected = torch.minimum(inside, 2 * last - inside)
+        image = image.index_select(axis, torch.where(is_short, place, reflected).clamp(0, last))
+    return image
+
+
+def mark_short(network: Generator) -> None:
+    """Find the layers of a network on the processor that cannot reflect all sides of the smallest input."""
+    layers = [module for module in network.modules() if isinstance(module, PaddedConv | PaddedTransposedConv)]
+    if not layers:
+        return
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        layer = cast(PaddedConv, module)
+        layer.may_be_short = min(given[0].shape[-2:]) <= layer.amount
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    with torch.inference_mode():
+        network(torch.zeros(1, network.in_channels, network.smallest, network.smallest))
+    for hook in hooks:
+        hook.remove()
 
 
 def spectral(network: nn.Module) -> None:

@@ -64,6 +64,12 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
     return [tensor.untyped_storage() for tensor in tree_iter(values) if isinstance(tensor, Tensor)]
 
 
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error says that memory, of the machine or of a GPU, was not enough."""
+    text = " ".join(str(error).lower().split())
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
 def activation_bytes(network: nn.Module, channels: int, side: int) -> float:
     """Most bytes that input, activations and output of a prediction hold at once, for each pixel of the input.
 

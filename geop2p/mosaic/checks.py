@@ -22,7 +22,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.layers import UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
-from geop2p.raster.styles import style_path
+from geop2p.raster.styles import is_own_style, style_path
 from geop2p.raster.vectors import vector_parts
 from geop2p.translator import Card, model_file
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+GEOTIFF = (".tif", ".tiff")
 PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names, which it holds
 
 
@@ -159,7 +160,7 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
     """
     if keep_parts and output.suffix.lower() != ".vrt":
         raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
-    if not keep_parts and output.suffix.lower() not in (".tif", ".tiff"):
+    if not keep_parts and output.suffix.lower() not in GEOTIFF:
         hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
         raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
     beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
@@ -175,11 +176,17 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
         raise RasterError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
     for name, path in beside.items():
-        if path.exists() and not (output.exists() or begun or overwrite):
+        if path.exists() and not (output.exists() or begun or overwrite or _is_left_over(path)):
             raise RasterError(
                 f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
             )
     make_folder(output.parent)
+
+
+def _is_left_over(style: Path) -> bool:
+    """Whether a style is ours, of a raster that is gone."""
+    rasters = (style.with_suffix(suffix) for suffix in (*GEOTIFF, ".vrt"))
+    return is_own_style(style) and not any(raster.exists() for raster in rasters)
 
 
 def check_beside(

@@ -1,14 +1,21 @@
 """What runs the network of a prediction."""
 
 import logging
+from typing import cast
+
+import torch
+from torch import nn
 
 from geop2p.config import Engine
 from geop2p.errors import ConfigError
 from geop2p.models.engines import FLOAT_RUNTIMES, onnx_bytes, require
 from geop2p.models.hardware import InBf16, has_fast_bf16
+from geop2p.models.layers import Generator
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
+
+APART = 1e-2  # of values in [-1, 1], or of scores: more than float32 in another order
 
 
 def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool) -> Engine:
@@ -45,11 +52,31 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
 
 
 def with_engine(translator: Translator, engine: Engine) -> Translator:
-    """The translator, run by an engine; as it is for `openvino-int8`, which has to see the input first."""
+    """The translator, run by an engine; as it is for `openvino-int8`, which has to see the input first.
+
+    Raises:
+        ConfigError: The engine does not run the network as torch does.
+    """
     if engine == "torch-bf16":
         return Translator(InBf16(translator.generator), translator.card, translator.digest)
     if engine not in FLOAT_RUNTIMES:
         return translator
-    model = onnx_bytes(translator.generator, translator.card.in_channels)  # type: ignore[arg-type]
+    generator = cast(Generator, translator.generator)
+    network = FLOAT_RUNTIMES[engine](onnx_bytes(generator, generator.in_channels))
+    _check_smallest(generator, network, engine)
     log.info("the network runs in %s", {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[engine])
-    return Translator(FLOAT_RUNTIMES[engine](model), translator.card, translator.digest)
+    return Translator(network, translator.card, translator.digest)
+
+
+def _check_smallest(generator: Generator, network: nn.Module, engine: Engine) -> None:
+    """Compare an engine with torch where borders are most of the input."""
+    side = generator.smallest
+    source = torch.linspace(-1, 1, generator.in_channels * side**2).reshape(1, -1, side, side)
+    try:
+        with torch.inference_mode():
+            apart = float((network(source) - generator(source)).abs().max())
+    except Exception as error:  # whatever the library raises
+        found = " ".join(str(error).split())
+        raise ConfigError(f"engine {engine} cannot run the network on {side} pixels ({found}); use torch") from error
+    if not apart < APART:
+        raise ConfigError(f"engine {engine} computes another output than torch (by {apart:.2g}); use torch")

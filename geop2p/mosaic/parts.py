@@ -1,7 +1,6 @@
 """Parts of a mosaic on disk: each is made once, by whichever process gets to it, and is never there by half."""
 
 import contextlib
-import json
 import logging
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,13 +12,14 @@ import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from geop2p.errors import ConfigError, RasterError
+from geop2p.errors import ConfigError
 from geop2p.mosaic.blend import Floats
-from geop2p.mosaic.finished import finished, note_finished, read_json
+from geop2p.mosaic.claims import check_claim, while_claimed
+from geop2p.mosaic.finished import finished, note_finished
 from geop2p.mosaic.kept import COGS, keep_part
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.tiles import explaining_memory
 from geop2p.raster.aligned import Reader
-from geop2p.raster.atomic import remove_folder, write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import Part
@@ -27,70 +27,7 @@ from geop2p.raster.writing import BLOCK, part_writer
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "parts.json"
-_OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
-
 Band = tuple[int, list[Array], Mask]  # first row, values (bands, rows, cols) of each raster, valid pixels (rows, cols)
-
-
-def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:
-    """Begin the parts of a mosaic, or go on with those that were begun in the same way.
-
-    Args:
-        folder: Where they lie.
-        claim: All that decides their pixels: model, input, grid, settings.
-        overwrite: Whether to begin again if they were made in another way.
-        shared: Whether other processes may be at work on them: then they are never removed.
-
-    Raises:
-        ConfigError: They were made in another way.
-        RasterError: The folder holds something else.
-    """
-    manifest = folder / MANIFEST
-    if not manifest.exists() and _foreign(folder) and not manifest.exists():  # another process may have begun
-        raise RasterError(f"{folder}: is where the parts go, but holds something else; move it or name another output")
-    if manifest.exists() or _has_work(folder):  # without a manifest it is of an unknown making
-        there = read_json(manifest)
-        apart = differences(there, claim)
-        if not apart:
-            return
-        if not _goes_on(there, claim):
-            if shared or not overwrite:
-                hint = "delete the folder" if shared else "delete the folder or give --overwrite"
-                raise ConfigError(
-                    f"{folder}: left by a run with another {', '.join(apart)}; repeat that run to finish it, or "
-                    f"{hint} to begin again"
-                )
-            remove_folder(folder)
-    write_json(manifest, claim)
-
-
-def _foreign(folder: Path) -> bool:
-    """Whether a folder holds anything that is not of a mosaic's making."""
-    ours = ("part_", "parts.", "seams", "mosaic.", "norm_", "int8", COGS, ".")
-    return folder.exists() and not all(entry.name.startswith(ours) for entry in folder.iterdir())
-
-
-def _has_work(folder: Path) -> bool:
-    """Whether a folder holds parts, statistics or a network, which a process that came too late may have left."""
-    return any(entry.name.startswith(("part_", "norm_", "int8")) for entry in folder.glob("*"))
-
-
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What differs between two claims, in words."""
-    found = [name for name in ("model", "input", "grid") if there.get(name) != here.get(name)]
-    earlier, later = there.get("settings", {}), here.get("settings", {})
-    for name in sorted({*earlier, *later}):
-        old, new = earlier.get(name), later.get(name)
-        if old != new:
-            found.append(f"{_OPTIONS.get(name, name)} ({old}, now {new})")
-    return found
-
-
-def _goes_on(earlier: dict[str, Any], later: dict[str, Any]) -> bool:
-    """Whether parts of one claim are parts of another: those made without --skip-bad met no bad block."""
-    skipping = earlier | {"settings": earlier.get("settings", {}) | {"skip_bad": True}}
-    return not differences(earlier, later) or not differences(skipping, later)
 
 
 def make_parts(
@@ -109,11 +46,13 @@ def make_parts(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: The folder was removed meanwhile, or begun again in another way.
+        ConfigError: The folder was removed meanwhile, or begun again in another way; or memory is not enough.
     """
     todo = unfinished_parts(folder, windows)
     total = sum(len(mosaic.lattice.tiles(window)) for window in todo)
     with (
+        while_claimed(folder, claim),
+        explaining_memory(mosaic.tiles, mosaic.config),
         tqdm(total=total, unit="tile", desc="predict", disable=not (progress and todo)) as bar,
         contextlib.closing(_predicted(mosaic, reader, folder, todo, claim, bar)) as made,
     ):
@@ -133,9 +72,8 @@ def _predicted(
     mosaic: Mosaic, reader: Reader, folder: Path, windows: Sequence[Window], claim: dict[str, Any], bar: Any
 ) -> Generator[tuple[Window, list[Path], int], None, None]:
     """Write parts: the place of each, its files unless no pixel of it is valid, and its network pixels."""
-    claim = json.loads(json.dumps(claim))
     for window in windows:
-        _check_claim(folder, claim)
+        check_claim(folder, claim)
         before = mosaic.network_pixels
         files, some_valid = _files(mosaic, folder, window), False
         with contextlib.ExitStack() as stack:
@@ -146,7 +84,7 @@ def _predicted(
             )
             for is_valid in in_order(_in_bands(rows), partial(_writing, writers), 1):
                 some_valid |= is_valid
-            _check_claim(folder, claim)
+            check_claim(folder, claim)
         if not some_valid:
             for path in files:
                 path.unlink(missing_ok=True)  # another process may have made the same
@@ -164,15 +102,6 @@ def _finishing(mosaic: Mosaic, folder: Path) -> Iterator[Callable[[tuple[Window,
         note_finished(folder, _name(window), files, network_pixels=network_pixels)
 
     yield job
-
-
-def _check_claim(folder: Path, claim: dict[str, Any]) -> None:
-    """Refuse to add a part to those of another run."""
-    if not _goes_on(claim, read_json(folder / MANIFEST)):
-        raise ConfigError(
-            f"{folder}: was removed meanwhile, by the run that put the parts together or with --overwrite; repeat the "
-            "command if there is no mosaic yet"
-        )
 
 
 def _files(mosaic: Mosaic, folder: Path, window: Window) -> dict[Path, Encoding]:
@@ -217,6 +146,21 @@ def _writing(writers: Sequence[Callable[[int, Array, Mask], None]]) -> Iterator[
     yield job
 
 
+def discard_damaged(folder: Path, windows: Sequence[Window]) -> bool:
+    """Read all parts, and forget those that do not hold what was written, which are to be made again.
+
+    They may come from many machines over disks that they share, and have waited for days.
+
+    Returns:
+        Whether there are such.
+    """
+    damaged = [_name(window) for window in windows if not finished(folder, _name(window), thorough=True)]
+    for name in damaged:
+        log.warning("%s: %s does not hold what was written; it is made again", folder, name)
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    return bool(damaged)
+
+
 def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> tuple[list[Part], int]:
     """The parts with valid ground, and the pixels that went through the network for all of them.
 
@@ -230,10 +174,10 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
         entry = finished(folder, _name(window))
         if not entry:
             raise ConfigError(f"{folder}: {_name(window)} was changed or removed meanwhile; repeat the command")
-        network_pixels += entry["network_pixels"]
-        if entry["files"]:
+        network_pixels += entry.network_pixels
+        if entry.files:
             row, col = window.row_off - frame.row_off, window.col_off - frame.col_off
-            made.append(Part(next(iter(entry["files"])), Window(col, row, window.width, window.height)))
+            made.append(Part(entry.files[0], Window(col, row, window.width, window.height)))
     return made, network_pixels
 
 

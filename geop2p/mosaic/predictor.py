@@ -11,9 +11,10 @@ from geop2p.config import PredictConfig
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_output, check_space, files_read
+from geop2p.mosaic.claims import claim_folder, put_together_alone
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
-from geop2p.mosaic.parts import claim_folder, finished_parts, make_parts
+from geop2p.mosaic.parts import discard_damaged, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
 from geop2p.raster.atomic import discard_removed, remove_folder
 
@@ -43,7 +44,8 @@ class PredictResult:
         int8_psnr: PSNR in dB of engine `openvino-int8` against float32, on windows of the input that it was not
             calibrated on; None with other engines, or where nothing differs.
         tile_size: Side in pixels of what the network sees at once.
-        network_px_per_px: Pixels that went through the network for each pixel of the raster.
+        network_px_per_px: Pixels that went through the network for each pixel of the raster, without those that norm
+            statistics `global` and `field` are measured on.
         confidence: The raster of the probability of the class, if one was made.
         uncertainty: The raster of the spread of predictions, if one was made.
         peak_rss_mb: Most memory that the process held at any time, in MB; None where the system does not tell.
@@ -121,19 +123,24 @@ def predict(
         windows = parts(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
-            take_back(output, folder)
+            with put_together_alone(folder, claim):
+                take_back(output, folder)
         if client is not None:
             make_parts_on(client, job, mosaic, claim, windows, progress)
     mine = windows[config.share_of_parts]
     with given.reader() as reader:
         make_parts(mosaic, reader, folder, mine, claim, progress)
-        made, network_pixels = finished_parts(mosaic, folder, mine)
-        figures = NO_FIGURES
         if config.shard is None:
-            figures = assemble(mosaic, reader, folder, made, output, progress)
-    int8_psnr = mosaic.int8_psnr
-    if config.shard is None:
-        remove_folder(folder)
+            with put_together_alone(folder, claim):
+                if discard_damaged(folder, mine):
+                    make_parts(mosaic, reader, folder, mine, claim, progress)
+                made, network_pixels = finished_parts(mosaic, folder, mine)
+                figures = assemble(mosaic, reader, folder, made, output, progress)
+                int8_psnr = mosaic.int8_psnr
+                remove_folder(folder)
+        else:
+            _, network_pixels = finished_parts(mosaic, folder, mine)
+            figures, int8_psnr = NO_FIGURES, mosaic.int8_psnr
     beside = {} if config.shard else {extra.name: str(extra.path) for extra in mosaic.extras.rasters}
     pixels, seconds = sum(int(window.width * window.height) for window in mine), time.monotonic() - start
     return PredictResult(

@@ -41,7 +41,7 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folde
             here = Window(window.col_off - frame.col_off, window.row_off - frame.row_off, window.width, window.height)
             name = f"seams_r{window.row_off:07d}_c{window.col_off:07d}"
             path = folder / f"{name}.tif"
-            if not finished(folder, name):
+            if not finished(folder, name, thorough=True):
                 with (
                     part_writer(path, mosaic.grid.window(window), encoding) as write,
                     contextlib.closing(mosaic.rows(reader, window, (half, half))) as rows,

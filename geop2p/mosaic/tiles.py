@@ -1,7 +1,9 @@
 """Which tiles a mosaic is made of: exact ones, whose margin is thrown away, or ones that are blended."""
 
+import contextlib
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,7 +12,7 @@ import torch
 
 from geop2p.config import PredictConfig
 from geop2p.errors import ConfigError
-from geop2p.models.memory import activation_bytes
+from geop2p.models.memory import activation_bytes, is_out_of_memory
 from geop2p.mosaic.plan import PART_MULTIPLE, Lattice, column_bytes, part_side
 from geop2p.translator import Card, Translator
 
@@ -60,6 +62,24 @@ class Tiles:
         return f"blended: tiles of {size} pixels that overlap by {lattice.overlap}, because {self.reason}"
 
 
+@contextlib.contextmanager
+def explaining_memory(tiles: Tiles, config: PredictConfig) -> Iterator[None]:
+    """Say what to try when memory is not enough.
+
+    Raises:
+        ConfigError: It was not.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"out of memory with tiles of {tiles.lattice.network_size} pixels, {tiles.batch_size} at a time; give "
+            f"smaller ones (--tile-size), fewer (--batch-size), or less --memory (now {config.memory})"
+        ) from error
+
+
 def norm_statistics(card: Card, config: PredictConfig) -> NormStatistics:
     """Where the norms of a network take their statistics from: `none` if they need none of the input."""
     asked = config.norm_stats
@@ -100,7 +120,7 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
         if core is None:
             return blended(BLEND_OVERLAP, f"{needs}, too much for tiles that fit into {config.memory}")
     else:
-        core = config.tile_size - 2 * halo
+        core = min(config.tile_size - 2 * halo, math.ceil(longest / card.stride) * card.stride)
         if core <= 0:
             return blended(BLEND_OVERLAP, f"{needs}, a tile has {config.tile_size}")
     cost = _cost(core, halo)

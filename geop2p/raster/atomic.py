@@ -91,8 +91,8 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder; killed meanwhile, it leaves nothing under the folder's name."""
-    with writing(folder):
+    """Remove a folder, if it is there; killed meanwhile, it leaves nothing under the folder's name."""
+    with writing(folder), contextlib.suppress(FileNotFoundError):
         folder.rename(folder.with_name(f"{_removed(folder)}{uuid.uuid4().hex}"))
     discard_removed(folder)
 

@@ -16,6 +16,9 @@ Ramp = Literal["share", "amount"]  # from 0 to 1; from 0 to two standard deviati
 STOPS = ("#0d0850", "#7e03a8", "#cc4778", "#f89540", "#f0f921")  # from least to most
 
 
+MARK = "<!--written by geop2p-->"  # QGIS leaves it out when somebody saves a style of their own
+
+
 def style_path(raster: Path) -> Path:
     """Where QGIS looks for a raster's default style: `<stem>.qml`, not `<name>.tif.qml`."""
     return raster.with_suffix(".qml")
@@ -54,7 +57,12 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
         )  # fmt: skip
         _stretch(renderer, "contrastEnhancement", encoding, 0, summaries[0])
     ElementTree.indent(root)
-    write_text(style_path(raster), ElementTree.tostring(root, encoding="unicode") + "\n")
+    write_text(style_path(raster), f"{ElementTree.tostring(root, encoding='unicode')}\n{MARK}\n")
+
+
+def is_own_style(style: Path) -> bool:
+    """Whether a style is as `write_style` left it."""
+    return style.is_file() and style.read_bytes().rstrip().endswith(MARK.encode())
 
 
 def _paletted(pipe: ElementTree.Element, encoding: Encoding, alpha: str) -> None:

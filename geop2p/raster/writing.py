@@ -195,7 +195,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
         with replacing(output) as temporary, gdal_env(), rasterio.Env(GDAL_CACHEMAX=COPY_CACHE):
             copy_raster(vrt, temporary, **options)
             _check_levels(temporary, output)
-    except (RasterioError, CPLE_BaseError) as error:  # an OSError is told of by `replacing`
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # the last where GDAL gives rasterio no reason
         raise RasterError(
             f"{output}: cannot be written ({error}); is the disk full or the folder read-only?"
         ) from error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
 from geop2p.errors import GeoP2PError
+from geop2p.models.memory import is_out_of_memory
 from geop2p.training.data import Batch
 
 OF_DISCRIMINATOR = {"d", "r1"}  # losses that the discriminator's weights of the step before decide
@@ -79,8 +80,7 @@ def explaining_memory(batch_size: int, config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = " ".join(str(error).lower().split())
-        if not isinstance(error, MemoryError) and "out of memory" not in text and "allocate memory" not in text:
+        if not is_out_of_memory(error):
             raise
         if batch_size > 1:
             hint = f"try --batch-size {batch_size // 2}"
