@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import no_file_above, write_pair
 
 from geop2p import TileConfig, TrainConfig, Translator, tile, train
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError, OutputError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.evaluation.describe import describe
 from geop2p.training import caching
 from geop2p.training.checkpoint import LAST, save_state
@@ -151,7 +152,7 @@ def test_a_full_disk_or_a_read_only_place_is_one_line(made: Path, run: Path, mon
         train(made / "chips", run, ONE, overwrite=True)
 
 
-def test_fine_tuning_goes_on_without_its_base(made: Path, tmp_path: Path) -> None:
+def test_fine_tuning_goes_on_without_its_base(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The checkpoint has all of it; the base may be gone, or trained anew."""
     base, run = shutil.copytree(made / "base", tmp_path / "base"), tmp_path / "tuned"
     config = dataclasses.replace(ONE, init_from=base, steps=2)
@@ -160,6 +161,7 @@ def test_fine_tuning_goes_on_without_its_base(made: Path, tmp_path: Path) -> Non
     shutil.copy(made / "run" / "model.safetensors", base / "model.safetensors")
     (run / "model.safetensors").unlink()
     assert train(made / "chips", run, config).steps == 2
+    assert f"{base}: not the model that the run began with; it goes on without" in caplog.text
     assert read_card(run).provenance["init_from"] == start
     shutil.rmtree(base)
     assert train(made / "chips", run, config).steps == 2
@@ -169,6 +171,23 @@ def test_fine_tuning_goes_on_without_its_base(made: Path, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="no such model"):
         train(made / "chips", run, config, overwrite=True)
     assert (run / LAST).exists()
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_checkpoint(
+    made: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(GeoP2PError, match="out of memory with 4 chips a step"):
+        train(made / "chips", run, ONE)
+
+
+def test_epochs_that_count_for_nothing_do_not_keep_a_run_from_going_on(made: Path, run: Path) -> None:
+    settings = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(settings | {"epochs": 5}))  # as it was given beside steps once
+    assert train(made / "chips", run, ONE).steps == 1
 
 
 def test_a_run_goes_on_on_another_device(made: Path, run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -280,11 +280,12 @@ def test_only_ground_that_the_training_did_not_see_is_called_so(run: Path, pair:
     (run / "alone" / "config.json").unlink()
     tiny = TrainConfig(recipe="pix2pix", steps=1, batch_size=4, width=4, downs=5, device="cpu")
     train(run / "others", run / "first", tiny)
-    for name, start in (("begun", run / "first"), ("continued", run / "run")):
+    for name, start in (("begun", run / "first"), ("again", run / "begun"), ("continued", run / "run")):
         train(run / "chips", run / name, dataclasses.replace(tiny, init_from=start))
     assert unseen(run, model="continued", sample=2)[0]["unseen"]
     for found, why in (
         (unseen(run, model="begun", sample=2), "began with first, which learned on others: the ground may be known"),
+        (unseen(run, model="again", sample=2), "began with first, which learned on others: the ground may be known"),
         (unseen(run, split="train", sample=2), "These chips were trained on"),
         (unseen(run, chips="others", sample=2), "others is not what the training saw, or has changed since"),
         (unseen(run, model="alone", sample=2), "Nothing beside the model says that it was trained on"),

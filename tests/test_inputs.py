@@ -374,7 +374,7 @@ def test_no_file_that_is_read_is_replaced(tmp_path: Path, make_model: Callable[.
     before = {name: (tmp_path / name).read_bytes() for name in names}
 
     def refused(message: str, output: str, **settings: Any) -> None:
-        config = PredictConfig(like=like, aoi=area, **settings)
+        config = PredictConfig(like=like, aoi=str(area), **settings)  # type: ignore[arg-type]
         with pytest.raises(RasterError, match=message):
             predict(model, tmp_path / "outer.vrt", tmp_path / output, config, overwrite=True)
 

@@ -408,6 +408,16 @@ def test_validation_sees_the_estimated_statistics(chips: Path, tmp_path: Path) -
     assert {int(norm.num_batches_tracked) for norm in norms} == {-(-ChipSet.open(chips).counts["train"] // 8)}  # type: ignore[arg-type]
 
 
+def test_norms_that_a_network_never_calls_stay_as_they_are() -> None:
+    """Some encoders have them; no number would be left of the saved model."""
+    network = nn.Sequential(nn.BatchNorm2d(2))
+    spare = nn.BatchNorm2d(3)
+    network[0].spare = spare
+    estimate_statistics(network, [torch.randn(2, 2, 8, 8) + 5])
+    assert torch.equal(spare.running_mean, torch.zeros(3)) and torch.equal(spare.running_var, torch.ones(3))
+    assert network[0].running_mean.min() > 4
+
+
 def test_statistics_are_taken_of_mixed_chips(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

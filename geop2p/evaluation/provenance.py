@@ -7,6 +7,7 @@ from pathlib import Path
 from geop2p.config import Split
 from geop2p.errors import CheckpointError
 from geop2p.training.checkpoint import CONFIG, chips_digest
+from geop2p.training.finetuning import Start
 from geop2p.translator import Card
 
 
@@ -25,19 +26,25 @@ def trained_on(run: Path) -> str:
         raise CheckpointError(f"{file}: damaged, does not name the chips of the training; train again") from error
 
 
-def starts_of(cards: Iterable[Card]) -> list[dict[str, str]]:
-    """The models that the trainings of some models began with, as their cards name them."""
-    return [card.provenance["init_from"] for card in cards if card.provenance.get("init_from")]
+def starts_of(cards: Iterable[Card]) -> list[Start]:
+    """The models that the trainings of some models began with, those that these began with, and so on."""
+    found, todo = list[Start](), [card.provenance.get("init_from") for card in cards]
+    while todo:
+        start = todo.pop()
+        if start:
+            found.append(start)
+            todo.append(start.get("init_from"))
+    return found
 
 
-def doubt(chips: Path, split: Split, trained: str | None, starts: Iterable[dict[str, str]] = ()) -> str | None:
+def doubt(chips: Path, split: Split, trained: str | None, starts: Iterable[Start] = ()) -> str | None:
     """Why the ground of chips may be known to what was trained; None where it is not.
 
     Args:
         chips: Folder of the chip set.
         split: Of it.
         trained: Digest of the chip set of the training; None if it is not known.
-        starts: The models that trainings began with, as their cards name them.
+        starts: The models that trainings began with, see `starts_of`.
     """
     if trained is None:
         return f"Nothing beside the model says that it was trained on {chips}: its ground may be known."

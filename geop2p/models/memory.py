@@ -64,10 +64,11 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
     return [tensor.untyped_storage() for tensor in tree_iter(values) if isinstance(tensor, Tensor)]
 
 
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory, of the machine or of a GPU, was not enough."""
     text = " ".join(str(error).lower().split())
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+    told = "out of memory" in text or "allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def activation_bytes(network: nn.Module, channels: int, side: int) -> float:

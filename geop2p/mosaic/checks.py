@@ -135,7 +135,7 @@ def files_read(model: str | Path, input: str | Path, config: PredictConfig) -> d
     if config.like is not None:
         given["the raster of --like"] = files_of(config.like)
     if config.aoi is not None:
-        given["the layer of --aoi"] = [config.aoi, *map(Path, vector_parts(config.aoi))]
+        given["the layer of --aoi"] = [Path(config.aoi), *map(Path, vector_parts(config.aoi))]
     with contextlib.suppress(CheckpointError):
         given["the model"] = [model_file(model)]
     found: dict[Path, str] = {}

@@ -1,6 +1,7 @@
 """The files that layers are read from, which nothing that is written may replace."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,15 +17,15 @@ def files_of(path: str | Path) -> list[Path]:
     """
     if is_vector(path):
         return [Path(path), *map(Path, vector_parts(path))]
-    found, todo = list[str](), [str(path)]
+    found, todo = dict[str, None](), deque([str(path)])
     while todo:
-        name = todo.pop(0)
+        name = todo.popleft()
         if name in found:
             continue
         if not found or name.lower().endswith(".vrt"):  # GDAL names what a VRT refers to, but not what that does
             with contextlib.suppress(RasterError):
                 todo += describe_raster(name).parts
-        found.append(name)
+        found[name] = None
     return [Path(name) for name in found]
 
 

@@ -117,7 +117,7 @@ def _check_inputs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig
             ground.
     """
     read = [file for pair in pairs for path in pair for file in files_of(path)]
-    check_removable(folder, [*read, *filter(None, (config.aoi, config.classes, config.split_file))])
+    check_removable(folder, [*read, *map(Path, filter(None, (config.aoi, config.classes, config.split_file)))])
     if config.aoi is not None:
         read_polygons(config.aoi)
     empty: list[NoGroundError] = []

@@ -64,7 +64,12 @@ class _Pool:
         self._square = self._square + count * (variance + mean.square())
 
     def fill(self) -> None:
-        """Give the norm its statistics; the variance is the unbiased one, as torch keeps it."""
+        """Give the norm its statistics; the variance is the unbiased one, as torch keeps it.
+
+        A norm that the network has but never calls, as some encoders do, keeps mean 0 and variance 1.
+        """
+        if not self._count:
+            return
         mean = self._mean / self._count
         variance = (self._square / self._count - mean.square()).clamp_(min=0) * self._count / max(1, self._count - 1)
         for kept, found in ((self._norm.running_mean, mean), (self._norm.running_var, variance)):

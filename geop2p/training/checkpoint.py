@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from geop2p.errors import CheckpointError
+from geop2p.models.memory import is_out_of_memory
 from geop2p.raster.atomic import replacing
 from geop2p.tiling.chips import DESCRIPTION
 
@@ -67,11 +68,11 @@ def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state: Any = torch.load(file, map_location=device, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except Exception as error:  # foreign bytes can break torch's reader anywhere; its words advise to trust them
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"{file}: not a checkpoint of geop2p (damaged, or more than tensors and plain values); {AGAIN}"
         ) from error
@@ -93,8 +94,8 @@ def fitting_state(run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{run / LAST}: does not fit the networks of this run ({first}); {AGAIN}") from error

@@ -1,6 +1,8 @@
 """Whose a folder is: a run begins there, goes on, or makes room for another."""
 
+import hashlib
 import json
+import logging
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +13,13 @@ from geop2p.raster.lock import alone_in
 from geop2p.training.board import FOLDER as BOARD
 from geop2p.training.caching import CACHE
 from geop2p.training.checkpoint import CONFIG, LAST
+from geop2p.training.finetuning import Start
 from geop2p.training.history import METRICS
 from geop2p.training.keeper import BEST, SAMPLES
 from geop2p.training.report import REPORT
-from geop2p.translator import FILE_NAME
+from geop2p.translator import FILE_NAME, model_file
+
+log = logging.getLogger(__name__)
 
 MARKS = ("recipe", "chips", "set")  # settings by which the `config.json` of a run differs from those of other programs
 FREE = {"patience", "tensorboard", "device"}  # settings that may change from one call for a run to the next
@@ -27,6 +32,7 @@ OWNED = (  # what a run leaves beside its settings; the checkpoint first, withou
     f"{SAMPLES}/epoch_*.png",
     f"{BOARD}/events.out.tfevents.*",
     f"{CACHE}/*/*.npy",
+    f"{CACHE}/*.npy",  # of geop2p before it named them after the chip set
 )
 FOLDERS = (SAMPLES, BOARD, f"{CACHE}/*", CACHE)
 
@@ -97,11 +103,14 @@ def _read_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def known_start(found: Found, init_from: Path | None) -> dict[str, str] | None:
+def known_start(found: Found, init_from: Path | None) -> Start | None:
     """The model that a run began with, if it goes on and the same name is given: its weights are needed no more."""
     start = (found.settings or {}).get("init_from")
     if init_from is None or not isinstance(start, dict) or start.get("model") != Path(init_from).name:
         return None
+    with suppress(CheckpointError):  # it is gone
+        if hashlib.sha256(model_file(init_from).read_bytes()).hexdigest() != start.get("sha256"):
+            log.warning("init_from %s: not the model that the run began with; it goes on without", init_from)
     return start
 
 
@@ -112,7 +121,8 @@ def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
         ConfigError: They are others; the message names them.
     """
     earlier = settings if found.settings is None else found.settings
-    names = sorted((set(earlier) | set(settings)) - FREE)
+    idle = {"epochs"} if earlier.get("steps") is not None else set()  # which steps stand in for
+    names = sorted((set(earlier) | set(settings)) - FREE - idle)
     changed = [name for name in names if settings.get(name) != earlier.get(name)]
     if changed:
         differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in changed]

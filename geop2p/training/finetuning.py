@@ -15,6 +15,7 @@ from geop2p.translator import Card, Translator
 
 log = logging.getLogger(__name__)
 
+Start = dict[str, Any]  # what the card of a model tells of the one that its training began with
 FREE = {"in_channels", "out_channels", "head", "dropout"}  # arguments on which no weight between the ends depends
 
 
@@ -27,7 +28,7 @@ class _Match:
     new: list[str]
 
 
-def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str, str]:
+def begin_with(generator: nn.Module, card: Card, model: str | Path) -> Start:
     """Put the weights of a model into a generator.
 
     What source or target does not share with the model's, by the names of bands and classes, keeps the weights it has
@@ -40,7 +41,8 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
         model: Run folder or `model.safetensors`.
 
     Returns:
-        Name and SHA-256 of the model, and name and digest of the chip set that it learned on, as far as it tells.
+        Name and SHA-256 of the model, name and digest of the chip set that it learned on, as far as it tells, and the
+        same of the model that it began with, if there was one.
 
     Raises:
         CheckpointError: The model is missing, damaged or foreign.
@@ -67,8 +69,10 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> dict[str,
             _copy_channels(there[name], tensor, axis, match, tensor.shape[axis] // channels)
         else:
             tensor.copy_(there[name])
-    learned_on = {key: str(earlier.card.provenance.get(key, "")) for key in ("chips", "chips_digest")}
-    return {"model": Path(model).name, "sha256": earlier.digest} | learned_on
+    known = earlier.card.provenance
+    start: Start = {"model": Path(model).name, "sha256": earlier.digest}
+    start |= {key: str(known.get(key, "")) for key in ("chips", "chips_digest")}
+    return start | ({"init_from": known["init_from"]} if known.get("init_from") else {})
 
 
 def _check_architecture(there: Card, here: Card, model: str | Path) -> None:

@@ -19,7 +19,7 @@ from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
-from geop2p.training.finetuning import begin_with
+from geop2p.training.finetuning import Start, begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
 
@@ -45,7 +45,7 @@ class Networks:
     lpips: LPIPS | None = None
 
 
-def build_networks(chipset: ChipSet, config: TrainConfig, start: dict[str, str] | None = None) -> Networks:
+def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = None) -> Networks:
     """Make generator and discriminator for a chip set; the seed decides their weights.
 
     Args:
