@@ -48,8 +48,10 @@ def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool,
     result = geop2p.train(chips, run, config, overwrite=overwrite, progress=not as_json)
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun starts, the first one reports
         return
+    from geop2p.metrics import IN_UNITS
+
     best = dict(result.best or {})
-    if best.get("metric") in ("l1", "rmse"):
+    if best.get("metric") in IN_UNITS:
         best["unit"] = result.unit
     print_summary("trained", {"steps": result.steps, "seconds": result.seconds, **best})
     print_result(result, as_json)

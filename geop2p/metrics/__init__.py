@@ -7,6 +7,7 @@ from geop2p.metrics.similarity import ms_ssim, ssim_map
 from geop2p.raster.encoding import Encoding
 
 __all__ = [
+    "IN_UNITS",
     "BlockScores",
     "ClassScores",
     "ImageScores",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 Scores = ImageScores | ClassScores
+IN_UNITS = ("l1", "rmse")  # scores in the unit of the target, see `error_unit`
 
 
 def scores_for(encoding: Encoding, full: bool = False) -> Scores:

@@ -1,13 +1,16 @@
 """How much memory the activations of a network take."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
+
+from geop2p.errors import GeoP2PError
 
 
 class HeldBytes:
@@ -62,6 +65,21 @@ class LiveBytes(TorchFunctionMode):
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
     return [tensor.untyped_storage() for tensor in tree_iter(values) if isinstance(tensor, Tensor)]
+
+
+@contextmanager
+def telling_when_full(told: GeoP2PError) -> Iterator[None]:
+    """Say what to try when memory is not enough.
+
+    Raises:
+        GeoP2PError: `told`.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise told from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

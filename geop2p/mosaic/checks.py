@@ -167,9 +167,8 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
     for path in (output, *beside.values()):
         if (file := replaced(path, read)) is not None:
             raise RasterError(f"{path}: is {read[file]}; give another name")
-    for folder, what in read.items():
-        if folder.is_dir() and output.resolve().parent == folder.resolve():
-            raise RasterError(f"{output}: lies in the folder that is {what}; give a name elsewhere")
+    if (around := replaced(output.resolve().parent, read)) is not None:
+        raise RasterError(f"{output}: lies in the folder that is {read[around]}; give a name elsewhere")
     if output.is_dir():
         raise RasterError(f"{output}: is a folder; give the name of a file")
     if output.exists() and not overwrite:

@@ -1,7 +1,6 @@
 """Whose parts a folder holds: claimed by all that decides their pixels, and put together by one process alone."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def put_together_alone(folder: Path, claim: dict[str, Any]) -> Iterator[None]:
         ConfigError: Another process does so, or has done so.
     """
     with _locked(folder), while_claimed(folder, claim):
-        if differences(_read_claim(folder), json.loads(json.dumps(claim))):
+        if differences(_read_claim(folder), claim):
             raise ConfigError(f"{folder}: goes on with --skip-bad in another process; wait until that is done")
         yield
 
@@ -96,7 +95,7 @@ def while_claimed(folder: Path, claim: dict[str, Any]) -> Iterator[None]:
 
 def check_claim(folder: Path, claim: dict[str, Any]) -> None:
     """Refuse to add a part to those of another run."""
-    if not _goes_on(json.loads(json.dumps(claim)), _read_claim(folder)):
+    if not _goes_on(claim, _read_claim(folder)):
         with contextlib.suppress(OSError):  # it holds something
             folder.rmdir()  # who did not know that it is gone has made it again
         raise ConfigError(

@@ -216,7 +216,7 @@ def _begun(job: Job, claim: str) -> tuple[Mosaic, ModelInput]:
     if not (job.folder / MANIFEST).exists():
         raise RasterError(f"{job.folder}: a worker does not see it; put the output into a folder that all of them see")
     mosaic, given, mine = job.begin(job.config.device)
-    if apart := differences(json.loads(claim), json.loads(json.dumps(mine))):
+    if apart := differences(json.loads(claim), mine):
         raise ConfigError(f"a worker has another {', '.join(apart)}; all need the same files and the same geop2p")
     return mosaic, given
 

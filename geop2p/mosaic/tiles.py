@@ -1,9 +1,8 @@
 """Which tiles a mosaic is made of: exact ones, whose margin is thrown away, or ones that are blended."""
 
-import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -12,7 +11,7 @@ import torch
 
 from geop2p.config import PredictConfig
 from geop2p.errors import ConfigError
-from geop2p.models.memory import activation_bytes, is_out_of_memory
+from geop2p.models.memory import activation_bytes, telling_when_full
 from geop2p.mosaic.plan import PART_MULTIPLE, Lattice, column_bytes, part_side
 from geop2p.translator import Card, Translator
 
@@ -62,22 +61,17 @@ class Tiles:
         return f"blended: tiles of {size} pixels that overlap by {lattice.overlap}, because {self.reason}"
 
 
-@contextlib.contextmanager
-def explaining_memory(tiles: Tiles, config: PredictConfig) -> Iterator[None]:
+def explaining_memory(tiles: Tiles, config: PredictConfig) -> AbstractContextManager[None]:
     """Say what to try when memory is not enough.
 
     Raises:
         ConfigError: It was not.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(
-            f"out of memory with tiles of {tiles.lattice.network_size} pixels, {tiles.batch_size} at a time; give "
-            f"smaller ones (--tile-size), fewer (--batch-size), or less --memory (now {config.memory})"
-        ) from error
+    told = (
+        f"out of memory with tiles of {tiles.lattice.network_size} pixels, {tiles.batch_size} at a time; give "
+        f"smaller ones (--tile-size), fewer (--batch-size), or less --memory (now {config.memory})"
+    )
+    return telling_when_full(ConfigError(told))
 
 
 def norm_statistics(card: Card, config: PredictConfig) -> NormStatistics:

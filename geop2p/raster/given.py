@@ -1,6 +1,7 @@
 """The files that layers are read from, which nothing that is written may replace."""
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,4 +34,9 @@ def replaced(output: Path, read: Iterable[str | Path]) -> Path | None:
     """The file or folder, of those that are read, that an output would replace; names that are no files are none."""
     if not output.exists():
         return None
-    return next((Path(path) for path in read if Path(path).exists() and output.samefile(path)), None)
+    there = output.stat()
+    for path in map(Path, read):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), there):
+                return path
+    return None

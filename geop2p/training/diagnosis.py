@@ -1,7 +1,6 @@
 """Why a training stopped, in words: losses that are not finite, memory that is not enough."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from geop2p.config import TrainConfig
 from geop2p.errors import GeoP2PError
-from geop2p.models.memory import is_out_of_memory
+from geop2p.models.memory import telling_when_full
 from geop2p.training.data import Batch
 
 OF_DISCRIMINATOR = {"d", "r1"}  # losses that the discriminator's weights of the step before decide
@@ -70,23 +69,17 @@ def explain_weights(run: Path, broken: list[str], step: int, config: TrainConfig
     )
 
 
-@contextlib.contextmanager
-def explaining_memory(batch_size: int, config: TrainConfig) -> Iterator[None]:
+def explaining_memory(batch_size: int, config: TrainConfig) -> AbstractContextManager[None]:
     """Say what to try when memory is not enough.
 
     Raises:
         GeoP2PError: It was not.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if batch_size > 1:
-            hint = f"try --batch-size {batch_size // 2}"
-        else:
-            hint = f"try --width {max(1, config.width // 2)}, or tile with a smaller --size"
-        raise GeoP2PError(f"out of memory with {batch_size} chips a step and width {config.width}; {hint}") from error
+    hint = f"try --batch-size {batch_size // 2}"
+    if batch_size == 1:
+        hint = f"try --width {max(1, config.width // 2)}, or tile with a smaller --size"
+    told = f"out of memory with {batch_size} chips a step and width {config.width}; {hint}"
+    return telling_when_full(GeoP2PError(told))
 
 
 def _finite_chips(batch: Batch) -> list[bool]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from geop2p.config import TrainConfig
-from geop2p.metrics import error_unit
+from geop2p.metrics import IN_UNITS, error_unit
 from geop2p.page import Picture, exact_uri, figure
 from geop2p.raster.atomic import write_text
 from geop2p.training.detectors import all_warnings
@@ -29,7 +29,6 @@ MOMENTS = 5  # of the training that samples show
 PLACES = 3  # chips that they show
 WIDTH, HEIGHT = 260.0, 110.0  # of a curve, in units of its drawing
 SCORES = ("l1", "psnr", "ssim", "accuracy", "miou")
-IN_UNITS = ("l1", "rmse")  # scores in the unit of the target
 CHECKS = {
     "variation": "variation over chips, share of the truth's",
     "right_real": "discriminator right about real",
