@@ -24,7 +24,7 @@ from geop2p.evaluation.comparison import Comparison, chip_set_of
 from geop2p.evaluation.judge import verdict
 from geop2p.evaluation.pictures import heat_picture
 from geop2p.evaluation.report import even_ranks, write_page
-from geop2p.evaluation.tables import ranked, write_csv, write_markdown
+from geop2p.evaluation.tables import headings, ranked, write_csv, write_markdown
 from geop2p.raster.render import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
@@ -79,7 +79,9 @@ def test_the_better_run_comes_first_in_every_form_of_the_table(folder: Path, tmp
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert float(rows[0]["l1"]) == good["l1"]["value"] and rows[1]["l1_rank"] == "2" and rows[2]["steps"] == ""
     markdown = (tmp_path / "table.md").read_text().splitlines()
-    assert markdown[0].startswith("| run | L1 |") and markdown[2].startswith(f"| good | **{good['l1']['value']:.4g}**")
+    assert markdown[0].startswith("| run | L1, DN | RMSE, DN |") and markdown[2].startswith(
+        f"| good | **{good['l1']['value']:.4g}**"
+    )
     page = report.read_text()
     assert page.count('alt="good"') == page.count('alt="poor"') == page.count('alt="truth"') == 5
     assert "geop2p compare &lt;x&gt;" in page and 'class="best"' in page
@@ -221,7 +223,7 @@ def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) 
     write_csv(tmp_path / "a.csv", result)
     table = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert [row["lpips_tied"] for row in table] == ["yes", ""]
-    write_page(tmp_path / "a.html", Comparison("a", result), "comparison.html.j2")
+    write_page(tmp_path / "a.html", Comparison("a", result, headings(result)), "comparison.html.j2")
     assert "<td>? 2</td>" in (tmp_path / "a.html").read_text()
 
 

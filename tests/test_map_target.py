@@ -1,11 +1,15 @@
 """Imagery to map: the map itself is scored, in `evaluate` and in `compare`."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import class_map, grid, write_raster
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
 from geop2p.errors import ConfigError
@@ -88,6 +92,24 @@ def test_models_that_make_maps_are_compared_by_their_maps(folder: Path, tmp_path
     assert not (tmp_path / "judges").exists()
     page = (tmp_path / "table.html").read_text()
     assert page.count('alt="good"') == page.count('alt="poor"') == page.count('alt="truth"') == 5
+
+
+def test_what_to_beware_of_is_said_of_the_runs_that_it_is_true_of(folder: Path, tmp_path: Path) -> None:
+    chips = ChipSet.open(folder / "chips")
+    one = folder / "one class"
+    if not one.exists():
+        shutil.copytree(folder / "good", one)
+        weights = load_file(one / "model.safetensors")
+        with safe_open(one / "model.safetensors", "pt") as file:
+            metadata = file.metadata()
+        last = max((name for name in weights if name.endswith("bias")), key=lambda name: weights[name].shape == (3,))
+        weights[last] = torch.tensor([0.0, 1e6, 0.0])
+        save_file(weights, one / "model.safetensors", metadata)
+    said = "The prediction shows only one class (class 2), the reference class 1, class 2, class 5."
+    both = compare([folder / "good", one], tmp_path / "a.html", CompareConfig(chips=chips.folder))
+    assert f"one class: {said}" in both["notes"] and said in (tmp_path / "a.html").read_text()
+    alone = compare([one], tmp_path / "b.html", CompareConfig(chips=chips.folder))
+    assert said in alone["notes"] and said in (tmp_path / "b.md").read_text()
 
 
 def test_an_ablation_of_maps_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.provenance import doubt, starts_of, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
-from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict
-from geop2p.evaluation.tables import COLUMNS, MARKS, ranked, write_csv, write_markdown
+from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
+from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
+from geop2p.metrics import error_unit
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
@@ -39,7 +40,7 @@ class Comparison:
 
     title: str
     result: dict[str, Any]
-    labels: dict[str, str] = field(default_factory=lambda: {name: label for name, (label, _) in COLUMNS.items()})
+    labels: dict[str, str]
     marks: dict[bool | None, str] = field(default_factory=lambda: dict(MARKS))
     strips: list[Strip] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -66,10 +67,11 @@ def compare(
         progress: Show progress bars.
 
     Returns:
-        path, tables (their paths), chip_set, split, chips, columns (names of the scores that any row has), rows (the
-        best first) and notes. A row has name, path, recipe and steps of its run, and under the names of the scores
-        `value`, `interval` (95 % over blocks), `rank` and `tied` (whether its difference to the best could be none,
-        by the same draws of blocks; None where there are no draws). The baseline and real imagery have no rank.
+        path, tables (their paths), chip_set, split, chips, unit (of L1 and RMSE), columns (names of the scores that any
+        row has), rows (the best first) and notes. A row has name, path, recipe and steps of its run, and under the
+        names of the scores `value`, `interval` (95 % over blocks), `rank` and `tied` (whether its difference to the
+        best could be none, by the same draws of blocks; None where there are no draws). The baseline and real imagery
+        have no rank.
 
     Raises:
         CheckpointError: A run is missing or damaged.
@@ -98,7 +100,7 @@ def compare(
     photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
-    withheld: dict[str, None] = {}
+    withheld, beware = dict[str, None](), dict[str, list[str]]()
     for name, folder in folders.items():
         translator = Translator.load(folder, config.device)
         makers[name] = partial(predict_chips, translator, ground.arrays)
@@ -106,6 +108,7 @@ def compare(
         said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
         figures = bench.figures(name, found[name])
         withheld |= _withheld(figures, config)
+        beware[name] = notes_on(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
     straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
     flat = bench.score("baseline", partial(straight.predict_rows, ground.arrays), config.batch_size)
@@ -119,8 +122,9 @@ def compare(
             row.get(name, {}).pop("draws", None)
     result: dict[str, Any] = {"path": str(report), "tables": [str(report.with_suffix(suffix)) for suffix in TABLES]}
     result |= {"chip_set": str(chipset.folder), "split": config.split, "chips": len(ground.rows), "columns": columns}
-    result |= {"rows": [*rows, *others], "notes": notes + list(withheld) + ground.notes}
-    page = Comparison(f"{len(rows)} runs on {config.split} chips of {chipset.folder.name}", result)
+    result |= {"unit": error_unit(ground.target), "rows": [*rows, *others]}
+    result["notes"] = notes + list(withheld) + _of_runs(beware) + ground.notes
+    page = Comparison(f"{len(rows)} runs on {config.split} chips of {chipset.folder.name}", result, headings(result))
     page.strips = _strips(ground, makers, found)
     page.provenance = {name: read_card(folder).provenance for name, folder in folders.items()}
     page.commands = list(commands)
@@ -194,6 +198,13 @@ def _withheld(figures: dict[str, Any], config: CompareConfig) -> dict[str, None]
     """Why figures of a judge that was asked for are not given, each reason once."""
     reasons = figures["reasons"] if config.judge is not None else {}
     return {f"Not given: {what} ({reasons[what]}).": None for what in ("judge", "frechet") if what in reasons}
+
+
+def _of_runs(beware: dict[str, list[str]]) -> list[str]:
+    """What to beware of in the scores of runs, with the names of those that it is true of unless that is all."""
+    said = dict.fromkeys(note for notes in beware.values() for note in notes)
+    of = {note: [name for name, notes in beware.items() if note in notes] for note in said}
+    return [note if len(names) == len(beware) else f"{', '.join(names)}: {note}" for note, names in of.items()]
 
 
 def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:

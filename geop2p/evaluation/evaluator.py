@@ -23,6 +23,7 @@ from geop2p.evaluation.places import check_mosaic, check_same_sides, place_strip
 from geop2p.evaluation.provenance import doubt, starts_of, trained_on
 from geop2p.evaluation.report import Curve, Page, check_report, curve_data, write_page
 from geop2p.evaluation.scoring import Bench, Predict
+from geop2p.metrics import error_unit
 from geop2p.raster.encoding import Encoding
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import reopen
@@ -56,9 +57,9 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        path, split, chips, unseen (whether they share no ground with the training, as the run tells), the scores in
-        physical units (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou),
-        bands or classes, baseline (the same scores), clipped_share (of real values that the model cannot reach),
+        path, split, chips, unseen (whether they share no ground with the training, as the run tells), unit (of L1 and
+        RMSE), the scores (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou), bands or classes, baseline (the
+        same scores), clipped_share (of real values that the model cannot reach),
         corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
         mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
         seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
@@ -91,7 +92,7 @@ def evaluate(
     baseline_scores = bench.score("baseline", straight, config.batch_size)
 
     result: dict[str, Any] = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
-    result["unseen"] = known is None
+    result |= {"unseen": known is None, "unit": error_unit(target)}
     result |= bench.figures("model", model_scores)
     result["baseline"] = bench.figures("baseline", baseline_scores)
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]

@@ -24,7 +24,7 @@ from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, notes_on
 from geop2p.evaluation.whereabouts import ErrorByGround
-from geop2p.metrics import BlockScores, scores_for
+from geop2p.metrics import BlockScores, error_unit, scores_for
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
@@ -64,11 +64,11 @@ def evaluate_mosaic(
         progress: Show a progress bar.
 
     Returns:
-        path, the scores in physical units with their `intervals` (95 % over squares of 512 pixels), `warped` (whether
-        the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path, if one was
-        asked for), `calibration` (see `Calibration.result`, if an uncertainty was given), seam_index (measured),
-        tile_mismatch and tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters that geop2p
-        did not make.
+        path, unit (of L1 and RMSE), the scores with their `intervals` (95 % over squares of 512 pixels), `warped`
+        (whether the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path,
+        if one was asked for), `calibration` (see `Calibration.result`, if an uncertainty was given), seam_index
+        (measured), tile_mismatch and tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters
+        that geop2p did not make.
 
     Raises:
         RasterError: A raster is missing or unreadable.
@@ -113,7 +113,8 @@ def evaluate_mosaic(
                     calibrated[0].add(error, spread, valid & known)
             if not found.places:
                 raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
-        result: dict[str, Any] = {"path": str(report), **found.scores.result(), "warped": warped}
+        result: dict[str, Any] = {"path": str(report), "unit": error_unit(encoding), **found.scores.result()}
+        result["warped"] = warped
         names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
         result["notes"] = notes_on(result) + contradictions(layer, truth)

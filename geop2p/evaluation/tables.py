@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from geop2p.metrics import IN_UNITS
 from geop2p.metrics.blocks import interval
 from geop2p.raster.atomic import write_text
 
@@ -66,9 +67,15 @@ def _goodness(name: str) -> Callable[[float], float]:
     return lambda value: sign * value if sign else -abs(value - 1)
 
 
+def headings(result: Row) -> dict[str, str]:
+    """What the columns of a comparison are called, by their names."""
+    units = {name: f", {result['unit']}" for name in IN_UNITS if result["unit"]}
+    return {name: COLUMNS[name][0] + units.get(name, "") for name in result["columns"]}
+
+
 def write_markdown(path: Path, result: Row) -> None:
     """Write the table of a comparison, the best of each column in bold."""
-    head = ["run", *(COLUMNS[name][0] for name in result["columns"])]
+    head = ["run", *headings(result).values()]
     lines = [head, ["---", *("---:" for _ in result["columns"])]]
     lines += [[_escaped(row["name"]), *(_cell(row.get(name)) for name in result["columns"])] for row in result["rows"]]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
