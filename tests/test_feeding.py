@@ -19,9 +19,9 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training import caching, feeding
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.caching import pack_if_large
-from geop2p.training.data import Batch, ChipArrays, batches
+from geop2p.training.data import ChipArrays, batches
 from geop2p.training.encoder import BatchEncoder, as_tensor, blank
-from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, Stored, encode_batch
+from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, HostMaker, Stored, encode_batch
 
 CPU = torch.device("cpu")
 MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
@@ -169,22 +169,23 @@ def jittered(augmentation: Augmentation = JITTER, place: int = 0, valid: Tensor 
 @pytest.mark.parametrize("augmentation", [None, JITTER, Augmentation(1, flip=True, d4=True)])
 @pytest.mark.parametrize("has_holes", [False, True])
 @pytest.mark.parametrize("name", list(ENCODINGS))
-def test_a_batch_is_made_in_the_memory_that_is_given(
+def test_batches_are_the_same_on_the_host_and_on_a_device(
     name: str, has_holes: bool, augmentation: Augmentation | None
 ) -> None:
     chips, target = arrays(MAP, ENCODINGS[name]), ENCODINGS[name]
     stored = HostChips(chips).fetch(np.arange(2))
     if not has_holes:
         stored = dataclasses.replace(stored, valid=None)
-    maker = BatchMaker(MAP, target, CPU, augmentation)
-    whole = Batch.empty(4, (MAP.channels, target.channels), chips.source.shape[-1])
+    host = HostMaker(MAP, target, chips.source.shape[-1], augmentation)
+    whole = host.room(4)
     for side in (whole.source, whole.target, whole.valid):
         side.fill_(torch.nan)
-    made, again = maker(stored, np.arange(2)), maker(stored, np.arange(2), into=whole.part(1, 3))
-    for side in ("source", "target", "valid"):
-        one, two, memory = (getattr(batch, side) for batch in (made, again, whole))
-        assert torch.equal(one, two) and torch.equal(memory[1:3], two)
-        assert memory[[0, 3]].isnan().all()
+    host(stored, np.arange(2), 0, whole.part(1, 3))
+    made = BatchMaker(MAP, target, CPU, augmentation)(stored, np.arange(2))
+    assert torch.equal(whole.source[1:3], made.source) and torch.equal(whole.valid[1:3], made.valid)
+    assert torch.allclose(whole.target[1:3], made.target, rtol=0, atol=1.2e-7)
+    for memory in (whole.source, whole.target, whole.valid):
+        assert memory[[0, 3]].isnan().all()  # and nowhere else
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_place() -> None:

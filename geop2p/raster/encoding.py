@@ -6,6 +6,7 @@ numpy only. Arrays are (bands, rows, cols); masks are (rows, cols), true where v
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -208,14 +209,19 @@ class Encoding:
             codes = np.array([entry.value for entry in self.classes]).reshape(-1, 1, 1)
             np.copyto(result, (values[:1] == codes) & valid)
             return result
-        everywhere, low = bool(valid.all()), self._column("low")
-        known = self.on_scale(values if everywhere else np.where(valid, values, 0))
+        everywhere, (low, factor, leaves) = bool(valid.all()), self._interval
+        is_number = everywhere or (self.is_integer and not self.is_linear_sar)
+        known = self.on_scale(values if is_number else np.where(valid, values, 0))
         wide = result if low.dtype == np.float32 else np.empty(result.shape)
         with np.errstate(over="ignore"):  # values far outside a narrow interval: clipped like all outside it
-            np.subtract(known, low, out=wide, dtype=wide.dtype)
-            wide *= (2 / self.data_range.reshape(-1, 1, 1)).astype(wide.dtype)
+            if low.any():
+                np.subtract(known, low, out=wide, dtype=wide.dtype)
+                wide *= factor
+            else:
+                np.multiply(known, factor, out=wide, dtype=wide.dtype)
             wide -= 1
-        np.clip(wide, -1, 1, out=result)
+        if leaves:
+            np.clip(wide, -1, 1, out=result)
         if not everywhere:
             np.copyto(result, 0, where=~valid)
         return result
@@ -253,6 +259,17 @@ class Encoding:
         inside = self.on_scale(values[:, valid]).astype(np.float64)
         low, high = np.array([(band.low, band.high) for band in self.bands]).T[..., np.newaxis]
         return float(((inside < low) | (inside > high)).mean())
+
+    @cached_property
+    def _interval(self) -> tuple[Array, Array, bool]:
+        """Of every band (bands, 1, 1) the low end and what encodes one stored unit; whether values may leave it."""
+        low = self._column("low")
+        factor = (2 / self.data_range.reshape(-1, 1, 1)).astype(low.dtype)
+        if low.dtype != np.float32 or not self.is_integer:
+            return low, factor, True
+        limits = np.iinfo(self.dtype)
+        ends = np.array([limits.min, limits.max], np.float32)
+        return low, factor, bool((np.abs((ends - low) * factor - 1) > 1).any())
 
     @property
     def _scale(self) -> Array:

@@ -5,6 +5,7 @@ the device changes it.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from geop2p.training.data import Indices
+
+BLOCK = 1024  # places in the epoch whose draws are made together
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,19 @@ class Augmentation:
             size: Side of a chip in pixels.
         """
         large = round(size * self.jitter)
-        offsets = np.zeros((len(places), 2), np.int64)
-        turns = np.zeros((len(places), 3), bool)
-        for number, place in enumerate(places):
-            random = np.random.default_rng([self.seed, epoch, int(place), 1])
-            offsets[number] = random.integers(0, large - size + 1, 2)
-            if self.flip:
-                turns[number, 2] = random.random() < 0.5
-            if self.d4:
-                turns[number] ^= random.integers(0, 2, 3).astype(bool)
+        drawn = [_block(self.seed, epoch, int(place) // BLOCK)[int(place) % BLOCK] for place in places]
+        numbers = np.array(drawn).reshape(-1, 5)
+        offsets = (numbers[:, :2] * (large - size + 1)).astype(np.int64)
+        turns = numbers[:, 2:] < (0.5 if self.d4 else 0)
+        if self.flip and not self.d4:
+            turns[:, 2] = numbers[:, 2] < 0.5
         return Draws(size, large, offsets, turns)
+
+
+@lru_cache(maxsize=16)
+def _block(seed: int, epoch: int, block: int) -> npt.NDArray[np.float64]:
+    """Numbers for the chips of a block: to begin a generator takes as long as to turn a chip."""
+    return np.random.default_rng([seed, epoch, block, 1]).random((BLOCK, 5))
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class Draws:
         """Whether chips are enlarged."""
         return self.large > self.size
 
+    def of(self, row: int) -> "Draws":
+        """Those of one chip of the batch."""
+        return Draws(self.size, self.large, self.offsets[row : row + 1], self.turns[row : row + 1])
+
     def turn(self, images: Tensor) -> Tensor:
         """Turn and mirror (batch, channels, size, size)."""
         if self.turns[:, 0].any():
@@ -86,18 +96,48 @@ class Draws:
     def sample(self, images: list[Tensor]) -> list[Tensor]:
         """The crops of floats (batch, channels, size, size), enlarged by bilinear interpolation."""
         device, count = images[0].device, len(self.offsets)
-        wanted = self.offsets[:, :, np.newaxis] + np.arange(self.size)
-        places = to_device(((2 * wanted + 1) / self.large - 1).astype(np.float32), device)  # the chip is from -1 to 1
+        places = to_device(((2 * self._wanted + 1) / self.large - 1).astype(np.float32), device)  # from -1 to 1
         grid = torch.empty((count, self.size, self.size, 2), device=device)
         grid[..., 0], grid[..., 1] = places[:, 1, None, :], places[:, 0, :, None]
         return [functional.grid_sample(image, grid, padding_mode="border", align_corners=False) for image in images]
 
     def pick(self, images: Tensor) -> Tensor:
         """The crops of (batch, 1, size, size) of any type, enlarged by nearest neighbour."""
-        wanted = self.offsets[:, :, np.newaxis] + np.arange(self.size)
-        nearest = to_device((2 * wanted + 1) * self.size // (2 * self.large), images.device)
-        flat = nearest[:, 0, :, None] * self.size + nearest[:, 1, None, :]
-        return images.flatten(1).gather(1, flat.flatten(1)).view(images.shape)
+        return _gather(images, (2 * self._wanted + 1) * self.size // (2 * self.large))
+
+    def keep(self, valid: Tensor) -> Tensor:
+        """Where the crops that `sample` makes stand on true pixels alone, of bools (batch, 1, size, size)."""
+        padded = functional.pad(valid, (1, 1, 1, 1), value=True)
+        rows = padded[..., 1:, :] & padded[..., :-1, :]
+        pairs = rows[..., 1:] & rows[..., :-1]  # the first of them is of the pixel before the first, and the first
+        return _gather(pairs, ((2 * self._wanted + 1) * self.size - self.large) // (2 * self.large) + 1)
+
+    @property
+    def _wanted(self) -> Indices:
+        """Rows and columns (batch, 2, size) of the crops in the enlarged chips."""
+        return self.offsets[:, :, np.newaxis] + np.arange(self.size)
+
+
+def _gather(images: Tensor, places: Indices) -> Tensor:
+    """The pixels of (batch, 1, side, side) at rows and columns (batch, 2, size)."""
+    batch, _, size = places.shape
+    chosen = to_device(places, images.device)
+    flat = chosen[:, 0, :, None] * images.shape[-1] + chosen[:, 1, None, :]
+    return images.flatten(1).gather(1, flat.flatten(1)).view(batch, 1, size, size)
+
+
+def turned(image: Tensor, turn: list[bool]) -> Tensor:
+    """One image (..., size, size) as `Draws.turn` turns it.
+
+    Args:
+        image: Of any type.
+        turn: Its row of `Draws.turns`.
+    """
+    if turn[0]:
+        image = image.transpose(-2, -1).contiguous()
+    if turn[1] or turn[2]:
+        image = image.flip([axis for axis, mirrored in ((-2, turn[1]), (-1, turn[2])) if mirrored])
+    return image
 
 
 def to_device(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:

@@ -21,6 +21,17 @@ def as_tensor(values: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(values.view(_SIGNED.get(values.dtype, values.dtype)))
 
 
+def as_stored(values: Tensor, dtype: str) -> npt.NDArray[Any]:
+    """The inverse of `as_tensor`.
+
+    Args:
+        values: On the host.
+        dtype: numpy name of the stored values.
+    """
+    array: npt.NDArray[Any] = values.numpy()
+    return array.view(dtype)
+
+
 def blank(images: Iterable[Tensor], valid: Tensor) -> None:
     """Put 0 where float32 images are not valid, whatever stands there; several times faster than `torch.where`.
 
@@ -55,7 +66,6 @@ class BatchEncoder:
         self._offset = column([band.offset for band in encoding.bands])
         codes = np.array([entry.value for entry in encoding.classes], np.int64)
         self._codes = torch.from_numpy(codes).to(device).view(1, -1, 1, 1)
-        self._from_zero = not any(band.low for band in encoding.bands)
 
     def one_hot(self, codes: Tensor) -> Tensor:
         """Float32 (batch, classes, rows, cols), all 0 where a class is not known.
@@ -65,16 +75,13 @@ class BatchEncoder:
         """
         return (self._unsigned(codes, torch.int64) == self._codes).float()
 
-    def scaled(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+    def scaled(self, values: Tensor) -> Tensor:
         """Float32 in [-1, 1] (batch, bands, rows, cols); not a number where the value is none.
 
         Args:
             values: Stored values (batch, bands, rows, cols), as `as_tensor` gives them.
-            into: Memory for the result, which is used where it needs no wider type on the way.
         """
-        wide = self._on_scale(self._unsigned(values, self._work, into if self._work == torch.float32 else None))
-        if not self._from_zero:
-            wide.sub_(self._low)
+        wide = self._on_scale(self._unsigned(values, self._work)).sub_(self._low)
         return wide.mul_(self._factor).sub_(1).clamp_(-1, 1).float()
 
     def _on_scale(self, wide: Tensor) -> Tensor:
@@ -87,12 +94,10 @@ class BatchEncoder:
             return torch.maximum(linear, self._scale.abs()).log10_().mul_(20)
         return linear.clamp_(min=POWER_FLOOR).log10_().mul_(10)
 
-    def _unsigned(self, stored: Tensor, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
+    def _unsigned(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy of stored values in a wide type, the bits of unsigned integers read as such."""
         if self._dtype == np.uint16:
-            stored = stored.to(torch.int32).bitwise_and_(0xFFFF)
-        if into is not None:
-            return into.copy_(stored)
+            return stored.to(torch.int32).bitwise_and_(0xFFFF).to(dtype)
         if self._dtype == np.uint32:
             return stored.to(torch.int64).bitwise_and_(0xFFFFFFFF).to(dtype, copy=True)
         wide = stored.to(dtype, copy=True)

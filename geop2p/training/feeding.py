@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from geop2p.raster.encoding import Array, Encoding
-from geop2p.training.augmentation import Augmentation, Draws, to_device
+from geop2p.training.augmentation import Augmentation, Draws, to_device, turned
 from geop2p.training.data import Batch, ChipArrays, Indices
-from geop2p.training.encoder import BatchEncoder, as_tensor, blank
+from geop2p.training.encoder import BatchEncoder, as_stored, as_tensor, blank
 
 DEVICE_SHARE = 0.3  # of the free memory of a device, for chips
 AHEAD = 2  # fetches that are under way before they are asked for
@@ -55,7 +56,7 @@ class Stored:
 
 
 class BatchMaker:
-    """Encodes and augments batches of stored chips.
+    """Encodes and augments batches of stored chips on the device that they lie on.
 
     Args:
         source: Encoding of the source.
@@ -67,11 +68,10 @@ class BatchMaker:
     def __init__(
         self, source: Encoding, target: Encoding, device: torch.device, augmentation: Augmentation | None = None
     ) -> None:
-        self.encoders = (BatchEncoder(source, device), BatchEncoder(target, device))
-        self.channels = (source.channels, target.channels)
-        self.augmentation = augmentation
+        self._encoders = (BatchEncoder(source, device), BatchEncoder(target, device))
+        self._augmentation = augmentation
 
-    def __call__(self, stored: Stored, places: Indices, epoch: int = 0, into: Batch | None = None) -> Batch:
+    def __call__(self, stored: Stored, places: Indices, epoch: int = 0) -> Batch:
         """A batch for the networks.
 
         Classes are enlarged by nearest neighbour, all else bilinear; a pixel stays valid only if all that it is made
@@ -81,49 +81,103 @@ class BatchMaker:
             stored: The chips.
             places: Theirs in the order of the epoch.
             epoch: Counted from 0.
-            into: Memory for the batch; None: new memory.
         """
+        maps = [encoder.encoding.is_classes for encoder in self._encoders]
         sides, valid, draws = [stored.source, stored.target], stored.valid, None
-        memory = [None, None] if into is None else [into.source, into.target]
-        if self.augmentation is not None:
-            draws = self.augmentation.draw(places, epoch, stored.source.shape[-1])
+        if self._augmentation is not None:
+            draws = self._augmentation.draw(places, epoch, stored.source.shape[-1])
             sides, valid = [draws.turn(side) for side in sides], None if valid is None else draws.turn(valid)
-        maps = [encoder.encoding.is_classes for encoder in self.encoders]
-        resizes = draws is not None and draws.resizes
-        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+        for number, (encoder, is_map) in enumerate(zip(self._encoders, maps, strict=True)):
             if not is_map:
-                sides[number] = encoder.scaled(sides[number], None if resizes else memory[number])
-        if draws is not None and resizes:
+                sides[number] = encoder.scaled(sides[number])
+        if draws is not None and draws.resizes:
             if valid is not None:
                 blank([side for side, is_map in zip(sides, maps, strict=True) if not is_map], valid)
             sides, valid = _enlarge(draws, sides, maps, valid)
-        for number, (encoder, is_map) in enumerate(zip(self.encoders, maps, strict=True)):
+        for number, (encoder, is_map) in enumerate(zip(self._encoders, maps, strict=True)):
             if is_map:
                 sides[number] = encoder.one_hot(sides[number])
         if valid is None:
-            weights = torch.ones((), device=sides[0].device).expand_as(sides[0][:, :1])
-        else:
-            blank(sides, valid)
-            weights = valid.view(torch.uint8)  # bools take seven times as long to become floats
-        if into is None:
-            return Batch(sides[0], sides[1], weights.float().contiguous())
-        for whole, made in ((into.source, sides[0]), (into.target, sides[1]), (into.valid, weights)):
-            if made.data_ptr() != whole.data_ptr():
-                whole.copy_(made)
-        return into
+            return Batch(sides[0], sides[1], torch.ones_like(sides[0][:, :1]))
+        blank(sides, valid)
+        return Batch(sides[0], sides[1], valid.view(torch.uint8).float())  # of bools it takes seven times as long
+
+
+class HostMaker:
+    """What `BatchMaker` does, on the host: chip after chip, so that what is made of one stays in the processor's cache.
+
+    Args:
+        source: Encoding of the source.
+        target: Encoding of the target.
+        size: Side of a chip in pixels.
+        augmentation: What is drawn; None: chips stay as they are.
+    """
+
+    def __init__(self, source: Encoding, target: Encoding, size: int, augmentation: Augmentation | None = None) -> None:
+        self._encodings, self._augmentation = (source, target), augmentation
+        self._everywhere = np.ones((size, size), bool)
+
+    def room(self, chips: int) -> Batch:
+        """Memory for a batch."""
+        source, target = self._encodings
+        return Batch.empty(chips, (source.channels, target.channels), len(self._everywhere))
+
+    def __call__(self, stored: Stored, places: Indices, epoch: int, into: Batch) -> None:
+        """Make a batch in the memory of `into`."""
+        draws = None
+        if self._augmentation is not None:
+            draws = self._augmentation.draw(places, epoch, len(self._everywhere))
+        whole = ((into.source.numpy(), into.target.numpy()), into.valid.numpy())
+        for row in range(len(places)):
+            sides, valid = [stored.source[row], stored.target[row]], None
+            if stored.valid is not None and not stored.valid[row].numpy().all():
+                valid = stored.valid[row]
+            if draws is not None:
+                turn = draws.turns[row].tolist()
+                sides, valid = [turned(side, turn) for side in sides], None if valid is None else turned(valid, turn)
+            images = [image[row] for image in whole[0]]
+            if draws is not None and draws.resizes:
+                valid = self._enlarged(draws.of(row), sides, valid, images)
+            else:
+                for encoding, side, image in zip(self._encodings, sides, images, strict=True):
+                    self._encode(encoding, side, valid, image)
+            whole[1][row] = 1 if valid is None else valid.numpy()
+
+    def _enlarged(
+        self, draws: Draws, sides: list[Tensor], valid: Tensor | None, images: list[npt.NDArray[np.float32]]
+    ) -> Tensor | None:
+        """Encode, enlarge and crop both sides of a chip into `images`; returns the valid pixels of the crop."""
+        maps = [encoding.is_classes for encoding in self._encodings]
+        for number, (encoding, is_map) in enumerate(zip(self._encodings, maps, strict=True)):
+            if not is_map:
+                encoded = np.empty(images[number].shape, np.float32)
+                self._encode(encoding, sides[number], valid, encoded)
+                sides[number] = torch.from_numpy(encoded)
+        crops, kept = _enlarge(draws, [side[None] for side in sides], maps, None if valid is None else valid[None])
+        for encoding, is_map, crop, image in zip(self._encodings, maps, crops, images, strict=True):
+            if is_map:
+                self._encode(encoding, crop[0], None if kept is None else kept[0], image)
+                continue
+            if kept is not None:
+                blank([crop], kept)
+            np.copyto(image, crop[0].numpy())
+        return None if kept is None else kept[0]
+
+    def _encode(self, encoding: Encoding, side: Tensor, valid: Tensor | None, into: npt.NDArray[np.float32]) -> None:
+        """Encode the stored values of one chip."""
+        known = self._everywhere if valid is None else valid[0].numpy()
+        encoding.encode(as_stored(side, encoding.dtype), known, into)
 
 
 def _enlarge(
     draws: Draws, sides: list[Tensor], maps: list[bool], valid: Tensor | None
 ) -> tuple[list[Tensor], Tensor | None]:
     """Crops of both sides and of the valid pixels."""
-    floats = [side for side, is_map in zip(sides, maps, strict=True) if not is_map]
-    if valid is not None and floats:
-        floats.append((~valid).float())
-    sampled = iter(draws.sample(floats) if floats else [])
+    images = [side for side, is_map in zip(sides, maps, strict=True) if not is_map]
+    sampled = iter(draws.sample(images) if images else [])
     enlarged = [draws.pick(side) if is_map else next(sampled) for side, is_map in zip(sides, maps, strict=True)]
     if valid is not None:
-        valid = next(sampled) == 0 if floats else draws.pick(valid)
+        valid = draws.keep(valid) if images else draws.pick(valid)
     return enlarged, valid
 
 
@@ -211,18 +265,18 @@ class Feed:
         augmentation: Augmentation | None = None,
     ) -> None:
         self.device = device
-        # encoding takes float64, which Apple's GPUs lack
-        self._home = device if device.type == "cuda" else torch.device("cpu")
-        self._maker, self._size = BatchMaker(source, target, self._home, augmentation), arrays.source.shape[-1]
+        on_device = device.type == "cuda"  # encoding takes float64, which Apple's GPUs lack
+        self._maker = BatchMaker(source, target, device, augmentation) if on_device else None
+        self._host = HostMaker(source, target, arrays.source.shape[-1], augmentation)
         a_chip = arrays.nbytes // max(1, len(arrays))
         self._together = min(max(1, LOT // max(1, a_chip)), TOGETHER)
-        fits = device.type == "cuda" and arrays.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-        self._chips: Chips = DeviceChips(arrays, device) if fits else HostChips(arrays, device.type == "cuda")
+        fits = on_device and arrays.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self._chips: Chips = DeviceChips(arrays, device) if fits else HostChips(arrays, on_device)
         self.place = "device" if fits else ("disk" if isinstance(arrays.source, np.memmap) else "memory")
 
     def batch(self, rows: Indices, places: Indices, epoch: int = 0) -> Batch:
         """The batch of some rows of the split, whose places in the order of the epoch decide their augmentation."""
-        return self._finish(self._chips.fetch(rows), places, epoch, self._room(len(places)))
+        return self._finish(self._chips.fetch(rows), places, epoch, self._host.room(len(places)))
 
     def stream(self, pieces: Iterable[tuple[Indices, Indices]], epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, each given by its rows and places, in order.
@@ -235,12 +289,12 @@ class Feed:
         with closing(self._fetched(pieces)) as fetched:
             for stored, places in fetched:
                 if room is None or len(room.source) < len(places):
-                    room = self._room(len(places))
+                    room = self._host.room(len(places))
                 yield self._finish(stored, places, epoch, room)
 
     def _fetched(self, pieces: Iterable[tuple[Indices, Indices]]) -> Generator[tuple[Stored, Indices]]:
         """The stored chips of every piece, and its places."""
-        if self.place == "device" or (self.place == "memory" and self._home.type == "cpu"):
+        if self.place == "device" or (self.place == "memory" and self._maker is None):
             yield from ((self._chips.fetch(rows), places) for rows, places in pieces)
             return
         waiting: deque[tuple[Future[Stored], list[Indices]]] = deque()
@@ -256,18 +310,11 @@ class Feed:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _room(self, chips: int) -> Batch | None:
-        """Memory for a batch on the host."""
-        if self._home.type == "cuda":
-            return None
-        return Batch.empty(chips, self._maker.channels, self._size)
-
-    def _finish(self, stored: Stored, places: Indices, epoch: int, room: Batch | None) -> Batch:
-        if room is None:
-            return self._maker(stored.to(self._home), places, epoch)
+    def _finish(self, stored: Stored, places: Indices, epoch: int, room: Batch) -> Batch:
+        if self._maker is not None:
+            return self._maker(stored.to(self.device), places, epoch)
         batch = room.part(0, len(places))
-        for row in range(len(places)):  # what is made of one chip stays in the cache of the processor
-            self._maker(stored.part(row, row + 1), places[row : row + 1], epoch, batch.part(row, row + 1))
+        self._host(stored, places, epoch, batch)
         return batch.to(self.device)
 
 
