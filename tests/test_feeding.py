@@ -11,8 +11,8 @@ from conftest import CLASSES, image_encoding
 from torch import Tensor
 from torch.nn import functional
 
-from geop2p import TileConfig, tile
-from geop2p.errors import ConfigError
+from geop2p import TileConfig, convert, tile
+from geop2p.errors import ChipSetError, ConfigError
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling import packed
 from geop2p.tiling.chips import ChipSet
@@ -280,6 +280,22 @@ def test_chips_too_large_for_memory_are_packed_once_beside_the_run(
     assert written == {file: file.stat().st_mtime_ns for file in cache.iterdir()}
     with pytest.raises(ConfigError, match="leave --skip-bad out"):
         pack_if_large(chipset, tmp_path / "run", True, 2)
+
+
+def test_chips_that_memory_cannot_hold_are_refused_with_what_to_do(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5))
+    chipset = ChipSet.open(tmp_path / "chips")
+    monkeypatch.setattr(caching, "free_memory", lambda: 2 * caching.size_of(chipset, ("train",)))
+    assert len(ChipArrays.load(chipset, "train")) == chipset.counts["train"]
+    monkeypatch.setattr(caching, "free_memory", lambda: caching.size_of(chipset, ("train",)))
+    with pytest.raises(
+        ChipSetError, match=r"its train chips take 0\.0 GB.*tile --from \S+chips PACKED --format packed"
+    ):
+        ChipArrays.load(chipset, "train")
+    convert(tmp_path / "chips", tmp_path / "packed", TileConfig(format="packed"))
+    assert len(ChipArrays.load(ChipSet.open(tmp_path / "packed"), "train")) == chipset.counts["train"]
 
 
 def test_a_pack_that_was_interrupted_is_made_again(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from geop2p.config import Split
-from geop2p.errors import ConfigError
+from geop2p.errors import ChipSetError, ConfigError
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import pack_split
 from geop2p.training.checkpoint import chips_digest
@@ -14,7 +14,8 @@ from geop2p.training.checkpoint import chips_digest
 log = logging.getLogger(__name__)
 
 CACHE = "cache"
-SHARE = 0.5  # of the memory that is free, for chips
+SHARE = 0.5  # of the memory that is free, for the chips of a training; others are packed
+MOST = 0.9  # of it for chips that are read without a place to pack them to
 MEMORY = Path("/proc/meminfo")
 LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -53,10 +54,24 @@ def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, p
     return folder
 
 
-def size_of(chipset: ChipSet) -> int:
-    """Bytes of the chips of a training in memory, where each valid pixel is one."""
+def check_fits(chipset: ChipSet, split: Split) -> None:
+    """Refuse to read chips that memory cannot hold.
+
+    Raises:
+        ChipSetError: It cannot.
+    """
+    needed, room = size_of(chipset, (split,)), free_memory()
+    if room is not None and needed > MOST * room:
+        raise ChipSetError(
+            f"{chipset.folder}: its {split} chips take {needed / 1e9:.1f} GB, of which {room / 1e9:.1f} GB are free; "
+            f"pack them, so that they are read from disk: geop2p tile --from {chipset.folder} PACKED --format packed"
+        )
+
+
+def size_of(chipset: ChipSet, splits: tuple[Split, ...] = SPLITS) -> int:
+    """Bytes of chips in memory, where each valid pixel is one; by default those of a training."""
     sides = [len(side.bands) * np.dtype(side.dtype).itemsize for side in (chipset.source, chipset.target)]
-    return sum(chipset.counts[split] for split in SPLITS) * chipset.size**2 * (sum(sides) + 1)
+    return sum(chipset.counts[split] for split in splits) * chipset.size**2 * (sum(sides) + 1)
 
 
 def free_memory() -> int | None:

@@ -17,6 +17,7 @@ from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.packed import PackedMasks, map_split
+from geop2p.training.caching import check_fits
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class ChipArrays:
             cache: Folder that has the chips as packed arrays; None: they come from the chip set.
 
         Raises:
-            ChipSetError: The chip set is not finished, or a chip is not what it promises.
+            ChipSetError: The chip set is not finished, a chip is not what it promises, or they do not fit into memory.
         """
         chipset.check_finished()
         entries = chipset.entries(split)
@@ -70,6 +71,7 @@ class ChipArrays:
             return cls(ids, *map_split(dataclasses.replace(chipset, folder=cache, layout="packed"), split), weights)
         if chipset.layout == "packed":
             return cls(ids, *map_split(chipset, split), weights)
+        check_fits(chipset, split)
         side, size = len(ids), chipset.size
         source = np.zeros((side, len(chipset.source.bands), size, size), chipset.source.dtype)
         target = np.zeros((side, len(chipset.target.bands), size, size), chipset.target.dtype)
