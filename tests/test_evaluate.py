@@ -98,6 +98,45 @@ def test_a_mosaic_equal_to_its_reference_has_no_error(tmp_path: Path, make_model
     assert not (tmp_path / "other.html").exists()
 
 
+def test_the_range_of_a_mosaic_is_that_of_its_model(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    values = np.random.default_rng(0).normal(40, 9, (1, 96, 96)).astype(np.float32)
+    path = write_raster(tmp_path / "in.tif", values, grid(96, 96))
+    predict(make_model(Identity, image_encoding("float32", 1, -50, 150)), path, tmp_path / "out.tif")
+    other = write_raster(tmp_path / "other.tif", values + 2, grid(96, 96))
+    result = evaluate_mosaic(tmp_path / "out.tif", other, tmp_path / "report.html")
+    assert result["range"] == [200] and result["psnr"] == pytest.approx(20 * np.log10(200 / 2), abs=1e-3)
+    assert "The range of PSNR, SSIM and MS-SSIM is 200 DN" in (tmp_path / "report.html").read_text()
+    back = evaluate_mosaic(other, tmp_path / "out.tif", tmp_path / "back.html")  # a raster that tells no interval
+    assert back["range"] == [pytest.approx(np.percentile(values, 99.9) - np.percentile(values, 0.1), rel=0.05)]
+
+
+def test_how_much_of_a_mosaic_is_scored_is_said(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 60, 100), dtype=np.uint8)
+    whole = write_raster(tmp_path / "whole.tif", values, grid(60, 100))
+    sliver = write_raster(tmp_path / "sliver.tif", values[:, :, :2], grid(60, 2))
+    result = evaluate_mosaic(whole, sliver, tmp_path / "report.html")
+    assert result["share"] == 0.02 and result["notes"] == [
+        "Only 2 % of the prediction's ground is scored: the reference ends there."
+    ]
+    assert "<p>2 % of the prediction" in (tmp_path / "report.html").read_text()
+    assert evaluate_mosaic(whole, whole, tmp_path / "all.html")["share"] == 1
+
+
+def test_an_error_raster_spares_the_files_of_others(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 40, 40), dtype=np.uint8)
+    path = write_raster(tmp_path / "a.tif", values, grid(40, 40))
+    config = EvaluateConfig(error_raster=tmp_path / "error.tif")
+    for name in ("error.qml", "error.tif.aux.xml"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConfigError, match=f"{name}: exists"):
+            evaluate_mosaic(path, path, tmp_path / "report.html", config)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    evaluate_mosaic(path, path, tmp_path / "report.html", config)
+    (tmp_path / "error.tif").unlink()  # the style of ours that is left does no harm
+    evaluate_mosaic(path, path, tmp_path / "again.html", config)
+
+
 def test_a_reference_on_another_grid_is_warped_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def ramp(height: int, width: int, pixel: float) -> np.ndarray:
         """Metres to the right, metres down and a constant."""

@@ -11,7 +11,19 @@ from conftest import class_map, grid, write_raster
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
+from geop2p import (
+    CompareConfig,
+    EvaluateConfig,
+    TileConfig,
+    TrainConfig,
+    Translator,
+    compare,
+    evaluate,
+    evaluate_mosaic,
+    predict,
+    tile,
+    train,
+)
 from geop2p.errors import ConfigError
 from geop2p.tiling.chips import ChipSet
 
@@ -92,6 +104,45 @@ def test_models_that_make_maps_are_compared_by_their_maps(folder: Path, tmp_path
     assert not (tmp_path / "judges").exists()
     page = (tmp_path / "table.html").read_text()
     assert page.count('alt="good"') == page.count('alt="poor"') == page.count('alt="truth"') == 5
+
+
+def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Path) -> None:
+    """In the chips as in the mosaic, where it is said; so does ground that means unlabelled in neither."""
+    codes = class_map(160, 160)
+    image = (40 * codes + np.random.default_rng(1).integers(0, 60, codes.shape)).astype(np.uint8)
+    other = codes.copy()
+    other[:, :, 100:] = 9
+    other[:, :20] = 7
+    for name, shown, left in (("a", codes, 500_000.0), ("b", other, 700_000.0)):
+        write_raster(tmp_path / f"{name}_image.tif", image, grid(160, 160, left=left))
+        write_raster(tmp_path / f"{name}_map.tif", shown, grid(160, 160, left=left))
+    (tmp_path / "splits.csv").write_text("scene,split\na_map,train\nb_map,test\n")
+    config = TileConfig(size=32, split_by="file", split_file=tmp_path / "splits.csv", min_valid=0.01, ignore_class="7")
+    for name in "ab":
+        tile(tmp_path / f"{name}_image.tif", tmp_path / f"{name}_map.tif", tmp_path / "chips", config)
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
+    result = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "chips.html")
+    model, right, pixels = Translator.load(tmp_path / "run"), 0, 0
+    chips = ChipSet.open(tmp_path / "chips")
+    for entry in chips.entries("test"):
+        chip = chips.read("test", entry.id)
+        right += int((model(chip.source, chip.valid)[0] == chip.target[0])[chip.valid].sum())
+        pixels += int(chip.valid.sum())
+    assert result["pixels"] == pixels == 140 * 160 and result["accuracy"] == pytest.approx(right / pixels)
+    assert result["classes"]["class 9"]["iou"] == 0
+    assert result["classes"]["class 9"]["share"] == pytest.approx(60 / 160)
+    said = (
+        "No training chip holds class 9 (37.5 % of the ground): no model can draw it, and its ground counts as wrong."
+    )
+    assert result["notes"][-1] == said and said in (tmp_path / "chips.html").read_text()
+    assert said in compare([tmp_path / "run"], tmp_path / "table.html")["notes"]
+
+    mosaic = tmp_path / "mosaic.tif"
+    predict(tmp_path / "run", tmp_path / "b_image.tif", mosaic)
+    whole = evaluate_mosaic(mosaic, tmp_path / "b_map.tif", tmp_path / "mosaic.html")
+    assert whole["pixels"] == pixels and whole["classes"]["class 9"]["iou"] == 0 and "class 7" not in whole["classes"]
+    assert whole["share"] == pytest.approx(140 / 160)
+    assert "12.5 % of the ground is unlabelled (code 7) and not scored." in whole["notes"]
 
 
 def test_what_to_beware_of_is_said_of_the_runs_that_it_is_true_of(folder: Path, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
 from geop2p.evaluation.report import check_not_read
+from geop2p.metrics import error_unit
 from geop2p.raster.atomic import make_folder, write_text, writing
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.statistics import BandStatistics
-from geop2p.raster.styles import style_path, write_style
+from geop2p.raster.styles import is_own_style, style_path, write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import part_writer, write_categories, write_cog
 
@@ -43,8 +44,10 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
             raise ConfigError(f"{path}: lies in the folder that is an input; give a name elsewhere")
         if given.is_file() and style_path(path).resolve() == style_path(given).resolve():
             raise ConfigError(f"{path}: its style {style_path(path).name} is that of {given}; give another name")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path}: exists; give another name or --overwrite")
+    for file in (path, style_path(path), Path(f"{path}.aux.xml")):
+        is_left_over = file == style_path(path) and is_own_style(file)
+        if file.exists() and not overwrite and not is_left_over:
+            raise ConfigError(f"{file}: exists; give another name or --overwrite")
     make_folder(path.parent)
 
 
@@ -60,11 +63,10 @@ class ErrorRaster:
     def __init__(self, folder: Path, grid: Grid, encoding: Encoding) -> None:
         self._folder, self._grid, self._parts = folder, grid, list[Part]()
         self._statistics = BandStatistics()
-        unit = "dB" if encoding.kind == "sar" else encoding.bands[0].unit
         if encoding.is_classes:
             self._encoding = Encoding("classes", "uint8", (Band("error"),), classes=VERDICTS)
         else:
-            self._encoding = Encoding("image", "float32", (Band("mean absolute error", unit),))
+            self._encoding = Encoding("image", "float32", (Band("mean absolute error", error_unit(encoding) or ""),))
 
     def add(self, error: Array, valid: Mask, window: Window) -> None:
         """Take in the error (rows, cols) of a window, a whole multiple of blocks except at the border."""

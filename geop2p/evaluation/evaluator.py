@@ -58,8 +58,9 @@ def evaluate(
 
     Returns:
         path, split, chips, unseen (whether they share no ground with the training, as the run tells), unit (of L1 and
-        RMSE), the scores (l1, rmse, psnr, ssim, or accuracy, class_accuracy, miou), bands or classes, baseline (the
-        same scores), clipped_share (of real values that the model cannot reach),
+        RMSE), range (of every band for PSNR and SSIM, in the unit), the scores (l1, rmse, psnr, ssim, or accuracy,
+        class_accuracy, miou), bands or classes, baseline (the same scores), clipped_share (of real values that the
+        model cannot reach),
         corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
         mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
         seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
@@ -93,6 +94,7 @@ def evaluate(
 
     result: dict[str, Any] = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
     result |= {"unseen": known is None, "unit": error_unit(target)}
+    result["range"] = None if target.is_classes else target.unit_range.tolist()
     result |= bench.figures("model", model_scores)
     result["baseline"] = bench.figures("baseline", baseline_scores)
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]

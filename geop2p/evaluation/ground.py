@@ -1,5 +1,6 @@
 """The ground that models are scored on: the chips of a split, their blocks, and how far they lie from the training."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 
@@ -8,8 +9,10 @@ import numpy.typing as npt
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.class_table import class_name
+from geop2p.raster.encoding import Encoding, MapClass, class_color
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.index import share_columns
 from geop2p.training.data import ChipArrays, Indices
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,7 @@ class Ground:
         size: Side of a chip in pixels.
         source: Encoding of the models' source.
         target: Encoding of the models' target.
+        scored: The same with the classes that only other chips than the training's hold, whose ground is always wrong.
         arrays: All chips of the split.
         rows: Those that are scored, rows of `arrays`.
         blocks: Scene and block of each chip of the split.
@@ -36,6 +40,7 @@ class Ground:
     size: int
     source: Encoding
     target: Encoding
+    scored: Encoding
     arrays: ChipArrays
     rows: Indices
     blocks: list[str]
@@ -74,12 +79,32 @@ def load_ground(
     if sample is not None and count < sample:
         notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
         log.warning(notes[-1])
+    scored, unseen = _with_unseen(chipset, sides[1], split)
+    notes += unseen
     index = chipset.index()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)
     places = [blocks[name] for name in arrays.ids]
-    return Ground(split, chipset.size, *sides, arrays, rows, places, notes, distances, doubt)
+    return Ground(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
+
+
+def _with_unseen(chipset: ChipSet, target: Encoding, split: Split) -> tuple[Encoding, list[str]]:
+    """The target with the classes that the models cannot know, and a note on those that the split holds."""
+    if not target.is_classes:
+        return target, []
+    known, own = {entry.value for entry in target.classes}, chipset.table().of_split(split)
+    shares = {}
+    for column in share_columns(own):
+        side, code = column.rsplit("_", 1)
+        if side == "target" and int(code) not in known:
+            shares[int(code)] = float((own["valid"] * own[column]).sum() / own["valid"].sum())
+    classes = (*target.classes, *(MapClass(code, class_name(code), class_color(code)) for code in shares))
+    told = ", ".join(
+        f"{class_name(code)} ({100 * share:.3g} % of the ground)" for code, share in shares.items() if share
+    )
+    said = f"No training chip holds {told}: no model can draw it, and its ground counts as wrong."
+    return dataclasses.replace(target, classes=classes), [said] if told else []
 
 
 def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:

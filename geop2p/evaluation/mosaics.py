@@ -39,6 +39,7 @@ from geop2p.raster.statistics import BandStatistics
 
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
 PART = 4 * BLOCK  # side of what is read at once
+LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
 OURS = ("error_raster", "uncertainty", "strict")  # the settings that mean something for two rasters
 
 
@@ -64,11 +65,12 @@ def evaluate_mosaic(
         progress: Show a progress bar.
 
     Returns:
-        path, unit (of L1 and RMSE), the scores with their `intervals` (95 % over squares of 512 pixels), `warped`
-        (whether the reference had to be read through a warp), `notes` on what to beware of, `error_raster` (its path,
-        if one was asked for), `calibration` (see `Calibration.result`, if an uncertainty was given), seam_index
-        (measured), tile_mismatch and tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters
-        that geop2p did not make.
+        path, unit (of L1 and RMSE), the scores with their `intervals` (95 % over squares of 512 pixels), `range` (of
+        every band for PSNR and SSIM, in the unit: the model's encoded interval where the mosaic tells it), `share` (of
+        the prediction's valid ground that was scored), `warped` (whether the reference had to be read through a warp),
+        `notes` on what to beware of, `error_raster` (its path, if one was asked for), `calibration` (see
+        `Calibration.result`, if an uncertainty was given), seam_index (measured), tile_mismatch and
+        tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters that geop2p did not make.
 
     Raises:
         RasterError: A raster is missing or unreadable.
@@ -89,17 +91,20 @@ def evaluate_mosaic(
     grid = layer.grid
     assert grid is not None
     check_pixels(layer, truth)
-    encoding = common_encoding(layer, truth)
+    encoding, tags = common_encoding(layer, truth), mosaic_tags(prediction)
     warped = is_warped(layer, truth, config.strict)
     with ExitStack() as stack:
         calibrated = stack.enter_context(calibration_reader(config.uncertainty, grid, len(encoding.bands)))
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
+        ignored = [int(code) for code in tags.get("ignored", "").split()]
         if encoding.is_classes:
-            encoding = _with_all_classes(encoding, (layer, truth), (made, real))
+            encoding = _with_all_classes(encoding, (layer, truth), (made, real), ignored)
+        elif (own := _with_intervals(encoding, tags.get("intervals", ""))) is not None:
+            encoding = own
         elif needs_statistics(encoding):
             encoding = with_statistics(encoding, _statistics(real, grid, encoding))
-        found = _Scored(encoding)
+        found = _Scored(encoding, ignored)
         said = f"Error of {Path(prediction).name} against {Path(str(reference)).name}"
         with error_raster(config.error_raster, grid, encoding, said) as errors:
             for window in tqdm(
@@ -117,7 +122,8 @@ def evaluate_mosaic(
         result["warped"] = warped
         names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
-        result["notes"] = notes_on(result) + contradictions(layer, truth)
+        result |= {"range": None if encoding.is_classes else encoding.unit_range.tolist(), "share": found.share}
+        result["notes"] = notes_on(result) + found.notes() + contradictions(layer, truth)
         if encoding.is_classes:
             result["where"] = found.by_ground.result()
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
@@ -147,8 +153,9 @@ def evaluate_mosaic(
 class _Scored:
     """What is summed over the windows of a mosaic."""
 
-    def __init__(self, encoding: Encoding) -> None:
-        self._encoding = encoding
+    def __init__(self, encoding: Encoding, ignored: Sequence[int] = ()) -> None:
+        self._encoding, self._ignored = encoding, ignored
+        self._ground, self._scored, self._unlabelled = 0, 0, 0  # pixels
         self.scores = BlockScores(partial(scores_for, encoding, True))
         self.by_ground = ErrorByGround(encoding)
         self.places: list[tuple[float, Window]] = []  # mean error of squares worth a look
@@ -157,6 +164,12 @@ class _Scored:
         """Score a window by squares; the error of its pixels and where it is known."""
         (first, here), (second, there) = made.read(window), real.read(window)
         valid: Mask = here & there
+        self._ground += int(here.sum())
+        if self._ignored:
+            unlabelled = valid & np.isin(second[0], self._ignored)
+            self._unlabelled += int(unlabelled.sum())
+            valid &= ~unlabelled
+        self._scored += int(valid.sum())
         error = pixel_error(first, second, self._encoding)
         for inner in _windows(window.height, window.width, BLOCK):
             at = inner.toslices()
@@ -169,6 +182,23 @@ class _Scored:
             if valid[at].sum() > BLOCK**2 / 4 or not self.places:
                 self.places.append((float(error[at][valid[at]].mean()), place))
         return error, valid
+
+    @property
+    def share(self) -> float:
+        """Of the prediction's valid ground that was scored."""
+        return self._scored / max(1, self._ground)
+
+    def notes(self) -> list[str]:
+        """What to beware of in what was scored."""
+        notes = []
+        if self._unlabelled:
+            codes, part = ", ".join(map(str, self._ignored)), self._unlabelled / (self._unlabelled + self._scored)
+            notes.append(f"{100 * part:.3g} % of the ground is unlabelled (code {codes}) and not scored.")
+        if self._scored + self._unlabelled < LITTLE * self._ground:
+            notes.append(
+                f"Only {100 * self.share:.3g} % of the prediction's ground is scored: the reference ends there."
+            )
+        return notes
 
     def strips(self, made: Reader, real: Reader) -> list[Strip]:
         """Squares from the best to the worst at even ranks."""
@@ -216,8 +246,23 @@ def _check_settings(config: EvaluateConfig) -> None:
             raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
 
 
-def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader]) -> Encoding:
-    """The encoding with every class that either raster holds."""
+def _with_intervals(encoding: Encoding, told: str) -> Encoding | None:
+    """The encoding with the intervals that a mosaic of geop2p tells; None where it tells none of these bands."""
+    try:
+        ends = [tuple(map(float, band.split())) for band in told.split(";")]
+        bands = [
+            dataclasses.replace(band, low=low, high=high)
+            for band, (low, high) in zip(encoding.bands, ends, strict=True)
+        ]
+    except ValueError:
+        return None
+    return dataclasses.replace(encoding, bands=tuple(bands))
+
+
+def _with_all_classes(
+    encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader], ignored: Sequence[int]
+) -> Encoding:
+    """The encoding with every class that either raster holds, but for codes that mean unlabelled."""
     classes = {entry.value: entry for entry in encoding.classes}
     for layer, reader in zip(layers, readers, strict=True):
         named = {entry.value: entry for entry in layer.draft_encoding().classes}
@@ -225,6 +270,7 @@ def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequ
             values, valid = reader.read(window)
             for value in np.unique(values[0][valid]).tolist():
                 classes.setdefault(value, named.get(value) or layer.map_class(value))
+    classes = {value: entry for value, entry in classes.items() if value not in ignored}
     return dataclasses.replace(encoding, classes=tuple(classes[value] for value in sorted(classes)))
 
 

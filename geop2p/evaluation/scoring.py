@@ -32,10 +32,10 @@ class ChipScores:
     """
 
     def __init__(self, ground: Ground) -> None:
-        self.scores = BlockScores(partial(scores_for, ground.target, True))
+        self.scores = BlockScores(partial(scores_for, ground.scored, True))
         self.judged = BlockScores(partial(ClassScores, ground.source, True))
         self.position = PositionError(ground.size)
-        self.by_ground = ErrorByGround(ground.source if ground.source.is_classes else ground.target)
+        self.by_ground = ErrorByGround(ground.source if ground.source.is_classes else ground.scored)
         self.errors = np.full(len(ground.arrays), np.nan)  # mean error of each chip of the split
 
 

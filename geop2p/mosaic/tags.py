@@ -7,6 +7,7 @@ from rasterio.windows import Window
 
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import Lattice
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import opened
 
 
@@ -29,7 +30,16 @@ def making(mosaic: Mosaic, window: Window) -> dict[str, str]:
         "GEOP2P_OVERLAP": str(lattice.overlap),
         "GEOP2P_HALO": str(lattice.halo),
         "GEOP2P_TILE_SHIFT": f"{lattice.shift[0]} {lattice.shift[1]}",
+        **_meaning(card.target),
     }
+
+
+def _meaning(target: Encoding) -> dict[str, str]:
+    """Tags of what scores of a mosaic need to know: the codes that mean unlabelled, or the encoded intervals."""
+    if target.is_classes:
+        codes = " ".join(str(entry.value) for entry in target.ignored)
+        return {"GEOP2P_IGNORED": codes} if codes else {}
+    return {"GEOP2P_INTERVALS": "; ".join(f"{band.low!r} {band.high!r}" for band in target.bands)}
 
 
 def told(figures: dict[str, float | None]) -> dict[str, str]:
