@@ -14,7 +14,7 @@ from geop2p_cli.options import shared_options
 from geop2p_cli.output import print_result
 
 TILE = TileConfig(size=128, stride=64)
-TRAIN = TrainConfig(recipe="pix2pix", epochs=42, batch_size=4, width=32, downs=7, lr=4e-4)
+TRAIN = TrainConfig(epochs=42, batch_size=4, width=16, lr=4e-4, set=("noise=1", "pixel_weight=30"))
 PREDICT = PredictConfig()
 
 
@@ -66,9 +66,10 @@ def _commands(landcover: str, image: str, folder: Path) -> list[str]:
         shlex.quote(str(folder / name)) for name in ("chips", "run", "prediction.tif", "report.html")
     )
     source, target = shlex.quote(landcover), shlex.quote(image)
+    changes = " ".join(f"--set {change}" for change in TRAIN.set)
     return [
         f"geop2p tile {source} {target} {chips} {flags(TILE, 'size', 'stride')}",
-        f"geop2p train {chips} {run} {flags(TRAIN, 'recipe', 'epochs', 'batch_size', 'width', 'downs', 'lr')}",
+        f"geop2p train {chips} {run} {flags(TRAIN, 'epochs', 'batch_size', 'width', 'lr')} {changes}",
         f"geop2p predict {run} {source} {mosaic}",
         f"geop2p evaluate {run} {chips} {report} --mosaic {mosaic}",
     ]
