@@ -98,7 +98,7 @@ def report_gaps(chipset: ChipSet, index: ChipTable) -> None:
     """Name the splits that wait for scenes, and the classes that no training chip holds, in warnings.
 
     The model cannot learn these classes. Those that no file names are none to it at all: their ground is no class in
-    its source, no target of the training, and wrong where a map is scored.
+    its source and no target, which the validation of a training leaves out and `evaluate` counts as wrong.
     """
     shares = TileConfig(split=chipset.settings["split"]).split_shares
     empty = [split for split in SPLITS if shares[split] > 0 and not chipset.counts[split]]
