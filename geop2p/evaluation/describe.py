@@ -9,6 +9,7 @@ from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
 from geop2p.raster.encoding import Distribution, Encoding
 from geop2p.raster.layers import open_layer
+from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
@@ -109,7 +110,7 @@ def _raster(path: str | Path) -> dict[str, Any]:
         "dtype": info.dtype,
         "crs": info.grid.crs.to_string() if info.grid.crs else None,
         "bounds": list(info.grid.bounds),
-        "pixel_m": None if size is None else [round(side, 6) for side in size],
+        "pixel_m": None if size is None else _rounded(size),
         "nodata": None if info.nodata is None else str(info.nodata),
         "mask": info.has_mask,
         "band_names": list(info.names),
@@ -128,6 +129,7 @@ def _chip_set(chipset: ChipSet) -> dict[str, Any]:
         "layout": chipset.layout,
         "size": chipset.size,
         "stride": chipset.stride,
+        **_pixels(chipset.pixel_size, pixel_range(scene.pixel_size for scene in chipset.scenes)),
         "chips": chipset.counts,
         "scenes": {
             scene.id: {"source": scene.source, "target": scene.target, "grid": scene.grid.describe()}
@@ -151,7 +153,7 @@ def _model(place: Path) -> dict[str, Any]:
         "arguments": card.arguments,
         "source": _side(card.source),
         "target": _side(card.target),
-        "pixel_m": card.pixel_size,
+        **_pixels(card.pixel_size, card.trained_pixels),
         "chip_size": card.chip_size,
         "stride": card.stride,
         "one_sided_field": card.field,
@@ -159,6 +161,18 @@ def _model(place: Path) -> dict[str, Any]:
         "provenance": card.provenance,
         "last_validation": history[-1]["val"] if history else None,
     }
+
+
+def _pixels(first: PixelSize | None, known: PixelRange | None) -> dict[str, Any]:
+    """Sides of a pixel of the first scene in metres; of the smallest and the largest where others differ from it."""
+    found: dict[str, Any] = {"pixel_m": None if first is None else _rounded(first)}
+    if known is None or is_one_size(known):
+        return found
+    return found | {"smallest_pixel_m": _rounded(known[0]), "largest_pixel_m": _rounded(known[1])}
+
+
+def _rounded(size: PixelSize) -> list[float]:
+    return [round(side, 6) for side in size]
 
 
 def _side(encoding: Encoding) -> dict[str, Any]:

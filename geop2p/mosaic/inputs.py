@@ -1,7 +1,6 @@
 """`ModelInput`: the raster, folder of rasters or vector layer that is translated, and the grid that it is read on."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +23,13 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.layers import HidingReader
+from geop2p.raster.pixels import has_size, in_metres, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector, vector_parts
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
-
-SAME_PIXEL = 0.05  # relative difference of pixel sizes that still counts as the training's
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         if grid != info.grid:
             log.info(
                 "pixels of %s, the model was trained on %s: reading through a warp onto %s",
-                _in_metres(info.grid.pixel_size), _in_metres(card.pixel_size), grid.describe(),
+                in_metres(info.grid.pixel_size), range_in_metres(card.trained_pixels), grid.describe(),
             )  # fmt: skip
     else:
         whole = None
@@ -221,10 +219,10 @@ def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
 
 
 def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
-    """The grid of another raster, whose pixels must have the training's size."""
+    """The grid of another raster, whose pixels must have a size of the training."""
     grid = describe_raster(path).grid
-    if not no_resample and not _has_size(grid, card.pixel_size):
-        found, trained = (_in_metres(size) for size in (grid.pixel_size, card.pixel_size))
+    if not no_resample and not has_size(grid.pixel_size, card.trained_pixels):
+        found, trained = in_metres(grid.pixel_size), range_in_metres(card.trained_pixels)
         raise GridMismatchError(
             f"{path}: has pixels of {found}, the model was trained on {trained}; give a grid of such pixels, or insist "
             "with --no-resample"
@@ -232,24 +230,13 @@ def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
     return grid
 
 
-def _has_size(grid: Grid, trained: tuple[float, float] | None) -> bool:
-    found = grid.pixel_size
-    if trained is None or found is None:
-        return True
-    return all(abs(here / there - 1) <= SAME_PIXEL for here, there in zip(found, trained, strict=True))
-
-
-def _in_metres(size: tuple[float, float] | None) -> str:
-    return "unknown size" if size is None else f"{math.sqrt(math.prod(size)):.4g} m"
-
-
 def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
-    """The grid of the mosaic: the input's where its pixels have the training's size within 5 %, else a new one.
+    """The grid of the mosaic: the input's where its pixels have a size of the training within 5 %, else a new one.
 
     The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
     zone of the input's centre.
     """
-    if no_resample or _has_size(grid, card.pixel_size):
+    if no_resample or has_size(grid.pixel_size, card.trained_pixels):
         return grid
     crs = local_crs(grid)
     return _trained_grid(grid.bounds_in(crs), crs, card)
