@@ -16,6 +16,7 @@ from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.mosaic.framing import Bounds, framed
+from geop2p.mosaic.reach import grown, outside_share
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import DamagedReader
@@ -30,6 +31,8 @@ from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
+
+OUTSIDE = 0.01  # share of the area of interest beyond the input that is worth telling
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         if like.crs == info.grid.crs or (info.grid.crs is not None and like.crs == local_crs(info.grid)):
             whole = _output_grid(info.grid, card, config.no_resample)
         grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
+    _tell_of_outside(str(path), grid, config)
     return ModelInput(
         str(path),
         grid,
@@ -173,12 +177,24 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     frame = None
     if like is None:
         grid = _vector_grid(layer, card)
+        if config.aoi is not None and background is not None:
+            grid = grown(grid, config.aoi, card.stride)
     else:
         whole = None if card.pixel_size is None or layer.is_empty else _vector_grid(layer, card)
         own = layer.features.crs
         grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
+    _tell_of_outside(path, grid, config)
     parts = vector_parts(path)
     return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
+
+
+def _tell_of_outside(path: str, grid: Grid, config: PredictConfig) -> None:
+    """Tell how much of the area of interest is not translated, as the input ends within it."""
+    if config.aoi is None or config.like is not None:  # which is told where it shall end
+        return
+    share = outside_share(grid, config.aoi)
+    if OUTSIDE < share < 1:  # of which nothing lies on it is an error
+        log.warning("%s: ends within the area of %s: %.3g %% of that is left out", path, config.aoi, 100 * share)
 
 
 def _check_background(layer: VectorLayer, background: int | None, like: Grid | None) -> None:
