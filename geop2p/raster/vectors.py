@@ -180,7 +180,8 @@ def _by_value(path: str | Path, labels: set[str], known: tuple[MapClass, ...]) -
     Not where names of classes are numbers themselves, of which others would be other classes; nor for the background,
     whose code chip sets of vector layers choose themselves.
     """
-    if any(WHOLE.fullmatch(entry.name) for entry in known) or not all(map(WHOLE.fullmatch, labels)):
+    are_codes = bool(labels) and all(map(WHOLE.fullmatch, labels))
+    if not are_codes or any(WHOLE.fullmatch(entry.name) for entry in known):
         return {}
     theirs = {entry.value: entry.name for entry in known if entry.name != BACKGROUND_NAME}
     found = {label: int(float(label)) for label in labels}
