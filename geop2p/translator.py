@@ -120,13 +120,18 @@ def model_file(model: str | Path) -> Path:
     """The weights of a model given as a run folder or as the file itself.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or an exported network.
     """
     path = Path(model)
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         hint = "train one first (geop2p train CHIPS RUN)" if path.is_dir() or not path.exists() else "give a file"
         raise CheckpointError(f"{file}: no such model; {hint}")
+    if file.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"{file}: is a network for other programs, as `geop2p export` writes them; give the run that it is from or "
+            f"its {FILE_NAME} (predict runs that in ONNX with --engine onnx)"
+        )
     return file
 
 
