@@ -21,6 +21,7 @@ from geop2p.models import GENERATORS
 from geop2p.raster.atomic import replacing
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.pixels import PixelRange, pixel_range
 
 FORMAT = 1
 FILE_NAME = "model.safetensors"
@@ -37,13 +38,14 @@ class Card:
         arguments: What the generator was built with.
         source: Encoding of the input.
         target: Encoding of the output.
-        pixel_size: (down a row, along a column) of the training chips in metres; None without a CRS.
+        pixel_size: (down a row, along a column) of the first training scene in metres; None without a CRS.
         chip_size: Side of the training chips in pixels.
         stride: Sides of the network's input must be multiples of this.
         field: Largest distance in pixels at which the input matters, norm statistics left out; None: unbounded.
         statistics: `tile` if the network normalises by statistics of its input, `none` if it does not.
         recipe: Recipe of the training.
         provenance: Where it comes from: chips, steps, versions.
+        pixel_range: Smallest and largest of the pixels of the training scenes; None: all have `pixel_size`.
     """
 
     generator: str
@@ -57,6 +59,12 @@ class Card:
     statistics: Statistics
     recipe: str
     provenance: dict[str, Any]
+    pixel_range: PixelRange | None = None
+
+    @property
+    def trained_pixels(self) -> PixelRange | None:
+        """Smallest and largest pixel that it was trained on; None without a CRS."""
+        return self.pixel_range or pixel_range([self.pixel_size])
 
     @property
     def noise(self) -> int:
@@ -87,6 +95,7 @@ class Card:
                 raise CheckpointError(f"{name}: made by a newer geop2p (format above {FORMAT}); upgrade geop2p")
             data |= {"source": Encoding.from_dict(data["source"]), "target": Encoding.from_dict(data["target"])}
             data["pixel_size"] = None if data["pixel_size"] is None else tuple(data["pixel_size"])
+            data["pixel_range"] = pixel_range(data.get("pixel_range") or ())  # older cards have none
             return cls(**data)
 
 
@@ -111,13 +120,18 @@ def model_file(model: str | Path) -> Path:
     """The weights of a model given as a run folder or as the file itself.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or an exported network.
     """
     path = Path(model)
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         hint = "train one first (geop2p train CHIPS RUN)" if path.is_dir() or not path.exists() else "give a file"
         raise CheckpointError(f"{file}: no such model; {hint}")
+    if file.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"{file}: is a network for other programs, as `geop2p export` writes them; give the run that it is from or "
+            f"its {FILE_NAME} (predict runs that in ONNX with --engine onnx)"
+        )
     return file
 
 

@@ -152,3 +152,20 @@ def test_statistics_survive_fill_values_that_no_file_declares() -> None:
     statistics.add(np.append(np.arange(1000.0), [-1.7976931348623157e308, 3.4e38]))
     assert np.isfinite([statistics.mean, statistics.std, statistics.percentile(0), statistics.percentile(100)]).all()
     assert statistics.percentile(50) == pytest.approx(500, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("names", "roles", "expected"),
+    [
+        (("B02", "", "B04"), (), ["B02", "band 2", "B04"]),
+        (("", "", ""), ("red", "green", "blue"), ["red", "green", "blue"]),
+        (("bands", "bands", "B04"), (), ["bands 1", "bands 2", "B04"]),
+        (("bands", "bands", "bands 1"), (), ["bands 1", "bands 2", "bands 1 3"]),
+        (("", "band 1"), (), ["band 1", "band 1 2"]),
+        (("red", "", ""), ("undefined", "red", "green"), ["red 1", "red 2", "green"]),
+    ],
+)
+def test_every_band_has_a_name_of_its_own(names: tuple[str, ...], roles: tuple[str, ...], expected: list[str]) -> None:
+    encoding = Encoding("image", "uint8", tuple(map(Band, names)), color_interp=roles)
+    assert encoding.band_names == expected
+    assert [band.name for band in encoding.bands] == list(names)

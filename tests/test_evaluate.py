@@ -27,7 +27,7 @@ from geop2p import (
     tile,
     train,
 )
-from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, RasterError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, RasterError
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +244,14 @@ def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> Non
     assert (chips["type"], chips["size"], chips["target"]["kind"]) == ("chip set", 32, "image")
     with pytest.raises(RasterError, match="neither a chip set nor a finished run"):
         describe(run)
+    (run / "begun").mkdir()
+    shutil.copy(run / "run" / "config.json", run / "begun")
+    begun = json.loads(json.dumps(describe(run / "begun")))
+    assert begun["type"] == "run without a model" and "repeat the command to go on" in begun["state"]
+    (run / "m.onnx").touch()
+    for looking in (lambda: describe(run / "m.onnx"), lambda: predict(run / "m.onnx", pair[0], run / "no.tif")):
+        with pytest.raises(CheckpointError, match=r"m\.onnx: is a network .* `geop2p export` .* give the run"):
+            looking()
 
 
 def test_a_raster_twice_as_wide_as_high_is_no_pair(tmp_path: Path) -> None:
@@ -275,10 +283,16 @@ def test_a_mosaic_that_cannot_be_the_models_is_refused_first(run: Path, pair: tu
 def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
     from shapely.geometry import box
 
-    layer = geopandas.GeoDataFrame({"use": ["barn"]}, geometry=[box(0, 0, 1, 1)], crs=32632)
+    values = {"use": ["barn"], "storeys": np.array([2], np.int32)}
+    layer = geopandas.GeoDataFrame(values, geometry=[box(0, 0, 1, 1)], crs=32632)
     layer.to_file(tmp_path / "a.gpkg")
     found = json.loads(json.dumps(describe(tmp_path / "a.gpkg")))
     assert (found["type"], found["crs"], found["features"]) == ("vector layer", "EPSG:32632", 1)
+    assert (found["geometry"], found["bounds"]) == ({"Polygon": 1}, [0, 0, 1, 1])
+    assert found["fields"] == {"use": "text", "storeys": "int32"}
+    layer[:0].to_file(tmp_path / "none.gpkg")
+    found = json.loads(json.dumps(describe(tmp_path / "none.gpkg"), allow_nan=False))
+    assert (found["features"], found["geometry"], found["bounds"]) == (0, {}, None)
 
 
 def test_nothing_that_is_read_is_replaced(tmp_path: Path, pair: tuple[Path, Path]) -> None:

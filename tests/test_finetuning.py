@@ -109,16 +109,17 @@ def test_another_scale_of_the_same_bands_is_told(
     )
 
 
+@pytest.mark.parametrize(("name", "shown"), [("", "band"), ("bands", "bands")])
 def test_bands_that_have_only_numbers_are_not_taken_for_each_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, shown: str
 ) -> None:
-    old, old_card = built("unet", bands("", ""), bands("red"), seed=0)
+    old, old_card = built("unet", bands(name, name), bands("red"), seed=0)
     Translator(old, old_card).save(tmp_path / "old.safetensors")
-    new, card = built("unet", bands("", "", ""), a_map("red"), seed=1)
+    new, card = built("unet", bands(name, name, name), a_map("red"), seed=1)
     fresh = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     with caplog.at_level("INFO", "geop2p"):
         begin_with(new, card, tmp_path / "old.safetensors")
-    assert "for source band 1, band 2, band 3; none keeps its own" in caplog.text
+    assert f"for source {shown} 1, {shown} 2, {shown} 3; none keeps its own" in caplog.text
     assert "for target red; none keeps its own" in caplog.text  # a class is no band
     kept = [name for name, tensor in new.state_dict().items() if torch.equal(tensor, fresh[name]) and tensor.ndim == 4]
     assert len(kept) == 2

@@ -114,6 +114,18 @@ def test_later_names_lie_on_top_where_they_have_data(tmp_path: Path, by: str, ca
     assert "several of its rasters cover the same ground; the last by name is on top" in caplog.text
 
 
+@pytest.mark.parametrize(("pixels_apart", "told"), [(1900, False), (2100, True)])
+def test_rasters_far_from_each_other_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pixels_apart: int, told: bool
+) -> None:
+    for name, left in (("a", 0), ("b", pixels_apart)):
+        where = grid(100, 100).window(Window(left, 0, 10, 10))
+        write_raster(tmp_path / f"{name}.tif", np.ones((1, 10, 10), np.uint8), where)
+    assert describe_raster(tmp_path).grid.width == pixels_apart + 10
+    expected = "its 2 rasters cover 0.95 % of the 2110 x 10 pixels around them all: predict them one by one"
+    assert (expected in caplog.text) == told == bool(caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("other", "expected"),
     [

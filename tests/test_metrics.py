@@ -57,6 +57,15 @@ def test_image_scores_are_those_of_scikit_image(images: tuple[np.ndarray, np.nda
         assert result["bands"][name]["ssim"] == pytest.approx(full[5:-5, 5:-5].mean(), rel=1e-9)
 
 
+def test_bands_that_are_called_alike_have_scores_of_their_own(images: tuple[np.ndarray, np.ndarray]) -> None:
+    predicted, real = images
+    scores = ImageScores(Encoding("image", "uint8", (Band("bands"),) * 3))
+    scores.add(predicted, real, np.ones(real.shape[1:], bool))
+    differences = np.abs(predicted.astype(float) - real).mean(axis=(1, 2))
+    found = {name: entry["l1"] for name, entry in scores.result()["bands"].items()}
+    assert found == {f"bands {band}": pytest.approx(l1) for band, l1 in enumerate(differences, start=1)}
+
+
 def multiscale_inside(made: torch.Tensor, truth: torch.Tensor, span: float) -> float:
     """MS-SSIM of the parts that torchmetrics has, border left out."""
     product, weights = 1.0, (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -31,6 +31,7 @@ from geop2p.mosaic.seams import SeamIndex
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.pixels import PixelRange, in_metres, range_in_metres
 from geop2p.raster.render import render
 from geop2p.translator import Card, Translator, read_card
 
@@ -686,6 +687,34 @@ def test_mismatch_is_in_physical_units(tmp_path: Path, make_model: Callable[...,
     one, other = results
     assert one.tile_mismatch is not None and other.tile_mismatch == pytest.approx(one.tile_mismatch * 1e-4)
     assert other.tile_mismatch_percent == pytest.approx(one.tile_mismatch_percent)
+
+
+@pytest.mark.parametrize(
+    ("trained", "pixel", "fits"),
+    [
+        (None, 2.08, True),
+        (None, 2.2, False),
+        (((2.0, 2.0), (4.0, 4.0)), 2.2, True),
+        (((2.0, 2.0), (4.0, 4.0)), 1.92, True),
+        (((2.0, 2.0), (4.0, 4.0)), 4.16, True),
+        (((2.0, 2.0), (4.0, 4.0)), 4.4, False),
+        (((2.0, 3.9), (2.1, 4.1)), 4.0, False),  # of each axis for itself
+    ],
+)
+def test_any_pixel_size_of_the_training_stays_on_the_grid_of_the_input(
+    make_model: Callable[..., Path], trained: PixelRange | None, pixel: float, fits: bool
+) -> None:
+    card = read_card(make_model(Identity, image_encoding(), pixel_range=trained))
+    here = grid(90, 110, pixel=pixel)
+    assert (output_grid(here, card, no_resample=False) is here) == fits
+
+
+def test_pixels_that_are_no_squares_are_told_by_both_sides() -> None:
+    assert in_metres((10.0, 10.05)) == "10.02 m"
+    assert in_metres((8.0, 11.0)) == "8 m down and 11 m along"
+    assert range_in_metres(((8.0, 8.0), (8.05, 8.0))) == "8 m"
+    assert range_in_metres(((8.0, 8.0), (40.0, 40.0))) == "8 m to 40 m"
+    assert range_in_metres(None) == "unknown size"
 
 
 def test_both_sides_of_a_training_pixel_are_kept(make_model: Callable[..., Path]) -> None:

@@ -443,12 +443,17 @@ def test_files_that_a_full_disk_cut_are_noticed(
     assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(output), equal_nan=True)
 
 
-def test_odd_areas_are_laid_over_the_grid(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
+def test_odd_areas_are_laid_over_the_grid(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = make_model(Identity, image_encoding())
     left, top = 500_000, 5_300_000
     bow_tie = Polygon([(left, top), (left + 400, top - 400), (left + 400, top), (left, top - 400)])
     found = predict(model, scene, tmp_path / "tie.tif", PredictConfig(aoi=area(tmp_path, bow_tie)))
-    assert (found.width, found.height) == (200, 200)
+    assert (found.width, found.height) == (200, 200) and "left out" not in caplog.text
+    half = area(tmp_path, box(left - 400, top - 400, left + 400, top))
+    found = predict(model, scene, tmp_path / "half.tif", PredictConfig(aoi=half))
+    assert (found.width, found.height) == (200, 200) and ": 50 % of that is left out" in caplog.text
     world = tmp_path / "world.gpkg"
     geopandas.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs="EPSG:4326").to_file(world)
     found = predict(model, scene, tmp_path / "world.tif", PredictConfig(aoi=world))

@@ -85,6 +85,31 @@ def test_ground_without_features_is_left_out_or_background(tmp_path: Path, make_
         assert (full.read(1)[:100, 151:] == 9).all() and set(np.unique(full.read(1))) <= {1, 2, 5, 9}
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+def test_ground_without_features_is_background_as_far_as_the_area_reaches(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture, crs: str
+) -> None:
+    """On the pixels that the layer alone has, all around it."""
+    known = dataclasses.replace(MAP, classes=(*CLASSES, MapClass(9, "background", (1, 1, 1))))
+    model, settings = make_model(Identity, known, stride=32), PredictConfig(source_field="kind", tile_size=64)
+    predict(model, layer(tmp_path), tmp_path / "alone.tif", settings)
+    around = box(500_000 - 90, TOP - 340, 500_300 + 110, TOP + 50)
+    aoi = tmp_path / "aoi.gpkg"
+    geopandas.GeoDataFrame(geometry=[around], crs="EPSG:32632").to_crs(crs).to_file(aoi)
+    predict(model, layer(tmp_path), tmp_path / "all.tif", dataclasses.replace(settings, aoi=aoi))
+    with rasterio.open(tmp_path / "alone.tif") as alone, rasterio.open(tmp_path / "all.tif") as every:
+        assert every.bounds == pytest.approx(around.bounds, abs=3)
+        (col, row), codes, own = ~every.transform @ (alone.transform.c, alone.transform.f), every.read(1), alone.read(1)
+        assert (col, row) == pytest.approx((round(col), round(row)), abs=1e-6)
+        inside = np.s_[round(row) : round(row) + alone.height, round(col) : round(col) + alone.width]
+        assert np.array_equal(codes[inside], own)
+        beyond = every.index(500_304, TOP - 101)[1]  # the road touches one pixel more
+        assert (codes[2:-2, beyond:-2] == 9).all() and (codes[2 : round(row), 2:-2] == 9).all()
+    assert "left out" not in caplog.text
+    predict(make_model(Identity, MAP), layer(tmp_path), tmp_path / "bare.tif", dataclasses.replace(settings, aoi=aoi))
+    assert "ends within the area of" in caplog.text and " % of that is left out" in caplog.text
+
+
 def test_features_called_background_are_no_class_of_the_model(
     tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:

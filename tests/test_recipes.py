@@ -436,9 +436,11 @@ def test_statistics_are_taken_of_mixed_chips(
     assert all(max(one) - min(one) > count / 4 for one in batches)
 
 
-@pytest.mark.parametrize(("kind", "turns"), [("sar", False), ("image", True)])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("sar", "radar looks from one side"), ("elevation", "relief lit from one side"), ("image", "")]
+)
 def test_sides_that_look_are_neither_turned_nor_mirrored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, turns: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: Any, told: str
 ) -> None:
     values: Array = np.random.default_rng(0).normal(-10, 3, (1, 200, 200)).astype(np.float32)
     source = write_raster(tmp_path / "a.tif", values, grid(200, 200))
@@ -452,8 +454,10 @@ def test_sides_that_look_are_neither_turned_nor_mirrored(
 
     monkeypatch.setattr(loop, "Augmentation", spy)
     config = TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu", set=("flip=true",))
-    train(tmp_path / "chips", tmp_path / "run", config)
-    assert asked == [(turns, turns)]
+    with caplog.at_level("INFO", "geop2p"):
+        train(tmp_path / "chips", tmp_path / "run", config)
+    assert asked == [(not told, not told)]
+    assert told in caplog.text and ("not turned or mirrored" in caplog.text) == bool(told)
 
 
 def test_systems_are_listed_with_their_sizes() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from shapely.geometry import box
 
-from geop2p import TileConfig, convert, tile
+from geop2p import TileConfig, TrainConfig, convert, describe, tile
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, NoGroundError, OutputError, RasterError
 from geop2p.raster.grid import Grid
@@ -27,6 +27,8 @@ from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.preview import GAP, PAIRS
 from geop2p.tiling.summary import summarise
+from geop2p.training.networks import build_networks
+from geop2p.translator import Card
 
 SMALL = TileConfig(size=32, split="1:0:0")
 
@@ -56,6 +58,30 @@ def test_an_empty_scene_of_a_folder_is_named_and_left_out(
     assert result.scenes == 3 - len(empty) and not (tmp_path / "chips" / ".staging").exists()
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert [line.split(": no window")[0] for line in warnings] == [f"left out: s{n}" for n in sorted(empty)]
+
+
+def test_scenes_of_another_pixel_size_are_told_of_and_known_to_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, pixel, left in (("fine", 2.0, 500_000.0), ("like", 2.06, 510_000.0), ("coarse", 4.0, 520_000.0)):
+        where = grid(100, 100, pixel=pixel, left=left)
+        maps, images = tmp_path / f"{name}_map.tif", tmp_path / f"{name}.tif"
+        write_raster(maps, class_map(100, 100), where)
+        tile(maps, write_raster(images, image(100, 100), where), tmp_path / "chips", SMALL)
+        told = [message for message in caplog.messages if "pixels of" in message]
+        if name != "coarse":
+            assert not told
+    (message,) = told
+    assert message.startswith("coarse: has pixels of 4.00") and "the first scene (fine) of 2.00" in message
+    assert "--grid EPSG:CODE@METRES" in message
+    found = describe(tmp_path / "chips")
+    assert found["pixel_m"] == found["smallest_pixel_m"] == pytest.approx([2, 2], rel=1e-2)
+    assert found["largest_pixel_m"] == pytest.approx([4, 4], rel=1e-2)
+    train = TrainConfig(recipe="pix2pix", width=2, downs=4, device="cpu")
+    card = build_networks(ChipSet.open(tmp_path / "chips"), train).card
+    smallest, largest = card.pixel_range or (None, None)
+    assert (smallest, largest) == (pytest.approx((2, 2), rel=1e-2), pytest.approx((4, 4), rel=1e-2))
+    assert Card.from_json(card.to_json(), "card") == card
 
 
 def test_a_folder_of_empty_scenes_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

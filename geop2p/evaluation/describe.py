@@ -8,11 +8,13 @@ from typing import Any
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
 from geop2p.raster.encoding import Distribution, Encoding
-from geop2p.raster.layers import open_layer
+from geop2p.raster.features import read_features
+from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.claim import settings_of
 from geop2p.training.history import read_metrics
 from geop2p.translator import FILE_NAME, read_card
 
@@ -24,8 +26,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         path: File or folder; also one with chips of another tool, or of rasters that are read as one.
 
     Returns:
-        `type` (raster, vector layer, chip set, chips of another tool, model) and what else there is to say, as JSON
-        holds it.
+        `type` (raster, vector layer, chip set, chips of another tool, model, run without a model) and what else there
+        is to say, as JSON holds it.
 
     Raises:
         RasterError: It is none of these.
@@ -34,20 +36,14 @@ def describe(path: str | Path) -> dict[str, Any]:
     place = Path(path)
     if (place / DESCRIPTION).is_file():
         return _chip_set(ChipSet.open(place))
-    if (place / FILE_NAME).is_file() or place.suffix == ".safetensors":
+    if (place / FILE_NAME).is_file() or place.suffix in (".safetensors", ".onnx"):
         return _model(place)
+    if (settings := settings_of(place)) is not None:
+        return _begun(place, settings)
     if place.is_dir() and not is_vector(place):
         return _folder(place)
     if is_vector(place):
-        layer = open_layer(place)
-        assert layer.vector is not None
-        crs = str(layer.vector.features.crs)
-        return {
-            "type": "vector layer",
-            "path": str(path),
-            "crs": crs,
-            "features": len(layer.vector.features),
-        }
+        return _vector(path)
     return _raster(path)
 
 
@@ -109,7 +105,7 @@ def _raster(path: str | Path) -> dict[str, Any]:
         "dtype": info.dtype,
         "crs": info.grid.crs.to_string() if info.grid.crs else None,
         "bounds": list(info.grid.bounds),
-        "pixel_m": None if size is None else [round(side, 6) for side in size],
+        "pixel_m": None if size is None else _rounded(size),
         "nodata": None if info.nodata is None else str(info.nodata),
         "mask": info.has_mask,
         "band_names": list(info.names),
@@ -121,6 +117,30 @@ def _raster(path: str | Path) -> dict[str, Any]:
     }
 
 
+def _vector(path: str | Path) -> dict[str, Any]:
+    features = read_features(path)
+    columns = features.drop(columns=features.geometry.name).dtypes.items()
+    return {
+        "type": "vector layer",
+        "path": str(path),
+        "crs": str(features.crs),
+        "features": len(features),
+        "geometry": dict(Counter(features.geometry.geom_type)),
+        "bounds": None if features.empty else [float(side) for side in features.total_bounds],
+        "fields": {str(name): "text" if dtype in ("object", "str") else str(dtype) for name, dtype in columns},
+    }
+
+
+def _begun(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "run without a model",
+        "path": str(run),
+        "recipe": settings["recipe"],
+        "chips": settings["chips"],
+        "state": "was begun and has not finished an epoch; unless it is being trained, repeat the command to go on",
+    }
+
+
 def _chip_set(chipset: ChipSet) -> dict[str, Any]:
     return {
         "type": "chip set",
@@ -128,6 +148,7 @@ def _chip_set(chipset: ChipSet) -> dict[str, Any]:
         "layout": chipset.layout,
         "size": chipset.size,
         "stride": chipset.stride,
+        **_pixels(chipset.pixel_size, pixel_range(scene.pixel_size for scene in chipset.scenes)),
         "chips": chipset.counts,
         "scenes": {
             scene.id: {"source": scene.source, "target": scene.target, "grid": scene.grid.describe()}
@@ -151,7 +172,7 @@ def _model(place: Path) -> dict[str, Any]:
         "arguments": card.arguments,
         "source": _side(card.source),
         "target": _side(card.target),
-        "pixel_m": card.pixel_size,
+        **_pixels(card.pixel_size, card.trained_pixels),
         "chip_size": card.chip_size,
         "stride": card.stride,
         "one_sided_field": card.field,
@@ -159,6 +180,18 @@ def _model(place: Path) -> dict[str, Any]:
         "provenance": card.provenance,
         "last_validation": history[-1]["val"] if history else None,
     }
+
+
+def _pixels(first: PixelSize | None, known: PixelRange | None) -> dict[str, Any]:
+    """Sides of a pixel of the first scene in metres; of the smallest and the largest where others differ from it."""
+    found: dict[str, Any] = {"pixel_m": None if first is None else _rounded(first)}
+    if known is None or is_one_size(known):
+        return found
+    return found | {"smallest_pixel_m": _rounded(known[0]), "largest_pixel_m": _rounded(known[1])}
+
+
+def _rounded(size: PixelSize) -> list[float]:
+    return [round(side, 6) for side in size]
 
 
 def _side(encoding: Encoding) -> dict[str, Any]:

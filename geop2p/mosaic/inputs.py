@@ -1,7 +1,6 @@
 """`ModelInput`: the raster, folder of rasters or vector layer that is translated, and the grid that it is read on."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.mosaic.framing import Bounds, framed
+from geop2p.mosaic.reach import grown, outside_share
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import DamagedReader
@@ -24,6 +24,7 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.layers import HidingReader
+from geop2p.raster.pixels import has_size, in_metres, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector, vector_parts
@@ -31,7 +32,7 @@ from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
 
-SAME_PIXEL = 0.05  # relative difference of pixel sizes that still counts as the training's
+OUTSIDE = 0.01  # share of the area of interest beyond the input that is worth telling
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,14 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         if grid != info.grid:
             log.info(
                 "pixels of %s, the model was trained on %s: reading through a warp onto %s",
-                _in_metres(info.grid.pixel_size), _in_metres(card.pixel_size), grid.describe(),
+                in_metres(info.grid.pixel_size), range_in_metres(card.trained_pixels), grid.describe(),
             )  # fmt: skip
     else:
         whole = None
         if like.crs == info.grid.crs or (info.grid.crs is not None and like.crs == local_crs(info.grid)):
             whole = _output_grid(info.grid, card, config.no_resample)
         grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
+    _tell_of_outside(str(path), grid, config)
     return ModelInput(
         str(path),
         grid,
@@ -175,12 +177,24 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     frame = None
     if like is None:
         grid = _vector_grid(layer, card)
+        if config.aoi is not None and background is not None:
+            grid = grown(grid, config.aoi, card.stride)
     else:
         whole = None if card.pixel_size is None or layer.is_empty else _vector_grid(layer, card)
         own = layer.features.crs
         grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
+    _tell_of_outside(path, grid, config)
     parts = vector_parts(path)
     return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
+
+
+def _tell_of_outside(path: str, grid: Grid, config: PredictConfig) -> None:
+    """Tell how much of the area of interest is not translated, as the input ends within it."""
+    if config.aoi is None or config.like is not None:  # which is told where it shall end
+        return
+    share = outside_share(grid, config.aoi)
+    if OUTSIDE < share < 1:  # of which nothing lies on it is an error
+        log.warning("%s: ends within the area of %s: %.3g %% of that is left out", path, config.aoi, 100 * share)
 
 
 def _check_background(layer: VectorLayer, background: int | None, like: Grid | None) -> None:
@@ -221,10 +235,10 @@ def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
 
 
 def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
-    """The grid of another raster, whose pixels must have the training's size."""
+    """The grid of another raster, whose pixels must have a size of the training."""
     grid = describe_raster(path).grid
-    if not no_resample and not _has_size(grid, card.pixel_size):
-        found, trained = (_in_metres(size) for size in (grid.pixel_size, card.pixel_size))
+    if not no_resample and not has_size(grid.pixel_size, card.trained_pixels):
+        found, trained = in_metres(grid.pixel_size), range_in_metres(card.trained_pixels)
         raise GridMismatchError(
             f"{path}: has pixels of {found}, the model was trained on {trained}; give a grid of such pixels, or insist "
             "with --no-resample"
@@ -232,24 +246,13 @@ def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
     return grid
 
 
-def _has_size(grid: Grid, trained: tuple[float, float] | None) -> bool:
-    found = grid.pixel_size
-    if trained is None or found is None:
-        return True
-    return all(abs(here / there - 1) <= SAME_PIXEL for here, there in zip(found, trained, strict=True))
-
-
-def _in_metres(size: tuple[float, float] | None) -> str:
-    return "unknown size" if size is None else f"{math.sqrt(math.prod(size)):.4g} m"
-
-
 def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
-    """The grid of the mosaic: the input's where its pixels have the training's size within 5 %, else a new one.
+    """The grid of the mosaic: the input's where its pixels have a size of the training within 5 %, else a new one.
 
     The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
     zone of the input's centre.
     """
-    if no_resample or _has_size(grid, card.pixel_size):
+    if no_resample or has_size(grid.pixel_size, card.trained_pixels):
         return grid
     crs = local_crs(grid)
     return _trained_grid(grid.bounds_in(crs), crs, card)

@@ -132,11 +132,19 @@ class Encoding:
         return len(self.classes) or len(self.bands)
 
     @property
-    def band_names(self) -> list[str]:
-        """A name for every band: its own, else its role (red, green, blue), else its number."""
+    def given_names(self) -> list[str]:
+        """What the layer calls every band: by name, else by its role (red, green, blue), else nothing; some alike."""
         roles = self.color_interp if len(set(self.color_interp)) == len(self.bands) > 1 else ("",) * len(self.bands)
-        columns = enumerate(zip(self.bands, roles, strict=True), start=1)
-        return [band.name or role or f"band {number}" for number, (band, role) in columns]
+        return [band.name or role for band, role in zip(self.bands, roles, strict=True)]
+
+    @property
+    def band_names(self) -> list[str]:
+        """A name for every band, no two alike: what the layer calls it, with its number where that is not enough."""
+        given = self.given_names
+        numbered = [f"{name or 'band'} {number}" for number, name in enumerate(given, start=1)]
+        pairs = zip(given, numbered, strict=True)
+        names = [name if name and given.count(name) == 1 else longer for name, longer in pairs]
+        return names if len(set(names)) == len(names) else numbered  # where a name is another with its number
 
     @property
     def is_classes(self) -> bool:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # GDAL opens some of them, but they belong to a raster
+SPARSE = 0.01  # share of their common extent that is covered, below which rasters are hardly meant as one
 _SAME = {"count": "bands", "dtype": "type"} | {name: name for name in ("nodata", "units", "scales", "offsets")}
 
 
@@ -81,6 +82,13 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
     bottom = max(place.row_off + place.height for place in places)
     right = max(place.col_off + place.width for place in places)
     grid = first.grid.window(Window(left, top, right - left, bottom - top))
+    covered = sum(place.width * place.height for place in places) / (grid.width * grid.height)
+    if covered < SPARSE:
+        log.warning(
+            "%s: its %d rasters cover %.2g %% of the %d x %d pixels around them all: predict them one by one, or give "
+            "--aoi",
+            folder, len(rasters), 100 * covered, grid.width, grid.height,
+        )  # fmt: skip
     inside = [Window(place.col_off - left, place.row_off - top, place.width, place.height) for place in places]
     return _xml(grid, list(zip(rasters, inside, strict=True)))
 

@@ -89,12 +89,17 @@ class VectorLayer:
         """(left, bottom, right, top) of all features in a CRS; without bounds if there are none: all is background."""
         if self.is_empty:
             return -math.inf, -math.inf, math.inf, math.inf
-        west, south, east, north = self.features.total_bounds
-        pieces = self.features.geometry
-        if (far := max(east - west, north - south)) > 0 and crs != self.features.crs:  # edges bend
-            pieces = pieces.segmentize(far / BOUND_PIECES)
-        left, bottom, right, top = pieces.to_crs(crs).total_bounds
+        left, bottom, right, top = in_crs(self.features, crs).total_bounds
         return float(left), float(bottom), float(right), float(top)
+
+
+def in_crs(features: "geopandas.GeoDataFrame", crs: Any) -> "geopandas.GeoSeries":
+    """The shapes of features in a CRS, their edges bent by a few pieces; infinite where it has no place for them."""
+    west, south, east, north = features.total_bounds
+    pieces = features.geometry
+    if (far := max(east - west, north - south)) > 0 and crs != features.crs:  # edges bend
+        pieces = pieces.segmentize(far / BOUND_PIECES)
+    return pieces.to_crs(crs)
 
 
 def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...] = ()) -> VectorLayer:
@@ -175,7 +180,8 @@ def _by_value(path: str | Path, labels: set[str], known: tuple[MapClass, ...]) -
     Not where names of classes are numbers themselves, of which others would be other classes; nor for the background,
     whose code chip sets of vector layers choose themselves.
     """
-    if any(WHOLE.fullmatch(entry.name) for entry in known) or not all(map(WHOLE.fullmatch, labels)):
+    are_codes = bool(labels) and all(map(WHOLE.fullmatch, labels))
+    if not are_codes or any(WHOLE.fullmatch(entry.name) for entry in known):
         return {}
     theirs = {entry.value: entry.name for entry in known if entry.name != BACKGROUND_NAME}
     found = {label: int(float(label)) for label in labels}

@@ -14,7 +14,8 @@ from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
-from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.raster.pixels import has_size, in_metres, pixel_range
+from geop2p.tiling.chips import SIDES, ChipSet, Scene
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +181,17 @@ def _area(bounds: tuple[float, float, float, float]) -> float:
 
 def _extent(bounds: tuple[float, float, float, float]) -> str:
     return f"x {bounds[0]:.10g} to {bounds[2]:.10g}, y {bounds[1]:.10g} to {bounds[3]:.10g}"
+
+
+def check_pixels(scene: Scene, earlier: ChipSet) -> None:
+    """Tell of a scene whose pixels have another size than those of the first one."""
+    first = earlier.scenes[0]
+    if not has_size(scene.pixel_size, pixel_range([first.pixel_size])):
+        log.warning(
+            "%s: has pixels of %s, the first scene (%s) of %s, and the network takes them for one size; unless that is "
+            "meant, tile all scenes into another chip set with one --grid EPSG:CODE@METRES",
+            scene.id, in_metres(scene.pixel_size), first.id, in_metres(first.pixel_size),
+        )  # fmt: skip
 
 
 def lattice_axis(side: int, config: TileConfig) -> range:

@@ -20,7 +20,7 @@ from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.placing import CONVERSION, check_removable, check_splits, finish, remove, settings_of, settle
-from geop2p.tiling.scenes import scene_grid, scene_name, unused
+from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
 from geop2p.tiling.staging import claim_staging, differences, no_chip, stage
@@ -198,6 +198,8 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         _follow(known, scene, earlier)
         return
     check_rule(scene, config)
+    if earlier is not None:
+        check_pixels(scene, earlier)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id

@@ -85,6 +85,13 @@ def look_at(run: Path, overwrite: bool) -> Found:
     return Found()  # nothing was learnt under the settings that are there
 
 
+def settings_of(run: Path) -> dict[str, Any] | None:
+    """The settings of a run; None for what is none."""
+    with suppress(CheckpointError):
+        return _read_settings(run)
+    return None
+
+
 def _read_settings(run: Path) -> dict[str, Any]:
     """The settings of a run.
 

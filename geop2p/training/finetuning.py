@@ -86,20 +86,26 @@ def _check_architecture(there: Card, here: Card, model: str | Path) -> None:
 
 
 def _matching(there: Encoding, here: Encoding) -> _Match:
-    """Channels of the same name; bands that have only a number match only where nothing has changed."""
-    old, new = _names(there), _names(here)
+    """Channels of the same name; those without one of their own match only where nothing has changed."""
+    names = _shown_names(here)
     if there.kind != here.kind:
-        return _Match([], [], new)
+        return _Match([], [], names)
+    old, new = _given_names(there), _given_names(here)
     if old == new:
-        return _Match([(place, place) for place in range(len(new))], new, [])
-    numbers = {f"band {number}" for number in range(1, len(old) + 1)} if not here.is_classes else set()
-    pairs = [(old.index(name), place) for place, name in enumerate(new) if name in old and name not in numbers]
-    kept = [new[place] for _, place in pairs]
-    return _Match(pairs, kept, [name for name in new if name not in kept])
+        return _Match([(place, place) for place in range(len(new))], names, [])
+    alone = {name for name in new if name and old.count(name) == new.count(name) == 1}
+    pairs = [(old.index(name), place) for place, name in enumerate(new) if name in alone]
+    kept = [place for _, place in pairs]
+    fresh = [name for place, name in enumerate(names) if place not in kept]
+    return _Match(pairs, [names[place] for place in kept], fresh)
 
 
-def _names(encoding: Encoding) -> list[str]:
-    return [entry.name for entry in encoding.classes] if encoding.is_classes else encoding.band_names
+def _given_names(encoding: Encoding) -> list[str]:
+    return [entry.name for entry in encoding.classes] if encoding.is_classes else encoding.given_names
+
+
+def _shown_names(encoding: Encoding) -> list[str]:
+    return _given_names(encoding) if encoding.is_classes else encoding.band_names
 
 
 def _say(side: str, layer: str, match: _Match, model: str | Path) -> None:

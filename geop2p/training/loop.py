@@ -31,7 +31,11 @@ from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
-LOOKING: set[Kind] = {"sar", "elevation"}  # seen from one side or lit from one: turning a chip changes what it shows
+ONE_SIDED: dict[Kind, str] = {  # turning a chip changes what it, or the other side, shows
+    "sar": "radar looks from one side",
+    "elevation": "imagery shows relief lit from one side",
+}
+LOOKING = set(ONE_SIDED)
 CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
 CHECKPOINT_SECONDS = 600.0  # of work that a kill can cost at most, where epochs are longer
 SMALL_BATCH = 4  # chips a step below which batch norm knows little
@@ -39,11 +43,9 @@ SMALL_BATCH = 4  # chips a step below which batch norm knows little
 
 def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
     """What a recipe draws for the chips of a set: only what both sides bear."""
-    looking = {chipset.source.kind, chipset.target.kind} & LOOKING
+    looking = [reason for kind, reason in ONE_SIDED.items() if kind in (chipset.source.kind, chipset.target.kind)]
     if looking and (recipe.flip or recipe.d4):
-        log.info(
-            "chips of %s are not turned or mirrored: it is seen or lit from one side", " and ".join(sorted(looking))
-        )
+        log.info("chips are not turned or mirrored: %s", " and ".join(looking))
     return Augmentation(seed, recipe.jitter, recipe.flip and not looking, recipe.d4 and not looking)
 
 

@@ -17,6 +17,7 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
+from geop2p.raster.pixels import PixelRange, PixelSize, pixel_range
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
 from geop2p.training.finetuning import Start, begin_with
@@ -75,12 +76,13 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         discriminator = _discriminator(chipset, config, recipe).to(device)
+    pixel_size, pixels = _training_pixels(chipset)
     card = Card(
         generator=recipe.generator,
         arguments=arguments,
         source=chipset.source,
         target=chipset.target,
-        pixel_size=chipset.pixel_size,
+        pixel_size=pixel_size,
         chip_size=chipset.size,
         stride=generator.stride,
         field=_field(recipe.generator, arguments),
@@ -96,6 +98,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
             "loss": config.loss,
             "set": list(config.set),
         },
+        pixel_range=pixels,
     )
     if start is None and config.init_from is not None:
         start = begin_with(generator, card, config.init_from)
@@ -109,6 +112,14 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
         _vgg(chipset, recipe, device),
         _lpips(chipset, recipe, device),
     )
+
+
+def _training_pixels(chipset: ChipSet) -> tuple[PixelSize | None, PixelRange | None]:
+    """Pixel size of the first scene that is trained on, and the range of them all."""
+    trained = {entry.scene for entry in chipset.entries("train")}
+    sizes = [scene.pixel_size for scene in chipset.scenes if scene.id in trained] or [chipset.pixel_size]
+    first = sizes[0]
+    return None if first is None else (first[0], first[1]), pixel_range(sizes)
 
 
 def _discriminator(chipset: ChipSet, config: TrainConfig, recipe: Recipe) -> nn.Module:

@@ -1,0 +1,49 @@
+"""How far an area of interest reaches beyond what is translated."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rasterio.windows import Window
+
+from geop2p.raster.features import read_polygons
+from geop2p.raster.grid import Grid
+from geop2p.raster.vectors import in_crs
+
+if TYPE_CHECKING:  # a quarter of a second that only vector layers need
+    import geopandas
+
+
+def grown(grid: Grid, aoi: Path, step: int) -> Grid:
+    """A grid with the further pixels that polygons need which lie on it in part.
+
+    Args:
+        grid: North-up.
+        aoi: Layer of polygons in any CRS.
+        step: Rows above and columns before are added in multiples of it, so that tiles stay where they are.
+    """
+    shapes = _polygons(grid, aoi)
+    if shapes is None or not shapes.intersects(grid.footprint).any():  # it may be meant for another layer
+        return grid
+    left, bottom, right, top = shapes.total_bounds
+    (first_col, first_row), (last_col, last_row) = ~grid.transform @ (left, top), ~grid.transform @ (right, bottom)
+    above, before = (step * math.ceil(max(0, -first) / step) for first in (first_row, first_col))
+    height, width = max(grid.height, math.ceil(last_row)), max(grid.width, math.ceil(last_col))
+    return grid.window(Window(-before, -above, before + width, above + height))
+
+
+def outside_share(grid: Grid, aoi: Path) -> float:
+    """Share of the area of polygons that lies outside a grid; 0 where they have no place in its CRS."""
+    shapes = _polygons(grid, aoi)
+    if shapes is None or not (area := shapes.area.sum()):
+        return 0.0
+    return 1 - float(shapes.intersection(grid.footprint).area.sum() / area)
+
+
+def _polygons(grid: Grid, aoi: Path) -> "geopandas.GeoSeries | None":
+    """Polygons in the CRS of a grid; None without one, or where they have no place in it."""
+    if grid.crs is None:
+        return None
+    shapes = in_crs(read_polygons(aoi), grid.crs)
+    return shapes.make_valid() if np.isfinite(shapes.total_bounds).all() else None
