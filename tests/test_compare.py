@@ -178,6 +178,21 @@ def test_a_judge_adds_its_columns_and_the_ceiling(folder: Path, tmp_path: Path) 
     assert good["judge_miou"]["interval"] is not None and "rank" not in baseline["judge_miou"]
 
 
+def test_no_name_of_a_run_changes_its_figures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three copies of a run, two of them called as rows and features are that belong to no run."""
+    for name in ("good", "real", "baseline"):
+        shutil.copytree(folder / "good", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
+    config = CompareConfig(chips=folder / "chips", split="train", sample=40, judge="pspnet", judge_steps=20)
+    result = compare(["good", "real", "baseline"], "table.html", config)
+    *runs, baseline, _ = result["rows"]
+    assert [row["name"] for row in runs] == ["good", "real", str(tmp_path / "baseline")]
+    assert {"judge_miou", "frechet", "l1"} <= set(result["columns"]) and baseline["name"] == "baseline"
+    for name in result["columns"]:
+        assert runs[0][name] == runs[1][name] == runs[2][name] and runs[0][name] != baseline[name]
+
+
 def test_a_judge_that_is_withheld_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chance(*arguments: Any) -> dict[str, Any]:
         return verdict(*arguments) | {"generated": None, "reason": "pspnet is no better than chance"}

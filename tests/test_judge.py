@@ -162,7 +162,7 @@ def test_the_frechet_distance_of_five_bands_sees_the_last_like_the_first(
     for values, valid, block in zip(ground.arrays.target, ground.arrays.valid, ground.blocks, strict=True):
         first, last = values.copy(), values.copy()
         first[0], last[4] = values[0].max(), values[4].max()
-        for name, made in {"real": values, "copy": values, "first": first, "last": last}.items():
+        for name, made in {None: values, "copy": values, "first": first, "last": last}.items():
             distances.add(name, made, valid, block)
     found = {name: distances.distance(name) for name in ("copy", "first", "last")}
     assert found["copy"]["generated"] == found["copy"]["real"] > 0
@@ -193,7 +193,7 @@ def test_the_interval_of_the_distance_is_as_wide_as_groups_differ(
         distances, draw = FeatureDistance(judge, [str(number) for number in range(groups)]), np.random.default_rng(0)
         features, tones = draw.normal(size=(200, 3)), draw.normal(size=groups)
         for number, tone in enumerate(tones):
-            distances.add("real", features, np.ones(1, bool), str(number))
+            distances.add(None, features, np.ones(1, bool), str(number))
             distances.add("made", features + 1 + spread * tone, np.ones(1, bool), str(number))
         found = distances.distance("made")
         assert found["generated"] == pytest.approx(3, rel=0.5)

@@ -31,6 +31,7 @@ from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, read_card
 
 TABLES = (".md", ".csv", ".json")
+BASELINE, REAL = "baseline", "real imagery"  # what the rows of no run are called
 JUDGE_SCORES = ("accuracy", "class_accuracy", "miou")
 
 
@@ -111,9 +112,9 @@ def compare(
         beware[name] = notes_on(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
     straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
-    flat = bench.score("baseline", partial(straight.predict_rows, ground.arrays), config.batch_size)
-    figures = bench.figures("baseline", flat)
-    others = [{"name": "baseline"} | _measures(figures, flat), *_real_row(figures)]
+    flat = bench.score(BASELINE, partial(straight.predict_rows, ground.arrays), config.batch_size)
+    figures = bench.figures(BASELINE, flat)
+    others = [{"name": BASELINE} | _measures(figures, flat), *_real_row(figures)]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     others = [row for row in others if any(name in row for name in columns)]
     rows = ranked(rows, columns)
@@ -151,7 +152,7 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
 
 
 def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
-    """Runs by the name of their folder, or by their path where two have one name.
+    """Runs by the name of their folder, or by their path where two have one name, or it is that of another row.
 
     Raises:
         ConfigError: None is given, or one twice.
@@ -160,9 +161,10 @@ def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"{len(folders)} runs were given: expected at least one, and each once")
     names = [folder.resolve().name for folder in folders]
-    return {
-        name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders, strict=True)
-    }
+    taken = {name for name in names if names.count(name) > 1} | {BASELINE, REAL}
+    # a path of one word would be a name again
+    paths = [str(folder if len(folder.parts) > 1 else folder.resolve()) for folder in folders]
+    return {path if name in taken else name: folder for name, path, folder in zip(names, paths, folders, strict=True)}
 
 
 def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, str]:
@@ -239,7 +241,7 @@ def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """What the judge reads in real imagery: the ceiling, and the floor of the Frechet distance."""
     if figures["judge"] is None:
         return []
-    read, row = figures["judge"]["real"], dict[str, Any](name="real imagery")
+    read, row = figures["judge"]["real"], dict[str, Any](name=REAL)
     for name in JUDGE_SCORES:
         row[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
     if figures["frechet"] is not None and figures["frechet"]["real"] is not None:

@@ -57,10 +57,10 @@ class Bench:
         self._features = None if judge is None else FeatureDistance(judge, [ground.blocks[row] for row in ground.rows])
         if judge is not None:
             for row in tqdm(ground.rows, desc="judge real chips", unit="chip", disable=not progress):
-                self._read(self._real, "real", int(row), ground.arrays.target[row])
+                self._read(self._real, None, int(row), ground.arrays.target[row])
 
     def score(self, name: str, predict: Predict, batch_size: int) -> ChipScores:
-        """Score what a maker predicts (stored values of the chips in the rows it is given) under a name of its own."""
+        """Score what a maker predicts, stored values of the chips in the rows it is given, under a name of its own."""
         found = ChipScores(self.ground)
         with tqdm(total=len(self.ground.rows), desc=name, unit="chip", disable=not self._progress) as bar:
             for rows in batches(self.ground.rows, batch_size):
@@ -83,7 +83,7 @@ class Bench:
         if self.judge is not None:
             self._read(found.judged, name, row, predicted)
 
-    def _read(self, scores: BlockScores, name: str, row: int, imagery: Array) -> None:
+    def _read(self, scores: BlockScores, name: str | None, row: int, imagery: Array) -> None:
         assert self.judge is not None and self._features is not None
         valid, block = self.ground.arrays.valid[row], self.ground.blocks[row]
         scores.add(self.judge(imagery, valid), self.ground.arrays.source[row], valid, block)
