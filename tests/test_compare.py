@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
 from geop2p.config import Ablation
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import Comparison, chip_set_of
-from geop2p.evaluation.judge import verdict
+from geop2p.evaluation.judge import judge_fits, verdict
 from geop2p.evaluation.pictures import heat_picture
 from geop2p.evaluation.report import even_ranks, write_page
 from geop2p.evaluation.tables import headings, ranked, write_csv, write_markdown
@@ -325,6 +325,50 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = TileConfig(size=32, split="3:1:1", format="packed")
     tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "few", config)
     return tmp_path / "few"
+
+
+@pytest.mark.parametrize(
+    ("chips", "settings", "wanted"),
+    [
+        ("single", {}, r"has no test chips \(train has \d+\); choose with --split"),
+        ("images", {"judge": "fcn"}, "the source, which is image, no map; leave --judge out"),
+        ("few", {"lpips_file": Path("a.pth"), "lpips_heads": Path("b.pth")}, "a.pth: no such file"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_anything_is_trained(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips: str, settings: dict[str, Any], wanted: str
+) -> None:
+    source = tmp_path / ("image.tif" if chips == "images" else "map.tif")
+    if chips != "few":
+        config = TileConfig(size=32, split="1:0:0" if chips == "single" else "3:1:1", format="packed")
+        tile(source, tmp_path / "image.tif", tmp_path / chips, config)
+    monkeypatch.setattr("geop2p.evaluation.comparison.train_rows", lambda *_: pytest.fail("trained"))
+    with pytest.raises(GeoP2PError, match=wanted):
+        compare([tmp_path / chips], tmp_path / "a.html", CompareConfig(ablation="losses", **settings))
+
+
+def test_files_of_weights_are_looked_for_before_a_judge_learns(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geop2p.evaluation.evaluator.judge_of", lambda *_: pytest.fail("the judge learns"))
+    config = EvaluateConfig(judge="fcn", lpips_file=tmp_path / "a.pth", lpips_heads=tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: no such file"):
+        evaluate(folder / "good", folder / "chips", tmp_path / "a.html", config)
+
+
+def test_without_training_chips_there_is_no_baseline_and_no_judge(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "splits.csv").write_text("scene,split\nimage,test\n")
+    config = TileConfig(size=32, split_by="file", split_file=tmp_path / "splits.csv", format="packed")
+    tile(folder / "map.tif", folder / "image.tif", tmp_path / "chips", config)
+    result = evaluate(folder / "good", tmp_path / "chips", tmp_path / "a.html", EvaluateConfig(sample=3))
+    page = (tmp_path / "a.html").read_text()
+    assert result["baseline"] is None and result["reasons"]["baseline"] == "no training chips"
+    assert "baseline (no training chips)" in page and 'alt="baseline"' not in page and 'alt="prediction"' in page
+    table = compare([folder / "good"], tmp_path / "b.html", CompareConfig(chips=tmp_path / "chips", sample=3))
+    assert [row["name"] for row in table["rows"]] == ["good"]
+    assert "Left out: baseline (no training chips)." in table["notes"]
+    with pytest.raises(ConfigError, match="a judge learns from training chips, it has none; leave --judge out"):
+        judge_fits(ChipSet.open(tmp_path / "chips"))
 
 
 # row: terms of its loss, channels that the discriminator sees (None: there is none), whether its levels are joined

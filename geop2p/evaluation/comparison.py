@@ -12,9 +12,9 @@ import numpy as np
 from geop2p.config import CompareConfig
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
-from geop2p.evaluation.baseline import LinearBaseline
-from geop2p.evaluation.ground import Ground, load_ground
-from geop2p.evaluation.judge import judge_of
+from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
+from geop2p.evaluation.ground import Ground, check_split, load_ground
+from geop2p.evaluation.judge import judge_fits, judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
@@ -26,7 +26,6 @@ from geop2p.metrics import error_unit
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
-from geop2p.training.data import ChipArrays
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, read_card
 
@@ -87,18 +86,22 @@ def compare(
         if len(runs) != 1:
             raise ConfigError(f"--ablation trains on one chip set, {len(runs)} names were given: CHIPS REPORT")
         chipset = ChipSet.open(runs[0])
+        check_split(chipset, config.split)
+        if config.judge is not None:
+            judge_fits(chipset)
+        photographs = PhotographScores(chipset.target, config)
         folders, left_out = train_rows(chipset, report.with_name(f"{report.stem}_runs"), config, progress)
         notes, digest = left_out, chips_digest(chipset.folder)
     else:
         folders = _named(runs)
         chipset, digest = chip_set_of(list(folders.values()), config.chips)
         _check_outputs(report, overwrite, [chipset.folder])
+        photographs = PhotographScores(read_card(next(iter(folders.values()))).target, config)
     cards = [read_card(folder) for folder in folders.values()]
     for card in cards:
         check_same_sides(card, chipset)
     first, known = cards[0], doubt(chipset.folder, config.split, digest, starts_of(cards))
     ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, known, progress)
-    photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
     withheld, beware = dict[str, None](), dict[str, list[str]]()
@@ -111,10 +114,10 @@ def compare(
         withheld |= _withheld(figures, config)
         beware[name] = notes_on(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
-    straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
-    flat = bench.score(BASELINE, partial(straight.predict_rows, ground.arrays), config.batch_size)
-    figures = bench.figures(BASELINE, flat)
-    others = [{"name": BASELINE} | _measures(figures, flat), *_real_row(figures)]
+    straight = fit_baseline(chipset, ground.source, ground.target, progress)
+    if straight is None:
+        notes.append(f"Left out: {BASELINE} ({NO_TRAINING}).")
+    others = [*_baseline_row(bench, straight, config.batch_size), *_real_row(figures)]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     others = [row for row in others if any(name in row for name in columns)]
     rows = ranked(rows, columns)
@@ -235,6 +238,13 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
     if "corner_ratio" in measures and measures["corner_ratio"]["interval"]:
         measures["corner_ratio"]["draws"] = found.position.draws()
     return measures
+
+
+def _baseline_row(bench: Bench, straight: LinearBaseline | None, batch_size: int) -> list[dict[str, Any]]:
+    if straight is None:
+        return []
+    flat = bench.score(BASELINE, partial(straight.predict_rows, bench.ground.arrays), batch_size)
+    return [{"name": BASELINE} | _measures(bench.figures(BASELINE, flat), flat)]
 
 
 def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:

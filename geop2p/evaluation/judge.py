@@ -45,7 +45,7 @@ def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bo
     """The judge that the settings ask for; None if they ask for none, or where a map is made, which is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, or the map has one class.
+        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
     """
     if config.judge is None or not judge_fits(chipset):
         return None
@@ -95,10 +95,12 @@ def judge_fits(chipset: ChipSet) -> bool:
     """Whether there is anything to judge: imagery made from a map. A map that was made is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, or the map has one class.
+        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
     """
     if chipset.target.is_classes:
         return False
+    if not chipset.counts["train"]:
+        raise ConfigError(f"{chipset.folder}: a judge learns from training chips, it has none; leave --judge out")
     if not chipset.source.is_classes or len(chipset.source.classes) < 2:
         what = "one class" if chipset.source.is_classes else f"{chipset.source.kind}, no map"
         raise ConfigError(
