@@ -143,7 +143,7 @@ def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
         return [arrays.target[row] + corners + count - row for row in rows]
 
     monkeypatch.setattr("geop2p.evaluation.evaluator.predict_chips", predict)
-    config = EvaluateConfig(judge_folder=tmp_path)
+    config = EvaluateConfig(batch_size=3)
     result = evaluate(folder / "good", folder / "chips", tmp_path / "report.html", config)
     page, everywhere = (tmp_path / "report.html").read_text(), (count + 1) / 2
     assert "at even ranks; not picked by eye" in page
@@ -163,7 +163,7 @@ def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
     told, model = provenance(page), Translator.load(folder / "good")
     assert told["model"] == json.loads(json.dumps(model.card.provenance)) | {"recipe": "pix2pix"}
     assert told["sha256"] == model.digest and {"chips", "steps", "torch"} <= set(told["model"])
-    assert told["evaluation"]["split"] == "test" and told["evaluation"]["judge_folder"] == str(tmp_path)
+    assert told["evaluation"]["split"] == "test" and told["evaluation"]["batch_size"] == "3"
     assert "sample" not in told["evaluation"]
 
 
@@ -449,5 +449,12 @@ def test_settings_that_mean_nothing_for_what_is_compared_are_refused(folder: Pat
     for name in ("steps", "width", "seed"):
         with pytest.raises(ConfigError, match=f"^{name} is for --ablation; leave --{name} out"):
             CompareConfig(**{name: 7})
+    for make, settings, wanted in (
+        (CompareConfig, {"judge_steps": 7}, "without --judge nothing heeds --judge-steps; leave it out"),
+        (EvaluateConfig, {"judge_steps": 7, "judge_folder": folder}, "heeds --judge-steps, --judge-folder; leave them"),
+        (EvaluateConfig, {"rgb": "1,2,3", "judge": "fcn"}, "or --inception-file nothing heeds --rgb; leave it out"),
+    ):
+        with pytest.raises(ConfigError, match=wanted):
+            make(**settings)
     with pytest.raises(ConfigError, match="chips is not for --ablation"):
         CompareConfig(ablation="losses", chips=folder / "chips")
