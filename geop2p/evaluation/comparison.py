@@ -248,7 +248,7 @@ def _baseline_row(bench: Bench, straight: LinearBaseline | None, batch_size: int
 
 
 def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the judge reads in real imagery: the ceiling, and the floor of the Frechet distance."""
+    """What the judge reads in real imagery: the ceiling of imagery as rich, and the floor of the Frechet distance."""
     if figures["judge"] is None:
         return []
     read, row = figures["judge"]["real"], dict[str, Any](name=REAL)

@@ -124,7 +124,9 @@ class Bench:
         result["notes"] = notes_on(result) + ground.notes
         result["where"] = found.by_ground.result() | {"by_training_distance": []}
         if ground.doubt is None:
-            result["where"]["by_training_distance"] = by_training_distance(found.errors, ground.distances)
+            apart = result["where"]["by_training_distance"] = by_training_distance(found.errors, ground.distances)
+            if not apart:
+                reasons["distance_from_the_training"] = "no training chip lies in the scenes of these"
         else:
             reasons["distance_from_the_training"] = "the ground may be known"
         return result
@@ -132,6 +134,19 @@ class Bench:
 
 def notes_on(result: dict[str, Any]) -> list[str]:
     """What a reader of the scores should beware of."""
+    return _on_judge(result.get("judge")) + _on_classes(result)
+
+
+def _on_judge(judge: dict[str, Any] | None) -> list[str]:
+    if judge is None or judge["generated"] is None or judge["generated"]["miou"] <= judge["real"]["miou"]:
+        return []
+    return [
+        "The judge reads generated imagery better than real imagery: flat, clear pictures are easy to read; its "
+        "figures have no ceiling here."
+    ]
+
+
+def _on_classes(result: dict[str, Any]) -> list[str]:
     if not result.get("classes"):
         return []
     shown = dict(zip(result["confusion_classes"], np.sum(result["confusion"], axis=0).tolist(), strict=True))
