@@ -130,6 +130,14 @@ def test_a_map_of_errors_is_lightest_where_they_are_most() -> None:
     assert (heat_picture(np.full((64, 64), 3.0)) == (13, 8, 80)).all()
 
 
+@pytest.mark.parametrize("side", [20, 95, 100])
+def test_a_map_of_errors_leaves_no_row_and_no_column_out(side: int) -> None:
+    values = np.zeros((side, side))
+    values[-1, 0] = values[0, -1] = 9
+    light = heat_picture(values).sum(axis=2) > 400
+    assert light[-1, 0] and light[0, -1] and not light[0, 0] and not light[-1, -1]
+
+
 def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +230,22 @@ def test_ties_are_judged_by_the_same_draws() -> None:
         row["corner_ratio"]["rank"]
         for row in ranked([{"corner_ratio": {"value": v}} for v in (1.3, 0.9)], ["corner_ratio"])
     ] == [1, 2]
+
+
+def test_a_run_without_error_stands_before_all_that_have_a_psnr(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Translator.load(folder / "good").digest
+
+    def predict(run: Translator, arrays: ChipArrays, rows: Indices) -> list[np.ndarray]:
+        return [arrays.target[row] // (1 if run.digest == exact else 2) for row in rows]
+
+    monkeypatch.setattr("geop2p.evaluation.comparison.predict_chips", predict)
+    result = compare([folder / "good", folder / "poor"], tmp_path / "table.html", CompareConfig(sample=3))
+    good, poor, _ = result["rows"]
+    assert (good["name"], good["rmse"]["rank"]) == ("good", 1) and "psnr" not in good
+    assert poor["psnr"]["rank"] == 2 and not poor["psnr"]["tied"]
+    assert result["notes"] == ["good: No error at all, so that its PSNR is not given and is better than all that are."]
 
 
 def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def compare(
         said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
         figures = bench.figures(name, found[name])
         withheld |= _withheld(figures, config)
-        beware[name] = notes_on(figures)
+        beware[name] = notes_on(figures) + _without_error(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
     straight = fit_baseline(chipset, ground.source, ground.target, progress)
     if straight is None:
@@ -210,6 +210,13 @@ def _of_runs(beware: dict[str, list[str]]) -> list[str]:
     said = dict.fromkeys(note for notes in beware.values() for note in notes)
     of = {note: [name for name, notes in beware.items() if note in notes] for note in said}
     return [note if len(names) == len(beware) else f"{', '.join(names)}: {note}" for note, names in of.items()]
+
+
+def _without_error(figures: dict[str, Any]) -> list[str]:
+    """What to say of a run whose PSNR is infinite: it is not among those that the table ranks."""
+    if figures.get("rmse") != 0:
+        return []
+    return ["No error at all, so that its PSNR is not given and is better than all that are."]
 
 
 def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
