@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
 from geop2p.config import Ablation
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import Comparison, chip_set_of
-from geop2p.evaluation.judge import verdict
+from geop2p.evaluation.judge import judge_fits, verdict
 from geop2p.evaluation.pictures import heat_picture
 from geop2p.evaluation.report import even_ranks, write_page
 from geop2p.evaluation.tables import headings, ranked, write_csv, write_markdown
@@ -130,6 +130,14 @@ def test_a_map_of_errors_is_lightest_where_they_are_most() -> None:
     assert (heat_picture(np.full((64, 64), 3.0)) == (13, 8, 80)).all()
 
 
+@pytest.mark.parametrize("side", [20, 95, 100])
+def test_a_map_of_errors_leaves_no_row_and_no_column_out(side: int) -> None:
+    values = np.zeros((side, side))
+    values[-1, 0] = values[0, -1] = 9
+    light = heat_picture(values).sum(axis=2) > 400
+    assert light[-1, 0] and light[0, -1] and not light[0, 0] and not light[-1, -1]
+
+
 def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +151,7 @@ def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
         return [arrays.target[row] + corners + count - row for row in rows]
 
     monkeypatch.setattr("geop2p.evaluation.evaluator.predict_chips", predict)
-    config = EvaluateConfig(judge_folder=tmp_path)
+    config = EvaluateConfig(batch_size=3)
     result = evaluate(folder / "good", folder / "chips", tmp_path / "report.html", config)
     page, everywhere = (tmp_path / "report.html").read_text(), (count + 1) / 2
     assert "at even ranks; not picked by eye" in page
@@ -163,7 +171,7 @@ def test_the_page_of_an_evaluation_shows_places_by_rank_and_the_bad_corners(
     told, model = provenance(page), Translator.load(folder / "good")
     assert told["model"] == json.loads(json.dumps(model.card.provenance)) | {"recipe": "pix2pix"}
     assert told["sha256"] == model.digest and {"chips", "steps", "torch"} <= set(told["model"])
-    assert told["evaluation"]["split"] == "test" and told["evaluation"]["judge_folder"] == str(tmp_path)
+    assert told["evaluation"]["split"] == "test" and told["evaluation"]["batch_size"] == "3"
     assert "sample" not in told["evaluation"]
 
 
@@ -176,6 +184,21 @@ def test_a_judge_adds_its_columns_and_the_ceiling(folder: Path, tmp_path: Path) 
         "judge_miou", "judge_class_accuracy", "judge_accuracy", "frechet",
     }  # fmt: skip
     assert good["judge_miou"]["interval"] is not None and "rank" not in baseline["judge_miou"]
+
+
+def test_no_name_of_a_run_changes_its_figures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three copies of a run, two of them called as rows and features are that belong to no run."""
+    for name in ("good", "real", "baseline"):
+        shutil.copytree(folder / "good", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
+    config = CompareConfig(chips=folder / "chips", split="train", sample=40, judge="pspnet", judge_steps=20)
+    result = compare(["good", "real", "baseline"], "table.html", config)
+    *runs, baseline, _ = result["rows"]
+    assert [row["name"] for row in runs] == ["good", "real", str(tmp_path / "baseline")]
+    assert {"judge_miou", "frechet", "l1"} <= set(result["columns"]) and baseline["name"] == "baseline"
+    for name in result["columns"]:
+        assert runs[0][name] == runs[1][name] == runs[2][name] and runs[0][name] != baseline[name]
 
 
 def test_a_judge_that_is_withheld_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +230,22 @@ def test_ties_are_judged_by_the_same_draws() -> None:
         row["corner_ratio"]["rank"]
         for row in ranked([{"corner_ratio": {"value": v}} for v in (1.3, 0.9)], ["corner_ratio"])
     ] == [1, 2]
+
+
+def test_a_run_without_error_stands_before_all_that_have_a_psnr(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Translator.load(folder / "good").digest
+
+    def predict(run: Translator, arrays: ChipArrays, rows: Indices) -> list[np.ndarray]:
+        return [arrays.target[row] // (1 if run.digest == exact else 2) for row in rows]
+
+    monkeypatch.setattr("geop2p.evaluation.comparison.predict_chips", predict)
+    result = compare([folder / "good", folder / "poor"], tmp_path / "table.html", CompareConfig(sample=3))
+    good, poor, _ = result["rows"]
+    assert (good["name"], good["rmse"]["rank"]) == ("good", 1) and "psnr" not in good
+    assert poor["psnr"]["rank"] == 2 and not poor["psnr"]["tied"]
+    assert result["notes"] == ["good: No error at all, so that its PSNR is not given and is better than all that are."]
 
 
 def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) -> None:
@@ -312,6 +351,50 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "few"
 
 
+@pytest.mark.parametrize(
+    ("chips", "settings", "wanted"),
+    [
+        ("single", {}, r"has no test chips \(train has \d+\); choose with --split"),
+        ("images", {"judge": "fcn"}, "the source, which is image, no map; leave --judge out"),
+        ("few", {"lpips_file": Path("a.pth"), "lpips_heads": Path("b.pth")}, "a.pth: no such file"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_anything_is_trained(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips: str, settings: dict[str, Any], wanted: str
+) -> None:
+    source = tmp_path / ("image.tif" if chips == "images" else "map.tif")
+    if chips != "few":
+        config = TileConfig(size=32, split="1:0:0" if chips == "single" else "3:1:1", format="packed")
+        tile(source, tmp_path / "image.tif", tmp_path / chips, config)
+    monkeypatch.setattr("geop2p.evaluation.comparison.train_rows", lambda *_: pytest.fail("trained"))
+    with pytest.raises(GeoP2PError, match=wanted):
+        compare([tmp_path / chips], tmp_path / "a.html", CompareConfig(ablation="losses", **settings))
+
+
+def test_files_of_weights_are_looked_for_before_a_judge_learns(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geop2p.evaluation.evaluator.judge_of", lambda *_: pytest.fail("the judge learns"))
+    config = EvaluateConfig(judge="fcn", lpips_file=tmp_path / "a.pth", lpips_heads=tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: no such file"):
+        evaluate(folder / "good", folder / "chips", tmp_path / "a.html", config)
+
+
+def test_without_training_chips_there_is_no_baseline_and_no_judge(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "splits.csv").write_text("scene,split\nimage,test\n")
+    config = TileConfig(size=32, split_by="file", split_file=tmp_path / "splits.csv", format="packed")
+    tile(folder / "map.tif", folder / "image.tif", tmp_path / "chips", config)
+    result = evaluate(folder / "good", tmp_path / "chips", tmp_path / "a.html", EvaluateConfig(sample=3))
+    page = (tmp_path / "a.html").read_text()
+    assert result["baseline"] is None and result["reasons"]["baseline"] == "no training chips"
+    assert "baseline (no training chips)" in page and 'alt="baseline"' not in page and 'alt="prediction"' in page
+    table = compare([folder / "good"], tmp_path / "b.html", CompareConfig(chips=tmp_path / "chips", sample=3))
+    assert [row["name"] for row in table["rows"]] == ["good"]
+    assert "Left out: baseline (no training chips)." in table["notes"]
+    with pytest.raises(ConfigError, match="a judge learns from training chips, it has none; leave --judge out"):
+        judge_fits(ChipSet.open(tmp_path / "chips"))
+
+
 # row: terms of its loss, channels that the discriminator sees (None: there is none), whether its levels are joined
 TERMS = {
     "losses": {
@@ -390,5 +473,12 @@ def test_settings_that_mean_nothing_for_what_is_compared_are_refused(folder: Pat
     for name in ("steps", "width", "seed"):
         with pytest.raises(ConfigError, match=f"^{name} is for --ablation; leave --{name} out"):
             CompareConfig(**{name: 7})
+    for make, settings, wanted in (
+        (CompareConfig, {"judge_steps": 7}, "without --judge nothing heeds --judge-steps; leave it out"),
+        (EvaluateConfig, {"judge_steps": 7, "judge_folder": folder}, "heeds --judge-steps, --judge-folder; leave them"),
+        (EvaluateConfig, {"rgb": "1,2,3", "judge": "fcn"}, "or --inception-file nothing heeds --rgb; leave it out"),
+    ):
+        with pytest.raises(ConfigError, match=wanted):
+            make(**settings)
     with pytest.raises(ConfigError, match="chips is not for --ablation"):
         CompareConfig(ablation="losses", chips=folder / "chips")

@@ -204,7 +204,7 @@ def test_one_class_only_is_said(tmp_path: Path) -> None:
 def test_settings_of_the_other_kind_of_evaluation_are_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="judge is for MODEL CHIPS, not for PREDICTION REFERENCE"):
         evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(judge="fcn"))
-    for name, value in {"split": "val", "judge_steps": 9, "batch_size": 2, "device": "cpu"}.items():
+    for name, value in {"split": "val", "sample": 9, "batch_size": 2, "device": "cpu"}.items():
         with pytest.raises(ConfigError, match=rf"^{name} is for MODEL CHIPS.*leave --{name.replace('_', '-')} out"):
             evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(**{name: value}))
     with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE, not for MODEL CHIPS"):

@@ -1,5 +1,6 @@
 """The judge of imagery, its Frechet distance, and where a model errs."""
 
+import dataclasses
 import hashlib
 import itertools
 import shutil
@@ -20,7 +21,7 @@ from geop2p.evaluation.features import FeatureDistance, frechet
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
 from geop2p.evaluation.photographs import PhotographScores
-from geop2p.evaluation.scoring import Bench
+from geop2p.evaluation.scoring import Bench, notes_on
 from geop2p.evaluation.whereabouts import EDGES, ErrorByGround, boundary_bins, by_training_distance
 from geop2p.metrics import BlockScores, ClassScores
 from geop2p.models import GENERATORS
@@ -110,9 +111,9 @@ def test_judges_are_the_same_for_the_same_seed(chips: ChipSet, tmp_path: Path) -
     assert all(torch.equal(first, second) for first, second in pairs)
 
 
-def scores(real: np.ndarray, predicted: np.ndarray) -> BlockScores:
+def scores(real: np.ndarray, predicted: np.ndarray, blocks: int = 4) -> BlockScores:
     found = BlockScores(partial(ClassScores, MAP, True))
-    for block in range(4):
+    for block in range(blocks):
         found.add(predicted[None], real[None], np.ones(real.shape, bool), str(block))
     return found
 
@@ -125,6 +126,21 @@ def test_a_judge_no_better_than_chance_is_withheld(chips: ChipSet, folder: Path)
     assert blind["real"]["miou"] == pytest.approx(blind["chance"])
     seeing = verdict(judge, scores(codes, codes), scores(codes, codes))
     assert seeing["reason"] is None and seeing["generated"]["miou"] == 1
+    alone = verdict(judge, scores(codes, codes, 1), scores(codes, codes, 1))
+    assert alone["generated"] is None and "in one block of ground: nothing tests that" in alone["reason"]
+    unknown = np.full_like(codes, 7)
+    nothing = verdict(judge, scores(unknown, codes), scores(unknown, codes))
+    assert nothing["generated"] is nothing["chance"] is None and "no pixel" in nothing["reason"]
+    one = scores(codes, codes)
+    one.add(codes[None], unknown[None], np.ones(codes.shape, bool), "of no class")
+    assert verdict(judge, one, one)["generated"]["miou"] == 1
+
+
+@pytest.mark.parametrize(("generated", "said"), [(0.46, 1), (0.45, 0), (None, 0)])
+def test_a_judge_that_reads_generated_imagery_better_is_told(generated: float | None, said: int) -> None:
+    judged = {"real": {"miou": 0.45}, "generated": None if generated is None else {"miou": generated}}
+    notes = notes_on({"judge": judged})
+    assert len(notes) == said and all("its figures have no ceiling here" in note for note in notes)
 
 
 def test_evaluate_with_a_judge_keeps_it_beside_the_report(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
@@ -162,7 +178,7 @@ def test_the_frechet_distance_of_five_bands_sees_the_last_like_the_first(
     for values, valid, block in zip(ground.arrays.target, ground.arrays.valid, ground.blocks, strict=True):
         first, last = values.copy(), values.copy()
         first[0], last[4] = values[0].max(), values[4].max()
-        for name, made in {"real": values, "copy": values, "first": first, "last": last}.items():
+        for name, made in {None: values, "copy": values, "first": first, "last": last}.items():
             distances.add(name, made, valid, block)
     found = {name: distances.distance(name) for name in ("copy", "first", "last")}
     assert found["copy"]["generated"] == found["copy"]["real"] > 0
@@ -193,7 +209,7 @@ def test_the_interval_of_the_distance_is_as_wide_as_groups_differ(
         distances, draw = FeatureDistance(judge, [str(number) for number in range(groups)]), np.random.default_rng(0)
         features, tones = draw.normal(size=(200, 3)), draw.normal(size=groups)
         for number, tone in enumerate(tones):
-            distances.add("real", features, np.ones(1, bool), str(number))
+            distances.add(None, features, np.ones(1, bool), str(number))
             distances.add("made", features + 1 + spread * tone, np.ones(1, bool), str(number))
         found = distances.distance("made")
         assert found["generated"] == pytest.approx(3, rel=0.5)
@@ -236,6 +252,16 @@ def test_error_by_distance_from_the_training(chips: ChipSet) -> None:
     for (_, place), found in zip(places.iterrows(), ground.distances, strict=True):
         rows, cols = (np.abs(training[name] - place[name]) - 32 for name in ("row_off", "col_off"))
         assert found == np.maximum(np.maximum(rows, cols).min(), 0)
+
+
+def test_where_no_training_is_near_the_page_says_so(chips: ChipSet) -> None:
+    ground = ground_of(chips)
+    ground = dataclasses.replace(ground, distances=np.full(len(ground.arrays), np.inf))
+    bench = Bench(ground, None, PhotographScores(chips.target, EvaluateConfig()))
+    truth = bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
+    figures = bench.figures("truth", truth)
+    assert figures["where"]["by_training_distance"] == []
+    assert figures["reasons"]["distance_from_the_training"] == "no training chip lies in the scenes of these"
 
 
 def test_more_chips_than_there_are(chips: ChipSet, caplog: pytest.LogCaptureFixture) -> None:

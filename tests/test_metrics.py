@@ -279,6 +279,13 @@ def test_class_scores_by_hand() -> None:
     assert ClassScores(MAP).result()["miou"] is None
 
 
+def test_the_psnr_of_an_error_as_large_as_the_range_has_no_sign() -> None:
+    scores = ImageScores(image_encoding())
+    scores.add(np.full((3, 16, 16), 255, np.uint8), np.zeros((3, 16, 16), np.uint8), np.ones((16, 16), bool))
+    result = scores.result()
+    assert str(result["psnr"]) == str(result["bands"]["band 1"]["psnr"]) == "0.0"
+
+
 def test_the_baseline_is_the_mean_colour_of_each_class() -> None:
     generator = np.random.default_rng(0)
     codes = generator.choice([1, 2, 5], (4, 1, 16, 16)).astype(np.uint8)

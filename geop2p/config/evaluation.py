@@ -1,9 +1,20 @@
 """The settings of `evaluate` and `compare`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from geop2p.config.fields import Ablation, Device, JudgeName, Split, at_least, changed, check_seed, names, option
+from geop2p.config.fields import (
+    Ablation,
+    Device,
+    JudgeName,
+    Split,
+    at_least,
+    changed,
+    check_seed,
+    names,
+    option,
+    refuse_idle,
+)
 from geop2p.errors import ConfigError
 
 
@@ -12,7 +23,7 @@ class ScoringConfig:
     """How models are scored on chips.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is out of its range, or nothing would heed it.
     """
 
     split: Split = option("test", "Chips to score a model on.")
@@ -43,6 +54,11 @@ class ScoringConfig:
         if (self.lpips_file is None) != (self.lpips_heads is None):
             raise ConfigError("lpips_file and lpips_heads go together: give both or neither")
         _ = self.rgb_bands
+        everything = {field.name for field in fields(self)}
+        if self.judge is None:
+            refuse_idle(self, everything - {"judge_steps", "judge_folder"}, "without --judge nothing heeds")
+        if self.lpips_file is None and self.inception_file is None:
+            refuse_idle(self, everything - {"rgb"}, "without --lpips-file or --inception-file nothing heeds")
 
     @property
     def rgb_bands(self) -> tuple[int, ...] | None:

@@ -4,9 +4,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays, Indices
 
 Matrix = npt.NDArray[np.float64]
+
+NO_TRAINING = "no training chips"  # why there is no baseline
 
 
 class LinearBaseline:
@@ -46,3 +49,10 @@ class LinearBaseline:
     def _features(self, source: Array, valid: Mask) -> Matrix:
         encoded = self._source.encode(source, valid).astype(np.float64)
         return np.concatenate([encoded, np.ones((1, *valid.shape))])
+
+
+def fit_baseline(chipset: ChipSet, source: Encoding, target: Encoding, progress: bool = False) -> LinearBaseline | None:
+    """The baseline of a chip set for two encodings; None where there are no training chips to fit it on."""
+    if not chipset.counts["train"]:
+        return None
+    return LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)

@@ -12,9 +12,9 @@ import numpy as np
 from geop2p.config import CompareConfig
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
-from geop2p.evaluation.baseline import LinearBaseline
-from geop2p.evaluation.ground import Ground, load_ground
-from geop2p.evaluation.judge import judge_of
+from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
+from geop2p.evaluation.ground import Ground, check_split, load_ground
+from geop2p.evaluation.judge import judge_fits, judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
@@ -26,11 +26,11 @@ from geop2p.metrics import error_unit
 from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
-from geop2p.training.data import ChipArrays
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, read_card
 
 TABLES = (".md", ".csv", ".json")
+BASELINE, REAL = "baseline", "real imagery"  # what the rows of no run are called
 JUDGE_SCORES = ("accuracy", "class_accuracy", "miou")
 
 
@@ -86,18 +86,22 @@ def compare(
         if len(runs) != 1:
             raise ConfigError(f"--ablation trains on one chip set, {len(runs)} names were given: CHIPS REPORT")
         chipset = ChipSet.open(runs[0])
+        check_split(chipset, config.split)
+        if config.judge is not None:
+            judge_fits(chipset)
+        photographs = PhotographScores(chipset.target, config)
         folders, left_out = train_rows(chipset, report.with_name(f"{report.stem}_runs"), config, progress)
         notes, digest = left_out, chips_digest(chipset.folder)
     else:
         folders = _named(runs)
         chipset, digest = chip_set_of(list(folders.values()), config.chips)
         _check_outputs(report, overwrite, [chipset.folder])
+        photographs = PhotographScores(read_card(next(iter(folders.values()))).target, config)
     cards = [read_card(folder) for folder in folders.values()]
     for card in cards:
         check_same_sides(card, chipset)
     first, known = cards[0], doubt(chipset.folder, config.split, digest, starts_of(cards))
     ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, known, progress)
-    photographs = PhotographScores(ground.target, config)
     bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
     makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
     withheld, beware = dict[str, None](), dict[str, list[str]]()
@@ -108,12 +112,12 @@ def compare(
         said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
         figures = bench.figures(name, found[name])
         withheld |= _withheld(figures, config)
-        beware[name] = notes_on(figures)
+        beware[name] = notes_on(figures) + _without_error(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
-    straight = LinearBaseline(ChipArrays.load(chipset, "train", progress), ground.source, ground.target)
-    flat = bench.score("baseline", partial(straight.predict_rows, ground.arrays), config.batch_size)
-    figures = bench.figures("baseline", flat)
-    others = [{"name": "baseline"} | _measures(figures, flat), *_real_row(figures)]
+    straight = fit_baseline(chipset, ground.source, ground.target, progress)
+    if straight is None:
+        notes.append(f"Left out: {BASELINE} ({NO_TRAINING}).")
+    others = [*_baseline_row(bench, straight, config.batch_size), *_real_row(figures)]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     others = [row for row in others if any(name in row for name in columns)]
     rows = ranked(rows, columns)
@@ -151,7 +155,7 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
 
 
 def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
-    """Runs by the name of their folder, or by their path where two have one name.
+    """Runs by the name of their folder, or by their path where two have one name, or it is that of another row.
 
     Raises:
         ConfigError: None is given, or one twice.
@@ -160,9 +164,10 @@ def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"{len(folders)} runs were given: expected at least one, and each once")
     names = [folder.resolve().name for folder in folders]
-    return {
-        name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders, strict=True)
-    }
+    taken = {name for name in names if names.count(name) > 1} | {BASELINE, REAL}
+    # a path of one word would be a name again
+    paths = [str(folder if len(folder.parts) > 1 else folder.resolve()) for folder in folders]
+    return {path if name in taken else name: folder for name, path, folder in zip(names, paths, folders, strict=True)}
 
 
 def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, str]:
@@ -207,6 +212,13 @@ def _of_runs(beware: dict[str, list[str]]) -> list[str]:
     return [note if len(names) == len(beware) else f"{', '.join(names)}: {note}" for note, names in of.items()]
 
 
+def _without_error(figures: dict[str, Any]) -> list[str]:
+    """What to say of a run whose PSNR is infinite: it is not among those that the table ranks."""
+    if figures.get("rmse") != 0:
+        return []
+    return ["No error at all, so that its PSNR is not given and is better than all that are."]
+
+
 def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
     """The scores of a row, those that are None left out, with their draws of blocks where they have any."""
     measures: dict[str, Any] = {}
@@ -235,11 +247,18 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
     return measures
 
 
+def _baseline_row(bench: Bench, straight: LinearBaseline | None, batch_size: int) -> list[dict[str, Any]]:
+    if straight is None:
+        return []
+    flat = bench.score(BASELINE, partial(straight.predict_rows, bench.ground.arrays), batch_size)
+    return [{"name": BASELINE} | _measures(bench.figures(BASELINE, flat), flat)]
+
+
 def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the judge reads in real imagery: the ceiling, and the floor of the Frechet distance."""
+    """What the judge reads in real imagery: the ceiling of imagery as rich, and the floor of the Frechet distance."""
     if figures["judge"] is None:
         return []
-    read, row = figures["judge"]["real"], dict[str, Any](name="real imagery")
+    read, row = figures["judge"]["real"], dict[str, Any](name=REAL)
     for name in JUDGE_SCORES:
         row[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
     if figures["frechet"] is not None and figures["frechet"]["real"] is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import EvaluateConfig
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
-from geop2p.evaluation.baseline import LinearBaseline
+from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import mosaic_tags, seam_figures
@@ -27,7 +27,6 @@ from geop2p.metrics import error_unit
 from geop2p.raster.encoding import Encoding
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import reopen
-from geop2p.training.data import ChipArrays
 from geop2p.training.history import METRICS, read_metrics
 from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
@@ -59,8 +58,8 @@ def evaluate(
     Returns:
         path, split, chips, unseen (whether they share no ground with the training, as the run tells), unit (of L1 and
         RMSE), range (of every band for PSNR and SSIM, in the unit), the scores (l1, rmse, psnr, ssim, or accuracy,
-        class_accuracy, miou), bands or classes, baseline (the same scores), clipped_share (of real values that the
-        model cannot reach),
+        class_accuracy, miou), bands or classes, baseline (the same scores; None without training chips), clipped_share
+        (of real values that the model cannot reach),
         corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
         mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
         seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
@@ -84,19 +83,22 @@ def evaluate(
     of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
     known = doubt(chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card]))
     ground = load_ground(chipset, (source, target), config.split, config.sample, known, progress)
-    judge = judge_of(chipset, config, report, progress)
-    baseline = LinearBaseline(ChipArrays.load(chipset, "train", progress), source, target)
-    arrays, bench = ground.arrays, Bench(ground, judge, PhotographScores(target, config), progress)
-    predict = partial(predict_chips, translator, arrays)
-    model_scores = bench.score("model", predict, config.batch_size)
-    straight = partial(baseline.predict_rows, arrays)
-    baseline_scores = bench.score("baseline", straight, config.batch_size)
+    photographs = PhotographScores(target, config)  # before the judge learns: files may be missing
+    bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
+    arrays, baseline = ground.arrays, fit_baseline(chipset, source, target, progress)
+    makers: dict[str, Predict] = {"prediction": partial(predict_chips, translator, arrays)}
+    model_scores = bench.score("model", makers["prediction"], config.batch_size)
 
     result: dict[str, Any] = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
     result |= {"unseen": known is None, "unit": error_unit(target)}
     result["range"] = None if target.is_classes else target.unit_range.tolist()
     result |= bench.figures("model", model_scores)
-    result["baseline"] = bench.figures("baseline", baseline_scores)
+    if baseline is None:
+        result["baseline"], result["reasons"]["baseline"] = None, NO_TRAINING
+    else:
+        makers["baseline"] = partial(baseline.predict_rows, arrays)
+        straight = bench.score("baseline", makers["baseline"], config.batch_size)
+        result["baseline"] = bench.figures("baseline", straight)
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
     result["clipped_share"] = float(np.mean(clipped))
 
@@ -105,7 +107,6 @@ def evaluate(
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
-    makers: dict[str, Predict] = {"prediction": predict, "baseline": straight}
     page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores.errors)]
     page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
     page.position = heat_picture(model_scores.position.map())

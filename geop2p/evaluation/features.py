@@ -69,10 +69,10 @@ class FeatureDistance:
         order = np.random.default_rng(0).permutation(len(names)) % GROUPS
         self._count = min(GROUPS, len(names))
         self._groups = dict(zip(names, order.tolist(), strict=True))
-        self._moments: dict[str, list[_Moments]] = {}
+        self._moments: dict[str | None, list[_Moments]] = {}
 
-    def add(self, name: str, values: Array, valid: Mask, block: str) -> None:
-        """Take in the imagery (bands, rows, cols) of a chip under a name; `real` is the truth."""
+    def add(self, name: str | None, values: Array, valid: Mask, block: str) -> None:
+        """Take in the imagery (bands, rows, cols) of a chip under the name of its maker; None is the truth."""
         moments = self._moments.setdefault(name, [_Moments() for _ in range(self._count)])
         moments[self._groups[block]].add(self._features(values, valid))
 
@@ -88,19 +88,19 @@ class FeatureDistance:
         if self._count < 2:
             return found | {"reason": "the chips lie in one block of ground"}
         everything = list(range(self._count))
-        found["features"] = least = min(self._least(name, everything), self._least("real", everything))
-        channels = len(self._moments["real"][0].sum)
+        found["features"] = least = min(self._least(name, everything), self._least(None, everything))
+        channels = len(self._moments[None][0].sum)
         if least <= channels:
             why = f"half of the chips gives {least} features of {channels} numbers each; more are needed"
             return found | {"reason": why}
         generated = self._over(name, everything)
         subsets = [everything[:out] + everything[out + 1 :] for out in everything]
-        fewest = min(self._least(side, rest) for rest in subsets for side in (name, "real"))
+        fewest = min(self._least(side, rest) for rest in subsets for side in (name, None))
         if self._count in T95 and fewest > channels:
             left_out = [self._over(name, rest) for rest in subsets]
             error = T95[self._count] * np.sqrt((self._count - 1) * np.var(left_out))
             found["interval"] = [max(0.0, generated - error), generated + error]
-        return found | {"generated": generated, "real": self._over("real", everything)}
+        return found | {"generated": generated, "real": self._over(None, everything)}
 
     def _halves(self, groups: Sequence[int]) -> list[tuple[list[int], list[int]]]:
         """Groups cut into halves in several ways."""
@@ -109,13 +109,13 @@ class FeatureDistance:
         pairs = [(order[:middle], order[middle:]) for order in orders]
         return [pair for here, there in pairs for pair in ((here, there), (there, here))]
 
-    def _least(self, name: str, groups: Sequence[int]) -> int:
+    def _least(self, name: str | None, groups: Sequence[int]) -> int:
         """Fewest features that a half has."""
         return min(sum(self._moments[name][group].count for group in half) for half, _ in self._halves(groups))
 
-    def _over(self, name: str, groups: Sequence[int]) -> float:
+    def _over(self, name: str | None, groups: Sequence[int]) -> float:
         """Mean distance of some groups to real ones."""
-        made, real = self._moments[name], self._moments["real"]
+        made, real = self._moments[name], self._moments[None]
         found = []
         for here, there in self._halves(groups):
             mine = sum((made[group] for group in here), _Moments())

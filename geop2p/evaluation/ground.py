@@ -49,6 +49,17 @@ class Ground:
     doubt: str | None = None
 
 
+def check_split(chipset: ChipSet, split: Split) -> None:
+    """Refuse a split without chips.
+
+    Raises:
+        ChipSetError: It has none.
+    """
+    if not chipset.counts[split]:
+        there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
+        raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
+
+
 def load_ground(
     chipset: ChipSet,
     sides: tuple[Encoding, Encoding],
@@ -70,10 +81,8 @@ def load_ground(
     Raises:
         ChipSetError: The split has none.
     """
+    check_split(chipset, split)
     arrays = ChipArrays.load(chipset, split, progress)
-    if not len(arrays):
-        there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
-        raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
     count = min(sample or len(arrays), len(arrays))
     notes = [] if doubt is None else [doubt]
     if sample is not None and count < sample:

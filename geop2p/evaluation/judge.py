@@ -1,7 +1,7 @@
 """The judge: a segmenter that learned real imagery of the training ground, then is asked what generated imagery shows.
 
 The FCN-score of Isola et al. (CVPR 2017, section 4) for any chip set whose source is a map: what the judge reads in
-real imagery of the same ground is the most that generated imagery can reach.
+real imagery of the same ground is the most that imagery as rich can reach; flat, clear pictures may be read better.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bo
     """The judge that the settings ask for; None if they ask for none, or where a map is made, which is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, or the map has one class.
+        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
     """
     if config.judge is None or not judge_fits(chipset):
         return None
@@ -95,10 +95,12 @@ def judge_fits(chipset: ChipSet) -> bool:
     """Whether there is anything to judge: imagery made from a map. A map that was made is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, or the map has one class.
+        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
     """
     if chipset.target.is_classes:
         return False
+    if not chipset.counts["train"]:
+        raise ConfigError(f"{chipset.folder}: a judge learns from training chips, it has none; leave --judge out")
     if not chipset.source.is_classes or len(chipset.source.classes) < 2:
         what = "one class" if chipset.source.is_classes else f"{chipset.source.kind}, no map"
         raise ConfigError(
@@ -164,37 +166,49 @@ def verdict(judge: Translator, real: BlockScores, made: BlockScores) -> dict[str
 
     Args:
         judge: Who reads.
-        real: Its scores on real imagery, the ceiling.
+        real: Its scores on real imagery, the ceiling of imagery as rich.
         made: Its scores on generated imagery.
 
     Returns:
         `architecture`, `steps`, `sha256` of the judge; `real` and `generated`, each scores and `intervals`; `chance`,
-        the mIoU of calling everything the most frequent class. `generated` is None with a `reason` where the judge is
-        not surely better than that on real imagery.
+        the mIoU of calling everything the most frequent class, None without a pixel of a class. `generated` is None
+        with a `reason` where the judge is not surely better than that on real imagery.
     """
     name, steps = judge.card.arguments["architecture"], judge.card.provenance["steps"]
     ceiling = real.result()
     result = {"architecture": name, "steps": steps, "sha256": judge.digest, "reason": None}
     result |= {"real": _with_intervals(real), "chance": _chance(ceiling), "generated": None}
-    margin = interval(_margin(draw) for draw in real.draws())
-    if _margin(ceiling) <= 0 or margin is None or margin[0] <= 0:
-        result["reason"] = (
-            f"the judge is not surely better than chance on real imagery (mIoU {ceiling['miou']:.3g}, the most "
-            f"frequent class everywhere has {_chance(ceiling):.3g}); raise --judge-steps or give more chips"
+    result["reason"] = _blindness(real, ceiling)
+    return result if result["reason"] else result | {"generated": _with_intervals(made)}
+
+
+def _blindness(real: BlockScores, ceiling: dict[str, Any]) -> str | None:
+    """Why a judge with these scores on real imagery, and these over all of it, judges nothing; None where it may."""
+    if (above := _margin(ceiling)) is None:
+        return "no pixel of the chips belongs to a class"
+    if not real.is_tested:
+        return (
+            "the chips lie in one block of ground: nothing tests that the judge is better than chance; score more chips"
         )
-        return result
-    return result | {"generated": _with_intervals(made)}
+    margin = interval(_margin(draw) for draw in real.draws())
+    if above > 0 and margin is not None and margin[0] > 0:
+        return None
+    return (
+        f"the judge is not surely better than chance on real imagery (mIoU {ceiling['miou']:.3g}, the most "
+        f"frequent class everywhere has {_chance(ceiling):.3g}); raise --judge-steps or give more chips"
+    )
 
 
 def _with_intervals(scores: BlockScores) -> dict[str, Any]:
     return scores.result() | {"intervals": scores.intervals(("accuracy", "class_accuracy", "miou", "f1"))}
 
 
-def _chance(scores: dict[str, Any]) -> float:
-    """The mIoU of calling everything the class that is most frequent in the real map."""
+def _chance(scores: dict[str, Any]) -> float | None:
+    """The mIoU of calling everything the class that is most frequent in the real map; None of no pixels."""
     shares = [entry["share"] for entry in scores["classes"].values() if entry["share"]]
-    return float(max(shares) / len(shares))
+    return float(max(shares) / len(shares)) if shares else None
 
 
-def _margin(scores: dict[str, Any]) -> float:
-    return float(scores["miou"]) - _chance(scores)
+def _margin(scores: dict[str, Any]) -> float | None:
+    chance = _chance(scores)
+    return None if chance is None else float(scores["miou"]) - chance

@@ -22,6 +22,7 @@ from geop2p.raster.layers import Layer, complete_encoding, open_layer
 from geop2p.raster.reading import describe_raster, gdal_env, opened
 from geop2p.raster.render import render
 
+CELLS = 32  # along a side of a map of errors
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
 
 
@@ -37,12 +38,8 @@ class Slider:
 
 def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
     """A map of errors (rows, cols) smoothed over blocks, from dark (least) to light (most); grey for NaN."""
-    block = max(1, values.shape[0] // 32)
-    trimmed = values[: values.shape[0] // block * block, : values.shape[1] // block * block]
-    cells = trimmed.reshape(trimmed.shape[0] // block, block, trimmed.shape[1] // block, block)
-    known = np.isfinite(cells)
-    sums = np.where(known, cells, 0).sum(axis=(1, 3))
-    counts = known.sum(axis=(1, 3))
+    known = np.isfinite(values)
+    sums, counts = _by_cell(np.where(known, values, 0)), _by_cell(known.astype(np.int64))
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     low, high = np.nanmin(means), np.nanmax(means)
     unit = np.nan_to_num((means - low) / (high - low or 1))
@@ -52,6 +49,14 @@ def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
     colors[counts == 0] = 128
     picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
     return np.asarray(picture)
+
+
+def _by_cell(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums (rows, cols) over at most CELLS cells an axis, which differ by a pixel at most and leave none out."""
+    for axis, side in enumerate(values.shape):
+        cells = min(CELLS, side)
+        values = np.add.reduceat(values, np.arange(cells) * side // cells, axis=axis)
+    return values
 
 
 def write_overview(path: Path, rasters: Sequence[str | Path], grid: Grid, side: int = 420) -> None:

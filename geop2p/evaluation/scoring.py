@@ -57,10 +57,10 @@ class Bench:
         self._features = None if judge is None else FeatureDistance(judge, [ground.blocks[row] for row in ground.rows])
         if judge is not None:
             for row in tqdm(ground.rows, desc="judge real chips", unit="chip", disable=not progress):
-                self._read(self._real, "real", int(row), ground.arrays.target[row])
+                self._read(self._real, None, int(row), ground.arrays.target[row])
 
     def score(self, name: str, predict: Predict, batch_size: int) -> ChipScores:
-        """Score what a maker predicts (stored values of the chips in the rows it is given) under a name of its own."""
+        """Score what a maker predicts, stored values of the chips in the rows it is given, under a name of its own."""
         found = ChipScores(self.ground)
         with tqdm(total=len(self.ground.rows), desc=name, unit="chip", disable=not self._progress) as bar:
             for rows in batches(self.ground.rows, batch_size):
@@ -83,7 +83,7 @@ class Bench:
         if self.judge is not None:
             self._read(found.judged, name, row, predicted)
 
-    def _read(self, scores: BlockScores, name: str, row: int, imagery: Array) -> None:
+    def _read(self, scores: BlockScores, name: str | None, row: int, imagery: Array) -> None:
         assert self.judge is not None and self._features is not None
         valid, block = self.ground.arrays.valid[row], self.ground.blocks[row]
         scores.add(self.judge(imagery, valid), self.ground.arrays.source[row], valid, block)
@@ -124,7 +124,9 @@ class Bench:
         result["notes"] = notes_on(result) + ground.notes
         result["where"] = found.by_ground.result() | {"by_training_distance": []}
         if ground.doubt is None:
-            result["where"]["by_training_distance"] = by_training_distance(found.errors, ground.distances)
+            apart = result["where"]["by_training_distance"] = by_training_distance(found.errors, ground.distances)
+            if not apart:
+                reasons["distance_from_the_training"] = "no training chip lies in the scenes of these"
         else:
             reasons["distance_from_the_training"] = "the ground may be known"
         return result
@@ -132,6 +134,19 @@ class Bench:
 
 def notes_on(result: dict[str, Any]) -> list[str]:
     """What a reader of the scores should beware of."""
+    return _on_judge(result.get("judge")) + _on_classes(result)
+
+
+def _on_judge(judge: dict[str, Any] | None) -> list[str]:
+    if judge is None or judge["generated"] is None or judge["generated"]["miou"] <= judge["real"]["miou"]:
+        return []
+    return [
+        "The judge reads generated imagery better than real imagery: flat, clear pictures are easy to read; its "
+        "figures have no ceiling here."
+    ]
+
+
+def _on_classes(result: dict[str, Any]) -> list[str]:
     if not result.get("classes"):
         return []
     shown = dict(zip(result["confusion_classes"], np.sum(result["confusion"], axis=0).tolist(), strict=True))

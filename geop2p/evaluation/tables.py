@@ -44,7 +44,8 @@ def ranked(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """The rows in the order of their ranks in the first column that has any, with `rank` and `tied` for every score.
 
     Tied with the best is a row whose difference to it, over the same draws of blocks, has an interval that includes 0;
-    where there are no draws nothing is tested, and `tied` is None.
+    where there are no draws nothing is tested, and `tied` is None. A row without any error has no PSNR, which would be
+    infinite, and stands before all that have one.
 
     Args:
         rows: Scores by name, each with `value` and, where blocks were drawn, `draws`.
@@ -53,12 +54,14 @@ def ranked(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     for name in columns:
         good, known = _goodness(name), [row for row in rows if name in row]
         best = max(known, key=lambda row: good(row[name]["value"]))[name]
+        ahead = sum(row.get("rmse", {}).get("value") == 0 for row in rows) if name == "psnr" else 0
         for row in known:
             mine = row[name]
-            mine["rank"] = 1 + sum(good(other[name]["value"]) > good(mine["value"]) for other in known)
+            mine["rank"] = 1 + ahead + sum(good(other[name]["value"]) > good(mine["value"]) for other in known)
             pairs = zip(mine.get("draws", ()), best.get("draws", ()), strict=True)
             apart = interval(good(a) - good(b) for a, b in pairs if a is not None and b is not None)
-            mine["tied"] = True if mine["rank"] == 1 else None if apart is None else apart[0] <= 0 <= apart[1]
+            told = None if apart is None else apart[0] <= 0 <= apart[1] and not ahead
+            mine["tied"] = True if mine["rank"] == 1 else told
     return sorted(rows, key=lambda row: row[columns[0]]["rank"] if columns and columns[0] in row else len(rows) + 1)
 
 

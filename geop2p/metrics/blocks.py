@@ -57,9 +57,14 @@ class BlockScores:
         """The figures of seeded draws of blocks."""
         return self._figures(bootstrap(len(self._scores())))
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether draws of blocks say anything: of one block all are alike."""
+        return len(self._blocks) > 1
+
     def intervals(self, names: Sequence[str]) -> dict[str, Interval | None]:
         """95 % intervals of some figures; None where there are fewer than two blocks, or the figure is None."""
-        if len(self._blocks) < 2:
+        if not self.is_tested:
             return dict.fromkeys(names)
         rows = [[figures.get(name) for name in names] for figures in self.draws()]
         return {name: interval([row[column] for row in rows]) for column, name in enumerate(names)}

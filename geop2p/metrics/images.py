@@ -87,7 +87,7 @@ class ImageScores:
             columns = {
                 "l1": self.sums["absolute"] / pixels,
                 "rmse": rmse,
-                "psnr": -10 * np.log10(mse / self._range**2),
+                "psnr": 0 - 10 * np.log10(mse / self._range**2),  # never -0
                 "ssim": self.sums["similarity"] / self.sums["windows"],
             }
             if self._full:
@@ -96,7 +96,7 @@ class ImageScores:
         pooled = float((mse / self._range**2).mean())
         means = {name: _finite(float(values.mean())) for name, values in columns.items()}
         means["rmse"] = float(math.sqrt(float(mse.mean())))
-        means["psnr"] = -10 * math.log10(pooled) if pooled else None
+        means["psnr"] = 0 - 10 * math.log10(pooled) if pooled else None
         bands = {
             name: {score: _finite(float(values[band])) for score, values in columns.items()}
             for band, name in enumerate(self._names)
