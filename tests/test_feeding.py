@@ -18,10 +18,11 @@ from geop2p.tiling import packed
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import caching, feeding
 from geop2p.training.augmentation import Augmentation
+from geop2p.training.batching import BatchMaker, HostMaker, Stored
 from geop2p.training.caching import pack_if_large
 from geop2p.training.data import ChipArrays, batches
 from geop2p.training.encoder import BatchEncoder, as_tensor, blank
-from geop2p.training.feeding import BatchMaker, DeviceChips, Feed, HostChips, HostMaker, Stored, encode_batch
+from geop2p.training.feeding import DeviceChips, Feed, HostChips, encode_batch
 
 CPU = torch.device("cpu")
 MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)

@@ -7,10 +7,11 @@ from typing import Any
 
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
-from geop2p.raster.encoding import Distribution, Encoding
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import read_features
 from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
 from geop2p.raster.reading import describe_raster, opened
+from geop2p.raster.statistics import Distribution
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet

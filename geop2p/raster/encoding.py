@@ -15,6 +15,7 @@ import numpy.typing as npt
 from geop2p.config import Backscatter, Kind, Scaling
 from geop2p.errors import ConfigError
 from geop2p.raster.backscatter import from_decibel, to_decibel
+from geop2p.raster.statistics import Distribution
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -23,35 +24,6 @@ _PALETTE = (
     (102, 194, 165), (141, 160, 203), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163),
     (255, 127, 0), (166, 86, 40), (247, 129, 191), (255, 217, 47),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """The valid values of a band in the training chips, in the units of the band's interval.
-
-    Attributes:
-        count: How many they are.
-        minimum: Exact.
-        maximum: Exact.
-        mean: Exact to rounding.
-        std: Of the population, exact to rounding.
-        percentiles: (percent, value) in rising order.
-        percentile_error: Largest error of a percentile as a share of its distance from the band's typical value (the
-            median of the first chip); 0 where they are exact.
-    """
-
-    count: int
-    minimum: float
-    maximum: float
-    mean: float
-    std: float
-    percentiles: tuple[tuple[float, float], ...]
-    percentile_error: float
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Distribution":
-        """Read the JSON form."""
-        return cls(**data | {"percentiles": tuple((percent, value) for percent, value in data["percentiles"])})
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from geop2p.raster.encoding import Array, Band, Distribution, Encoding, Mask
-from geop2p.raster.statistics import BandStatistics
+from geop2p.raster.encoding import Array, Band, Encoding, Mask
+from geop2p.raster.statistics import BandStatistics, Distribution
 
 RECORDED_PERCENTS = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)  # the first and the last are the encoded interval
 

@@ -1,6 +1,7 @@
 """Streaming statistics of one band: exact moments and extremes, and a histogram for percentiles."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,35 @@ _HUGE = 1e150  # magnitudes beyond it, fill values that no file declares, count 
 _LEAST, _MOST = -(2**15), 2**16 - 1  # of all integers of 8 and 16 bits
 _TALLIES = _MOST - _LEAST + 1
 _TALLIED = np.arange(_LEAST, _MOST + 1, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The valid values of a band in the training chips, in the units of the band's interval.
+
+    Attributes:
+        count: How many they are.
+        minimum: Exact.
+        maximum: Exact.
+        mean: Exact to rounding.
+        std: Of the population, exact to rounding.
+        percentiles: (percent, value) in rising order.
+        percentile_error: Largest error of a percentile as a share of its distance from the band's typical value (the
+            median of the first chip); 0 where they are exact.
+    """
+
+    count: int
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    percentiles: tuple[tuple[float, float], ...]
+    percentile_error: float
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Distribution":
+        """Read the JSON form."""
+        return cls(**data | {"percentiles": tuple((percent, value) for percent, value in data["percentiles"])})
 
 
 class BandStatistics:
