@@ -133,7 +133,7 @@ def main(out: Path, chips: tuple[Path, ...], rows: tuple[str, ...], seeds: tuple
             found = result.setdefault(folder.name, {})
             for name, run in runs.items():
                 found.setdefault(name, []).append(scored[run.name] | extra[name] | {"seed": seed})
-            for name in ("baseline", "real"):
+            for name in ("baseline", "real imagery"):
                 if name in scored:
                     found.setdefault(name, []).append(scored[name] | {"seed": seed})
             write_json(out / "recipes.json", {"options": options, "rows": list(rows), "scores": result})

@@ -18,7 +18,7 @@ from geop2p.config import Kind
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.position import PositionError
 from geop2p.metrics import BlockScores, ClassScores, ImageScores, error_unit, ms_ssim, ssim_map
-from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.training.data import ChipArrays
 
 MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
@@ -339,3 +339,15 @@ def test_the_interval_covers_one_where_position_does_not_matter() -> None:
 )
 def test_errors_have_a_unit(kind: Kind, bands: tuple[Band, ...], unit: str | None) -> None:
     assert error_unit(Encoding(kind, "uint8", bands)) == unit
+
+
+def test_classes_of_one_name_have_scores_of_their_own() -> None:
+    classes = tuple(MapClass(code, name, (0, 0, 0)) for code, name in ((1, "field"), (2, "wood"), (4, "field")))
+    scores = ClassScores(Encoding("classes", "uint8", (Band(),), classes=classes))
+    scores.add(np.array([[[1, 2, 2, 2]]]), np.array([[[1, 2, 4, 4]]]), np.ones((1, 4), bool))
+    found = scores.result()["classes"]
+    assert {name: entry["share"] for name, entry in found.items()} == {
+        "field (1)": 0.25,
+        "wood": 0.25,
+        "field (4)": 0.5,
+    }

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from geop2p.raster.class_table import class_titles
 from geop2p.raster.encoding import Array, Encoding, Mask
 
 EDGES = (0, 1, 2, 4, 8, 16)  # pixels: a bin begins at each, the last is open
@@ -36,7 +37,7 @@ class ErrorByGround:
 
     def result(self) -> dict[str, Any]:
         """`by_class`: mean error by name; `by_boundary_distance`: a list of `from`, `to` (pixels) and `error`."""
-        classes = zip((entry.name for entry in self._classes), self._by_class, strict=True)
+        classes = zip(class_titles(self._classes), self._by_class, strict=True)
         ends = (*EDGES[1:], None)
         return {
             "by_class": {name: float(total / count) for name, (total, count) in classes if count},

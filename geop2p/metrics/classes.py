@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from geop2p.raster.class_table import class_titles
 from geop2p.raster.encoding import Array, Encoding, Mask
 
 
@@ -24,7 +25,7 @@ class ClassScores:
 
     def __init__(self, encoding: Encoding, full: bool = False) -> None:
         self._codes = np.array([entry.value for entry in encoding.classes])
-        self._names, self._full = [entry.name for entry in encoding.classes], full
+        self._names, self._full = class_titles(encoding.classes), full
         self.sums = {"confusion": np.zeros((len(self._codes), len(self._codes) + 1))}
 
     def add(self, predicted: Array, real: Array, valid: Mask) -> None:

@@ -3,7 +3,8 @@
 import csv
 import logging
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +142,12 @@ class ClassTable:
 def class_name(value: int) -> str:
     """A name for a class that has none."""
     return f"class {value}"
+
+
+def class_titles(classes: Sequence[MapClass]) -> list[str]:
+    """The names of classes, with the code where several have one."""
+    names = Counter(entry.name for entry in classes)
+    return [entry.name if names[entry.name] == 1 else f"{entry.name} ({entry.value})" for entry in classes]
 
 
 def hex_color(color: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
-from geop2p.raster.class_table import class_name
+from geop2p.raster.class_table import class_name, class_titles
 from geop2p.tiling.chips import SIDES, ChipSet
 from geop2p.tiling.index import share_columns
 from geop2p.tiling.table import ChipTable
@@ -84,7 +84,9 @@ def summarise(chips: str | Path) -> Summary:
 
 def _class_columns(chipset: ChipSet, index: ChipTable, side: str) -> dict[str, str]:
     """Index columns of a side's classes, by name: those of its encoding, then those that no training chip holds."""
-    named = {f"{side}_{entry.value}": entry.name for entry in chipset.encoding(side).classes}
+    classes = chipset.encoding(side).classes
+    titles = zip(classes, class_titles(classes), strict=True)
+    named = {f"{side}_{entry.value}": title for entry, title in titles}
     others = [name for name in share_columns(index) if name.startswith(f"{side}_") and name not in named]
     return {name: column for column, name in named.items()} | {class_name(_value(name)): name for name in others}
 
