@@ -74,7 +74,7 @@ OURS = {
     "scales": 2,
     "spectral_norm": True,
     "adversarial": "hinge",
-    "pixel_weight": 10,
+    "pixel_weight": 30,
     "feature_weight": 10,
     "batch_size": 4,
     "ema": 0.999,

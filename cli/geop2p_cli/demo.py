@@ -14,7 +14,7 @@ from geop2p_cli.options import shared_options
 from geop2p_cli.output import print_result
 
 TILE = TileConfig(size=128, stride=64)
-TRAIN = TrainConfig(epochs=42, batch_size=4, width=16, lr=4e-4, set=("noise=1", "pixel_weight=30"))
+TRAIN = TrainConfig(epochs=42, batch_size=4, width=16, lr=4e-4, set=("noise=1",))
 PREDICT = PredictConfig()
 
 
