@@ -22,7 +22,7 @@ PREDICT = PredictConfig()
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
 @shared_options
 def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
-    """Do all of it on the sample data (a synthetic landscape) in FOLDER, in a few minutes on two CPU cores.
+    """Do all of it on the sample data (a synthetic landscape) in FOLDER, in about ten minutes on two CPU cores.
 
     \b
     Example:
