@@ -12,7 +12,7 @@ from geop2p.errors import ChipSetError
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding, MapClass, class_color
 from geop2p.tiling.chips import ChipSet
-from geop2p.tiling.index import share_columns
+from geop2p.tiling.index import class_columns
 from geop2p.training.data import ChipArrays, Indices
 
 log = logging.getLogger(__name__)
@@ -103,11 +103,8 @@ def _with_unseen(chipset: ChipSet, target: Encoding, split: Split) -> tuple[Enco
     if not target.is_classes:
         return target, []
     known, own = {entry.value for entry in target.classes}, chipset.table().of_split(split)
-    shares = {}
-    for column in share_columns(own):
-        side, code = column.rsplit("_", 1)
-        if side == "target" and int(code) not in known:
-            shares[int(code)] = float((own["valid"] * own[column]).sum() / own["valid"].sum())
+    columns = {code: column for code, column in class_columns(own, "target").items() if code not in known}
+    shares = {code: float(np.average(own[column], weights=own["valid"])) for code, column in columns.items()}
     classes = (*target.classes, *(MapClass(code, class_name(code), class_color(code)) for code in shares))
     told = ", ".join(
         f"{class_name(code)} ({100 * share:.3g} % of the ground)" for code, share in shares.items() if share

@@ -142,7 +142,7 @@ def evaluate_mosaic(
     result |= seam_figures(Path(prediction), encoding)
     page.slider = slider_of(prediction, truth, encoding)
     page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
-    page.mosaic_figures = mosaic_tags(prediction)
+    page.mosaic_figures = tags
     page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)

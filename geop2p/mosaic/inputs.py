@@ -179,11 +179,12 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
         grid = _vector_grid(layer, card)
         if config.aoi is not None and background is not None:
             grid = grown(grid, config.aoi, card.stride)
+        else:
+            _tell_of_outside(path, grid, config)
     else:
         whole = None if card.pixel_size is None or layer.is_empty else _vector_grid(layer, card)
         own = layer.features.crs
         grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
-    _tell_of_outside(path, grid, config)
     parts = vector_parts(path)
     return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
 

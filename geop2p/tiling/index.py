@@ -37,6 +37,11 @@ def share_columns(table: Iterable[Any]) -> list[str]:
     return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
 
 
+def class_columns(table: Iterable[Any], side: str) -> dict[int, str]:
+    """The columns that hold the class shares of a side, by the code of the class."""
+    return {int(name.removeprefix(f"{side}_")): name for name in share_columns(table) if name.startswith(f"{side}_")}
+
+
 def joined(fixed: ChipTable, table: ChipTable) -> ChipTable:
     """One index of earlier and new chips, in their common CRS or EPSG:4326, or in pixels without CRS."""
     parts = [fixed, table] if len(fixed) else [table]

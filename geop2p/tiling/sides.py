@@ -17,7 +17,7 @@ from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.chips import Chip, ChipSet
-from geop2p.tiling.index import share_columns
+from geop2p.tiling.index import class_columns
 from geop2p.tiling.table import ChipTable
 
 READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
@@ -83,10 +83,9 @@ def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side:
     if not draft.is_classes:
         return draft
     train = index.of_split("train")
-    columns = [name for name in share_columns(index) if name.startswith(side) and (train[name] > 0).any()]
     known = {entry.value for entry in draft.classes}
-    seen = {int(name.rsplit("_", 1)[1]) for name in columns} - known
-    new = [layer.map_class(value) for value in seen]
+    seen = [code for code, column in class_columns(index, side).items() if (train[column] > 0).any()]
+    new = [layer.map_class(code) for code in seen if code not in known]
     return dataclasses.replace(draft, classes=tuple(sorted((*draft.classes, *new), key=lambda entry: entry.value)))
 
 

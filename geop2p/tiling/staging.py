@@ -23,7 +23,7 @@ from geop2p.raster.layers import Layer
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import SIDES, Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
-from geop2p.tiling.index import share_columns
+from geop2p.tiling.index import class_columns, share_columns
 from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey
 from geop2p.tiling.table import ChipTable
@@ -121,7 +121,7 @@ def stage(
 def _report_classes(scene: Scene, layers: tuple[Layer, Layer], table: ChipTable) -> None:
     """Warn of a map that is one class all over, and of a negative code that no file names, which often is no data."""
     for side, layer in zip(SIDES, layers, strict=True):
-        codes = [int(name.rsplit("_", 1)[1]) for name in share_columns(table) if name.startswith(f"{side}_")]
+        codes = list(class_columns(table, side))
         named = {entry.value for entry in layer.named_classes}
         odd = [code for code in codes if code < 0 and code not in named]
         if len(codes) == 1:

@@ -10,7 +10,7 @@ import numpy as np
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.raster.class_table import class_name, class_titles
 from geop2p.tiling.chips import SIDES, ChipSet
-from geop2p.tiling.index import share_columns
+from geop2p.tiling.index import class_columns
 from geop2p.tiling.table import ChipTable
 
 CLASSES_SHOWN = 6  # of a side, the most frequent
@@ -85,15 +85,9 @@ def summarise(chips: str | Path) -> Summary:
 def _class_columns(chipset: ChipSet, index: ChipTable, side: str) -> dict[str, str]:
     """Index columns of a side's classes, by name: those of its encoding, then those that no training chip holds."""
     classes = chipset.encoding(side).classes
-    titles = zip(classes, class_titles(classes), strict=True)
-    named = {f"{side}_{entry.value}": title for entry, title in titles}
-    others = [name for name in share_columns(index) if name.startswith(f"{side}_") and name not in named]
-    return {name: column for column, name in named.items()} | {class_name(_value(name)): name for name in others}
-
-
-def _value(column: str) -> int:
-    """The class that a column of shares is for."""
-    return int(column.rsplit("_", 1)[1])
+    named = dict(zip((entry.value for entry in classes), class_titles(classes), strict=True))
+    others = {class_name(code): column for code, column in class_columns(index, side).items() if code not in named}
+    return {title: f"{side}_{code}" for code, title in named.items()} | others
 
 
 def report_gaps(chipset: ChipSet, index: ChipTable) -> None:

@@ -111,7 +111,7 @@ class HostMaker:
         draws = None
         if self._augmentation is not None:
             draws = self._augmentation.draw(places, epoch, len(self._everywhere))
-        whole = ((into.source.numpy(), into.target.numpy()), into.valid.numpy())
+        whole, weights = (into.source.numpy(), into.target.numpy()), into.valid.numpy()
         for row in range(len(places)):
             sides, valid = [stored.source[row], stored.target[row]], None
             if stored.valid is not None and not stored.valid[row].numpy().all():
@@ -119,13 +119,13 @@ class HostMaker:
             if draws is not None:
                 turn = draws.turns[row].tolist()
                 sides, valid = [turned(side, turn) for side in sides], None if valid is None else turned(valid, turn)
-            images = [image[row] for image in whole[0]]
+            images = [image[row] for image in whole]
             if draws is not None and draws.resizes:
                 valid = self._enlarged(draws.of(row), sides, valid, images)
             else:
                 for encoding, side, image in zip(self._encodings, sides, images, strict=True):
                     self._encode(encoding, side, valid, image)
-            whole[1][row] = 1 if valid is None else valid.numpy()
+            weights[row] = 1 if valid is None else valid.numpy()
 
     def _enlarged(
         self, draws: Draws, sides: list[Tensor], valid: Tensor | None, images: list[npt.NDArray[np.float32]]
