@@ -20,10 +20,11 @@ from geop2p.evaluation.offsets import error_by_position
 from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
-from geop2p.models.memory import activation_bytes
+from geop2p.models.memory import LiveBytes, activation_bytes
 from geop2p.models.places import ground_noise
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import column_bytes
+from geop2p.mosaic.spread import VariantSpread, turned_tiles, variant_bytes
 from geop2p.mosaic.strips import FILL_DEPTH
 from geop2p.mosaic.tiles import BASE, BLEND_OVERLAP, GOOD_COST, WORKSPACE, choose_part_side, choose_tiles
 from geop2p.raster.aligned import aligned_reader
@@ -235,6 +236,29 @@ def test_blended_tiles_share_a_pass_as_the_memory_allows() -> None:
         memory = f"{(BASE + columns + room * a_tile) / 1e6:.3f}MB"
         config = PredictConfig(memory=memory, overlap=0.5, tile_size=512)
         assert choose_tiles(translator, config, "none", 30_000).batch_size == expected
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_what_turned_tiles_hold_beside_the_network_counts(channels: int) -> None:
+    """Sums and the turned source, while the network makes another translation; the tile itself is an activation."""
+    target, held = image_encoding(bands=channels), list[int]()
+    with LiveBytes() as counter:
+        sources, made = torch.zeros(2, 3, 32, 32), torch.zeros(2, channels, 32, 32)
+
+        def translate(turned: torch.Tensor) -> torch.Tensor:
+            held.append(counter.held.now - sources.nbytes)
+            return turned[:, :1].repeat(1, channels, 1, 1)
+
+        VariantSpread(target, turned_tiles).measure(made, sources, [], translate)
+    assert len(held) == 7 and max(held) == variant_bytes(3, target) * 2 * 32 * 32
+
+
+def test_a_raster_of_the_spread_leaves_less_memory_to_the_tiles(tmp_path: Path) -> None:
+    translator, plain = translator_of("unet-resize"), PredictConfig(overlap=0.5, tile_size=256)
+    spread = PredictConfig(overlap=0.5, tile_size=256, uncertainty=tmp_path / "spread.tif")
+    one, other = (choose_tiles(translator, settings, "none", 30_000) for settings in (plain, spread))
+    pixels, a_pixel = one.batch_size * 256**2, variant_bytes(translator.card.in_channels, translator.card.target)
+    assert one.lattice == other.lattice and other.network_bytes - one.network_bytes == a_pixel * pixels > 0
 
 
 def test_activations_are_counted_while_they_are_held() -> None:

@@ -17,18 +17,17 @@ from rasterio.windows import Window
 from geop2p.errors import RasterError
 from geop2p.models.engines import onnx_bytes
 from geop2p.models.int8 import load_int8, save_int8
-from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.statistics import ENOUGH, Look, drawn_cells
 from geop2p.raster.atomic import UMASK, make_folder, writing
-from geop2p.raster.encoding import Mask
 from geop2p.raster.grid import Grid
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
 FOLDER = "int8"
-WINDOWS = 40  # of the input that are looked at, at most
-CHECKED = 5  # every so many-th of them is not calibrated on, but compared with float32
+WINDOWS = 64  # of the input that are used, at most
+CHECKED = 5  # every so many-th of the first ones is not calibrated on, but compared with float32
+CALIBRATED = 40  # of the first ones; those after them are all compared
 
 
 class QuantisedNetwork:
@@ -78,15 +77,15 @@ class QuantisedNetwork:
     def _make(self, look: Look) -> None:
         """Quantise the network, unless another process is done with it first."""
         windows = self._windows(look)
-        check = windows[::CHECKED]
-        calibration = [encoded for number, (encoded, _) in enumerate(windows) if number % CHECKED]
+        check = windows[:CALIBRATED:CHECKED] + windows[CALIBRATED:]
+        calibration = [look(window)[0] for window in windows if window not in check]
         with writing(self._folder):
             make_folder(self._folder.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=self._folder.parent))
             try:
                 model = onnx_bytes(self._translator.generator, self._translator.card.in_channels)  # type: ignore[arg-type]
                 save_int8(model, [torch.from_numpy(encoded)[None] for encoded in calibration], temporary)
-                found = self._compared(self._loaded(temporary), check) | {"calibrated": len(calibration)}
+                found = self._compared(self._loaded(temporary), check, look) | {"calibrated": len(calibration)}
                 (temporary / "network.json").write_text(json.dumps(found), encoding="utf-8")
                 temporary.chmod(0o777 & ~UMASK)
                 _publish(temporary, self._folder)
@@ -94,17 +93,17 @@ class QuantisedNetwork:
                 shutil.rmtree(temporary, ignore_errors=True)
         _tell(found)
 
-    def _windows(self, look: Look) -> list[tuple[Floats, Mask]]:
-        """Network inputs and valid pixels of windows drawn at random from those with ground.
+    def _windows(self, look: Look) -> list[Window]:
+        """Windows drawn at random from those with ground.
 
         Raises:
             RasterError: There are not two.
         """
         found = []
         for row, col in drawn_cells(self._shape):
-            encoded, valid = look(Window(col * self._side, row * self._side, self._side, self._side))
-            if valid.mean() >= ENOUGH:
-                found.append((encoded, valid))
+            window = Window(col * self._side, row * self._side, self._side, self._side)
+            if look(window)[1].mean() >= ENOUGH:
+                found.append(window)
             if len(found) == WINDOWS:
                 break
         if len(found) < 2:
@@ -114,10 +113,11 @@ class QuantisedNetwork:
             )
         return found
 
-    def _compared(self, quantised: Translator, windows: list[tuple[Floats, Mask]]) -> dict[str, Any]:
+    def _compared(self, quantised: Translator, windows: list[Window], look: Look) -> dict[str, Any]:
         """PSNR over valid pixels, and for classes the share of pixels that changed."""
         squares, changed, pixels, is_classes = 0.0, 0, 0, self._translator.card.target.is_classes
-        for encoded, valid in windows:
+        for window in windows:
+            encoded, valid = look(window)
             source = torch.from_numpy(encoded)[None]
             exact, made = (maker.translate(source)[0].numpy()[:, valid] for maker in (self._translator, quantised))
             squares += float(np.square(made - exact, dtype=np.float64).mean(axis=0).sum())

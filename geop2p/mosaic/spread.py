@@ -66,11 +66,13 @@ class VariantSpread:
         """Their variance; of classes their mean. See `Spread`."""
         mean, squares = torch.zeros_like(made), torch.zeros_like(made)
         count = 0
-        for count, other in enumerate(self._others(made, sources, places, translate), start=1):
+        for other in self._others(made, sources, places, translate):
+            count += 1
             values = other if self._target.is_classes else other.clamp(-1, 1)
             step = values - mean
             mean += step / count
             squares += step * (values - mean)
+            del other, values, step  # not to be held while the next is made
         return mean if self._target.is_classes else squares / count
 
     def finish(self, sums: Array) -> Floats:
@@ -112,6 +114,14 @@ class TileSpread:
             return _finished(self._target, means)
         mean, square = np.split(means, 2)
         return _finished(self._target, square - np.square(mean))
+
+
+def variant_bytes(in_channels: int, target: Encoding) -> int:
+    """What `VariantSpread` holds for each pixel of a tile while another translation is made.
+
+    The first translation, the two sums, and the source that is turned, each a plane of float32 for a channel.
+    """
+    return 4 * (3 * target.channels + in_channels)
 
 
 def turned_tiles(made: Tensor, sources: Tensor, _: list[Window], translate: Translate) -> Iterator[Tensor]:

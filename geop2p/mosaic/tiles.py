@@ -13,6 +13,7 @@ from geop2p.config import PredictConfig
 from geop2p.errors import ConfigError
 from geop2p.models.memory import activation_bytes, telling_when_full
 from geop2p.mosaic.plan import PART_MULTIPLE, Lattice, column_bytes, part_side
+from geop2p.mosaic.spread import variant_bytes
 from geop2p.translator import Card, Translator
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
     batch_size = config.batch_size or 1
     lattice = Lattice(core, 0, halo)
-    network = _with_kept(batch_size * _host_bytes(translator, statistics, lattice))
+    network = _with_kept(batch_size * _host_bytes(translator, config, statistics, lattice))
     return Tiles(lattice, "exact", needs, batch_size, network)
 
 
@@ -133,27 +134,28 @@ def _blended(
     card = translator.card
     size = config.tile_size or card.chip_size
     lattice = Lattice(size, round(size * overlap))
-    a_tile = _host_bytes(translator, statistics, lattice)
+    a_tile = _host_bytes(translator, config, statistics, lattice)
     a_column = column_bytes(lattice, card.source, card.target, noise=card.noise)
     room = config.memory_bytes - BASE - PART_MULTIPLE * a_column
     batch_size = config.batch_size or min(max(room // max(a_tile, 1), 1), BATCH)
     return Tiles(lattice, "blend", reason, batch_size, batch_size * a_tile)
 
 
-def _pixel_bytes(translator: Translator, statistics: NormStatistics) -> float:
-    """What the network holds on its device for each pixel of a tile, about."""
+def _pixel_bytes(translator: Translator, config: PredictConfig, statistics: NormStatistics) -> float:
+    """What the network holds on its device for each pixel of a tile, about, and what its spread does meanwhile."""
     card = translator.card
     side = math.ceil(PROBE / card.stride) * card.stride
     held = activation_bytes(translator.generator, card.in_channels, side)
     held *= 1 if translator.device.type == "cuda" else WORKSPACE
-    return held * FIELD_SHARE if statistics == "field" else held
+    held *= FIELD_SHARE if statistics == "field" else 1
+    return held if config.uncertainty is None else held + variant_bytes(card.in_channels, card.target)
 
 
-def _host_bytes(translator: Translator, statistics: NormStatistics, lattice: Lattice) -> int:
+def _host_bytes(translator: Translator, config: PredictConfig, statistics: NormStatistics, lattice: Lattice) -> int:
     """What a tile in the network takes of the machine's memory, about: nothing where a GPU has memory of its own."""
     if translator.device.type == "cuda":
         return 0
-    return int(_pixel_bytes(translator, statistics) * lattice.network_size**2)
+    return int(_pixel_bytes(translator, config, statistics) * lattice.network_size**2)
 
 
 def _with_kept(network: float) -> int:
@@ -191,7 +193,7 @@ def _largest_core(
     A multiple of 512 where that is good enough, so that parts and the blocks of the file end where tiles do.
     """
     card, on_gpu = translator.card, translator.device.type == "cuda"
-    a_pixel = _pixel_bytes(translator, statistics) * (config.batch_size or 1)
+    a_pixel = _pixel_bytes(translator, config, statistics) * (config.batch_size or 1)
     room = NETWORK_SHARE * config.memory_bytes
     if on_gpu:
         room = NETWORK_SHARE * torch.cuda.get_device_properties(translator.device).total_memory
