@@ -108,7 +108,7 @@ def test_a_mosaic_is_asked_where_it_errs(tmp_path: Path, make_model: Callable[..
         evaluate_mosaic(source, real, tmp_path / "o.html", EvaluateConfig(uncertainty=two))
     with pytest.raises(RasterError, match=r"none\.tif"):
         evaluate_mosaic(source, real, tmp_path / "o.html", EvaluateConfig(uncertainty=tmp_path / "none.tif"))
-    with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE"):
+    with pytest.raises(ConfigError, match="for PREDICTION REFERENCE"):
         evaluate("run", "chips", tmp_path / "o.html", EvaluateConfig(uncertainty=two))
     assert not (tmp_path / "o.html").exists()
 

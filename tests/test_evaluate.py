@@ -207,7 +207,7 @@ def test_settings_of_the_other_kind_of_evaluation_are_refused(tmp_path: Path, pa
     for name, value in {"split": "val", "sample": 9, "batch_size": 2, "device": "cpu"}.items():
         with pytest.raises(ConfigError, match=rf"^{name} is for MODEL CHIPS.*leave --{name.replace('_', '-')} out"):
             evaluate_mosaic(pair[1], pair[1], tmp_path / "a.html", EvaluateConfig(**{name: value}))
-    with pytest.raises(ConfigError, match="are for PREDICTION REFERENCE, not for MODEL CHIPS"):
+    with pytest.raises(ConfigError, match="for PREDICTION REFERENCE, not for MODEL CHIPS"):
         evaluate("run", "chips", tmp_path / "a.html", EvaluateConfig(strict=True))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from conftest import class_map, grid, write_raster
 from safetensors import safe_open
@@ -143,6 +144,21 @@ def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Pat
     assert whole["pixels"] == pixels and whole["classes"]["class 9"]["iou"] == 0 and "class 7" not in whole["classes"]
     assert whole["share"] == pytest.approx(140 / 160)
     assert "12.5 % of the ground is unlabelled (code 7) and not scored." in whole["notes"]
+
+    with rasterio.open(mosaic) as dataset:
+        plain = write_raster(tmp_path / "plain.tif", dataset.read(), grid(160, 160, left=700_000.0))
+    for name in ("7", " class 7 "):
+        config = EvaluateConfig(ignore_class=name)
+        told = evaluate_mosaic(plain, tmp_path / "b_map.tif", tmp_path / "plain.html", config, overwrite=True)
+        same = ("accuracy", "class_accuracy", "miou", "f1", "pixels", "share", "confusion")
+        assert [told[score] for score in same] == [whole[score] for score in same]
+    other = evaluate_mosaic(plain, tmp_path / "b_map.tif", tmp_path / "plain.html", overwrite=True)
+    assert other["pixels"] == 160 * 160 and other["classes"]["class 7"]["iou"] == 0
+    with pytest.raises(ConfigError, match=r"ignore_class names 'meadow', the rasters have 1 class 1, .*, 9 class 9"):
+        evaluate_mosaic(plain, tmp_path / "b_map.tif", tmp_path / "no.html", EvaluateConfig(ignore_class="meadow"))
+    with pytest.raises(ConfigError, match=r"ignore_class is for maps of classes, .*b_image.tif holds image"):
+        images = [tmp_path / "b_image.tif"] * 2
+        evaluate_mosaic(*images, tmp_path / "no.html", EvaluateConfig(ignore_class="7"))
 
 
 def test_what_to_beware_of_is_said_of_the_runs_that_it_is_true_of(folder: Path, tmp_path: Path) -> None:

@@ -96,10 +96,20 @@ class EvaluateConfig(ScoringConfig):
         None, "Raster of the uncertainty or the confidence of PREDICTION, made with it: are its errors where it says?"
     )
     strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
+    ignore_class: str | None = option(
+        None,
+        "Classes of REFERENCE that mean unlabelled, by name or value, a comma between: their ground is not scored; "
+        "none: those that a mosaic of geop2p tells.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("lattices", self.lattices, 0)
+
+    @property
+    def ignored_classes(self) -> list[str]:
+        """Names or values of the classes that mean unlabelled."""
+        return names(self.ignore_class)
 
 
 @dataclass(frozen=True)

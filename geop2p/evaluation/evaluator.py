@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import EvaluateConfig
+from geop2p.config.fields import changed
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
-from geop2p.evaluation.mosaics import mosaic_tags, seam_figures
+from geop2p.evaluation.mosaics import OF_RASTERS, mosaic_tags, seam_figures
 from geop2p.evaluation.offsets import corners_in_mosaic
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
@@ -73,10 +74,8 @@ def evaluate(
     config, report = config or EvaluateConfig(), Path(report)
     weights = (config.lpips_file, config.lpips_heads, config.inception_file)
     check_report(report, overwrite, (model, chips, config.mosaic, *weights))
-    if config.error_raster is not None or config.uncertainty is not None or config.strict:
-        raise ConfigError(
-            "error_raster, uncertainty and strict are for PREDICTION REFERENCE, not for MODEL CHIPS; leave them out"
-        )
+    if idle := [name for name in changed(config) if name in OF_RASTERS]:
+        raise ConfigError(f"{', '.join(idle)}: for PREDICTION REFERENCE, not for MODEL CHIPS; leave it out")
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)

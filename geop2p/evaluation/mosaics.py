@@ -1,6 +1,5 @@
 """`evaluate_mosaic`: score a mosaic against a raster of the same ground, and what a mosaic says of itself."""
 
-import dataclasses
 import time
 import typing
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from geop2p.config.fields import changed
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
+from geop2p.evaluation.legend import PART, legend_of
 from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
@@ -25,22 +25,19 @@ from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, writ
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, notes_on
 from geop2p.evaluation.whereabouts import ErrorByGround
 from geop2p.metrics import BlockScores, error_unit, scores_for
+from geop2p.mosaic.plan import parts
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of
-from geop2p.raster.grid import Grid
-from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.render import render
-from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
-from geop2p.raster.statistics import BandStatistics
 
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
-PART = 4 * BLOCK  # side of what is read at once
 LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
-OURS = ("error_raster", "uncertainty", "strict")  # the settings that mean something for two rasters
+OF_RASTERS = ("error_raster", "uncertainty", "strict", "ignore_class")  # settings for two rasters alone
 
 
 def evaluate_mosaic(
@@ -91,25 +88,20 @@ def evaluate_mosaic(
     grid = layer.grid
     assert grid is not None
     check_pixels(layer, truth)
-    encoding, tags = common_encoding(layer, truth), mosaic_tags(prediction)
+    if config.ignore_class is not None and layer.kind != "classes":
+        raise ConfigError(f"ignore_class is for maps of classes, {prediction} holds {layer.kind}; leave it out")
+    common, tags = common_encoding(layer, truth), mosaic_tags(prediction)
     warped = is_warped(layer, truth, config.strict)
     with ExitStack() as stack:
-        calibrated = stack.enter_context(calibration_reader(config.uncertainty, grid, len(encoding.bands)))
+        calibrated = stack.enter_context(calibration_reader(config.uncertainty, grid, len(common.bands)))
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
-        ignored = [int(code) for code in tags.get("ignored", "").split()]
-        if encoding.is_classes:
-            encoding = _with_all_classes(encoding, (layer, truth), (made, real), ignored)
-        elif (own := _with_intervals(encoding, tags.get("intervals", ""))) is not None:
-            encoding = own
-        elif needs_statistics(encoding):
-            encoding = with_statistics(encoding, _statistics(real, grid, encoding))
+        encoding, ignored = legend_of(common, (layer, truth), (made, real), tags, config.ignored_classes)
         found = _Scored(encoding, ignored)
         said = f"Error of {Path(prediction).name} against {Path(str(reference)).name}"
         with error_raster(config.error_raster, grid, encoding, said) as errors:
-            for window in tqdm(
-                _windows(grid.height, grid.width, PART), desc="evaluate", unit="part", disable=not progress
-            ):
+            windows = parts(Window(0, 0, grid.width, grid.height), PART)
+            for window in tqdm(windows, desc="evaluate", unit="part", disable=not progress):
                 error, valid = found.add(made, real, window)
                 if errors is not None:
                     errors.add(error, valid, window)
@@ -171,7 +163,7 @@ class _Scored:
             valid &= ~unlabelled
         self._scored += int(valid.sum())
         error = pixel_error(first, second, self._encoding)
-        for inner in _windows(window.height, window.width, BLOCK):
+        for inner in parts(Window(0, 0, window.width, window.height), BLOCK):
             at = inner.toslices()
             if not valid[at].any():
                 continue
@@ -241,50 +233,6 @@ def seam_figures(mosaic: Path, encoding: Encoding) -> dict[str, float | None]:
 def _check_settings(config: EvaluateConfig) -> None:
     """Refuse settings that mean nothing for two rasters."""
     for name in changed(config):
-        if name not in OURS:
+        if name not in OF_RASTERS:
             words = name.replace("_", "-")
             raise ConfigError(f"{name} is for MODEL CHIPS, not for PREDICTION REFERENCE; leave --{words} out")
-
-
-def _with_intervals(encoding: Encoding, told: str) -> Encoding | None:
-    """The encoding with the intervals that a mosaic of geop2p tells; None where it tells none of these bands."""
-    try:
-        ends = [tuple(map(float, band.split())) for band in told.split(";")]
-        bands = [
-            dataclasses.replace(band, low=low, high=high)
-            for band, (low, high) in zip(encoding.bands, ends, strict=True)
-        ]
-    except ValueError:
-        return None
-    return dataclasses.replace(encoding, bands=tuple(bands))
-
-
-def _with_all_classes(
-    encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader], ignored: Sequence[int]
-) -> Encoding:
-    """The encoding with every class that either raster holds, but for codes that mean unlabelled."""
-    classes = {entry.value: entry for entry in encoding.classes}
-    for layer, reader in zip(layers, readers, strict=True):
-        named = {entry.value: entry for entry in layer.draft_encoding().classes}
-        for window in _windows(reader.grid.height, reader.grid.width, PART):
-            values, valid = reader.read(window)
-            for value in np.unique(values[0][valid]).tolist():
-                classes.setdefault(value, named.get(value) or layer.map_class(value))
-    classes = {value: entry for value, entry in classes.items() if value not in ignored}
-    return dataclasses.replace(encoding, classes=tuple(classes[value] for value in sorted(classes)))
-
-
-def _windows(height: int, width: int, side: int) -> list[Window]:
-    """Squares of a side that cover a raster, smaller at its far borders."""
-    return [
-        Window(col, row, min(side, width - col), min(side, height - row))
-        for row in range(0, height, side)
-        for col in range(0, width, side)
-    ]
-
-
-def _statistics(reader: Reader, grid: Grid, encoding: Encoding) -> list[BandStatistics]:
-    statistics = [BandStatistics() for _ in encoding.bands]
-    for window in _windows(grid.height, grid.width, PART):
-        add_values(statistics, encoding, *reader.read(window))
-    return statistics
