@@ -1,6 +1,7 @@
 """Imagery to map: the map itself is scored, in `evaluate` and in `compare`."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -117,16 +118,18 @@ def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Pat
     for name, shown, left in (("a", codes, 500_000.0), ("b", other, 700_000.0)):
         write_raster(tmp_path / f"{name}_image.tif", image, grid(160, 160, left=left))
         write_raster(tmp_path / f"{name}_map.tif", shown, grid(160, 160, left=left))
-    (tmp_path / "splits.csv").write_text("scene,split\na_map,train\nb_map,test\n")
+    (tmp_path / "splits.csv").write_text("scene,split\na_map,train\nb_map,val\n")
     config = TileConfig(size=32, split_by="file", split_file=tmp_path / "splits.csv", min_valid=0.01, ignore_class="7")
     for name in "ab":
         tile(tmp_path / f"{name}_image.tif", tmp_path / f"{name}_map.tif", tmp_path / "chips", config)
     train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
-    result = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "chips.html")
+    result = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "chips.html", EvaluateConfig(split="val"))
+    validated = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["val"]
+    assert [validated[name] for name in ("accuracy", "miou")] == [result[name] for name in ("accuracy", "miou")]
     model, right, pixels = Translator.load(tmp_path / "run"), 0, 0
     chips = ChipSet.open(tmp_path / "chips")
-    for entry in chips.entries("test"):
-        chip = chips.read("test", entry.id)
+    for entry in chips.entries("val"):
+        chip = chips.read("val", entry.id)
         right += int((model(chip.source, chip.valid)[0] == chip.target[0])[chip.valid].sum())
         pixels += int(chip.valid.sum())
     assert result["pixels"] == pixels == 140 * 160 and result["accuracy"] == pytest.approx(right / pixels)
@@ -136,7 +139,7 @@ def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Pat
         "No training chip holds class 9 (37.5 % of the ground): no model can draw it, and its ground counts as wrong."
     )
     assert result["notes"][-1] == said and said in (tmp_path / "chips.html").read_text()
-    assert said in compare([tmp_path / "run"], tmp_path / "table.html")["notes"]
+    assert said in compare([tmp_path / "run"], tmp_path / "table.html", CompareConfig(split="val"))["notes"]
 
     mosaic = tmp_path / "mosaic.tif"
     predict(tmp_path / "run", tmp_path / "b_image.tif", mosaic)

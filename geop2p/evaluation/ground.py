@@ -1,7 +1,7 @@
 """The ground that models are scored on: the chips of a split, their blocks, and how far they lie from the training."""
 
-import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.class_table import class_name
-from geop2p.raster.encoding import Encoding, MapClass, class_color
+from geop2p.raster.encoding import Encoding
 from geop2p.tiling.chips import ChipSet
-from geop2p.tiling.index import class_columns
+from geop2p.tiling.unseen import unseen_classes, with_classes
 from geop2p.training.data import ChipArrays, Indices
 
 log = logging.getLogger(__name__)
@@ -88,29 +88,24 @@ def load_ground(
     if sample is not None and count < sample:
         notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
         log.warning(notes[-1])
-    scored, unseen = _with_unseen(chipset, sides[1], split)
-    notes += unseen
+    unseen = unseen_classes(chipset, sides[1], split)
+    notes += _told_of(unseen)
     index = chipset.index()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)
     places = [blocks[name] for name in arrays.ids]
+    scored = with_classes(sides[1], unseen)
     return Ground(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
 
 
-def _with_unseen(chipset: ChipSet, target: Encoding, split: Split) -> tuple[Encoding, list[str]]:
-    """The target with the classes that the models cannot know, and a note on those that the split holds."""
-    if not target.is_classes:
-        return target, []
-    known, own = {entry.value for entry in target.classes}, chipset.table().of_split(split)
-    columns = {code: column for code, column in class_columns(own, "target").items() if code not in known}
-    shares = {code: float(np.average(own[column], weights=own["valid"])) for code, column in columns.items()}
-    classes = (*target.classes, *(MapClass(code, class_name(code), class_color(code)) for code in shares))
+def _told_of(unseen: Mapping[int, float]) -> list[str]:
+    """A note on classes that the models cannot know, where the split holds any of them."""
     told = ", ".join(
-        f"{class_name(code)} ({100 * share:.3g} % of the ground)" for code, share in shares.items() if share
+        f"{class_name(code)} ({100 * share:.3g} % of the ground)" for code, share in unseen.items() if share
     )
     said = f"No training chip holds {told}: no model can draw it, and its ground counts as wrong."
-    return dataclasses.replace(target, classes=classes), [said] if told else []
+    return [said] if told else []
 
 
 def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:

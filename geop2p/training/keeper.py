@@ -15,6 +15,7 @@ from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.unseen import unseen_classes, with_classes
 from geop2p.training.board import Board
 from geop2p.training.calibration import batch_norms, estimate_statistics
 from geop2p.training.checkpoint import LAST, save_state
@@ -65,6 +66,7 @@ class Keeper:
         self.folder, self.chipset, self.chips, self.validation = folder, chipset, chips, validation
         self.card, self.device, self.discriminator = networks.card, networks.device, networks.discriminator
         self.recipe, self.config, self.best_by = recipe, config, score_to_keep(chipset, config)
+        self._scored = with_classes(self.card.target, unseen_classes(chipset, self.card.target, "val"))
         self.history: list[dict[str, Any]] = []
         self._board: Board | None = None
 
@@ -90,7 +92,9 @@ class Keeper:
 
     def look(self, translator: Translator) -> dict[str, Any]:
         """Validation scores, None without validation chips, and the figures of the detectors."""
-        scores = validate(translator, self.validation, self.recipe.batch_size) if len(self.validation) else None
+        scores, chips = None, self.validation
+        if len(chips):
+            scores = validate(translator, chips, self.recipe.batch_size, self._scored)
         return {"val": scores, "checks": check_outputs(translator, self.discriminator, self.recipe, self._shown)}
 
     def draw(self, translator: Translator, epoch: int, epochs: int, is_last: bool) -> bool:

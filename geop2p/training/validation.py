@@ -11,7 +11,7 @@ from geop2p.errors import ChipSetError
 from geop2p.metrics import scores_for
 from geop2p.models.places import on_ground_of_its_own
 from geop2p.raster.atomic import replacing
-from geop2p.raster.encoding import Array
+from geop2p.raster.encoding import Array, Encoding
 from geop2p.raster.render import render
 from geop2p.training.data import ChipArrays, Indices, batches
 from geop2p.training.feeding import encode_batch
@@ -23,13 +23,19 @@ FRAME = 2  # white pixels around each picture of it
 Scores = dict[str, Any]
 
 
-def validate(translator: Translator, chips: ChipArrays, batch_size: int) -> Scores:
+def validate(translator: Translator, chips: ChipArrays, batch_size: int, scored: Encoding) -> Scores:
     """Scores of a translator on chips, in the target's units.
+
+    Args:
+        translator: It.
+        chips: They.
+        batch_size: Chips at once.
+        scored: The target's encoding with the classes that the translator cannot know: their ground is wrong.
 
     Raises:
         ChipSetError: A valid pixel of a chip is not finite, so that nothing can be said of it.
     """
-    scores = scores_for(translator.card.target)
+    scores = scores_for(scored)
     for rows in batches(np.arange(len(chips)), batch_size):
         for row in rows:
             _check_finite(chips, row)
