@@ -18,6 +18,7 @@ from geop2p.evaluation.describe import describe
 from geop2p.training import caching
 from geop2p.training.checkpoint import LAST, save_state
 from geop2p.training.history import append_metrics
+from geop2p.training.recipes import RECIPES
 from geop2p.translator import read_card
 
 ONE = TrainConfig(recipe="pix2pix", steps=1, batch_size=4, width=2, downs=4, device="cpu")
@@ -150,6 +151,26 @@ def test_a_full_disk_or_a_read_only_place_is_one_line(made: Path, run: Path, mon
     with monkeypatch.context() as patch, pytest.raises(OutputError, match="run: cannot be written"):
         patch.setattr(Path, "unlink", lambda *_, **__: (run / "gone").stat())
         train(made / "chips", run, ONE, overwrite=True)
+
+
+def test_a_recipe_that_has_changed_since_is_not_mixed_into_a_run(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What decides is what the recipe and its changes came to, which the model tells as well."""
+    config, run = dataclasses.replace(ONE, recipe="pix2pix", steps=2), tmp_path / "run"
+    train(made / "chips", run, dataclasses.replace(config, set=("pixel_weight=100", *config.set)))
+    assert read_card(run).provenance["recipe_values"]["pixel_weight"] == 100
+    assert train(made / "chips", run, config).steps == 2  # 100 is what the recipe has
+    monkeypatch.setitem(RECIPES, "pix2pix", dataclasses.replace(RECIPES["pix2pix"], pixel_weight=30.0))
+    with pytest.raises(ConfigError, match=r"other settings \(pixel_weight is 30.0, there it is 100.0\); repeat"):
+        train(made / "chips", run, config)
+    same = dataclasses.replace(config, set=("pixel_weight=100", *config.set))
+    assert train(made / "chips", run, same).steps == 2 and "earlier version" not in caplog.text
+    settings = json.loads((run / "config.json").read_text())
+    del settings["recipe_values"]
+    (run / "config.json").write_text(json.dumps(settings))
+    train(made / "chips", run, same)
+    assert "begun by an earlier version, which did not note the values of recipe pix2pix" in caplog.text
 
 
 def test_fine_tuning_goes_on_without_its_base(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MARKS = ("recipe", "chips", "set")  # settings by which the `config.json` of a run differs from those of other programs
 FREE = {"patience", "tensorboard", "device"}  # settings that may change from one call for a run to the next
+VALUES = "recipe_values"  # what the recipe and all that was set of it came to
+SET_BY = {"set", "loss", "downs", "batch_size"}
 OWNED = (  # what a run leaves beside its settings; the checkpoint first, without which nothing goes on
     LAST,
     FILE_NAME,
@@ -122,14 +124,22 @@ def known_start(found: Found, init_from: Path | None) -> Start | None:
 
 
 def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
-    """Refuse to go on with other settings than a run was begun with.
+    """Refuse to go on with other settings than a run was begun with, or with a recipe that has changed since.
 
     Raises:
         ConfigError: They are others; the message names them.
     """
     earlier = settings if found.settings is None else found.settings
+    if VALUES not in earlier:
+        log.warning(
+            "%s: begun by an earlier version, which did not note the values of recipe %s: if they have changed, they "
+            "are not those of its first steps",
+            run / CONFIG, earlier["recipe"],
+        )  # fmt: skip
+    else:
+        earlier, settings = _by_value(earlier), _by_value(settings)
     idle = {"epochs"} if earlier.get("steps") is not None else set()  # which steps stand in for
-    names = sorted((set(earlier) | set(settings)) - FREE - idle)
+    names = sorted((set(earlier) | set(settings)) - FREE - idle - {VALUES})
     changed = [name for name in names if settings.get(name) != earlier.get(name)]
     if changed:
         differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in changed]
@@ -137,6 +147,11 @@ def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
             f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
             "folder, or --overwrite to begin again"
         )
+
+
+def _by_value(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the values of the recipe instead of what they were set by."""
+    return {**{name: value for name, value in settings.items() if name not in SET_BY}, **settings[VALUES]}
 
 
 def claim(run: Path, settings: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib.metadata
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
             "seed": config.seed,
             "loss": config.loss,
             "set": list(config.set),
+            "recipe_values": _noted(recipe),
         },
         pixel_range=pixels,
     )
@@ -112,6 +114,12 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
         _vgg(chipset, recipe, device),
         _lpips(chipset, recipe, device),
     )
+
+
+def _noted(recipe: Recipe) -> dict[str, Any]:
+    """The values of a recipe as JSON holds them."""
+    noted: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return noted
 
 
 def _training_pixels(chipset: ChipSet) -> tuple[PixelSize | None, PixelRange | None]:

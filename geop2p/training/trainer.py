@@ -12,7 +12,7 @@ from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import chips_digest
-from geop2p.training.claim import check_settings, claim, known_start, look_at, make_room, occupied
+from geop2p.training.claim import VALUES, check_settings, claim, known_start, look_at, make_room, occupied
 from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
@@ -111,4 +111,5 @@ def _settings(chipset: ChipSet, networks: Networks, config: TrainConfig) -> dict
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     settings["set"] = list(config.set)  # as JSON gives it back
     settings["init_from"] = networks.card.provenance.get("init_from")
+    settings[VALUES] = networks.card.provenance[VALUES]
     return settings | {"chips": chips_digest(chipset.folder)}
