@@ -194,6 +194,29 @@ def test_the_error_raster_of_a_map_says_right_or_wrong(tmp_path: Path) -> None:
     assert result["where"]["by_boundary_distance"][0]["error"] > result["where"]["by_boundary_distance"][-1]["error"]
 
 
+def test_what_a_deleted_error_raster_left_is_no_hindrance(tmp_path: Path) -> None:
+    codes = class_map(90, 70)
+    made = write_raster(tmp_path / "made.tif", codes, grid(90, 70))
+    config, error = EvaluateConfig(error_raster=tmp_path / "e.tif"), tmp_path / "e.tif"
+    evaluate_mosaic(made, made, tmp_path / "a.html", config)
+    assert Path(f"{error}.aux.xml").exists()
+    error.unlink()
+    evaluate_mosaic(made, made, tmp_path / "b.html", config)
+    error.unlink()
+    (tmp_path / "e.qml").unlink()  # nothing says whose the names are
+    with pytest.raises(ConfigError, match=r"e\.tif\.aux\.xml: exists"):
+        evaluate_mosaic(made, made, tmp_path / "c.html", config)
+
+
+@pytest.mark.parametrize(("tag", "shown"), [("5.20238e-06", "5.202e-06"), ("12345.678", "1.235e+04"), ("0.0", "0")])
+def test_the_page_tells_figures_of_a_mosaic_whole(tmp_path: Path, tag: str, shown: str) -> None:
+    made = write_raster(tmp_path / "made.tif", class_map(90, 70), grid(90, 70))
+    with rasterio.open(made, "r+") as dataset:
+        dataset.update_tags(GEOP2P_TILE_MISMATCH=tag, GEOP2P_MODE="exact")
+    evaluate_mosaic(made, made, tmp_path / "page.html")
+    assert f"<p>tile mismatch {shown} · mode exact</p>" in (tmp_path / "page.html").read_text()
+
+
 def test_one_class_only_is_said(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.full((1, 40, 40), 3, np.uint8), grid(40, 40))
     result = evaluate_mosaic(path, path, tmp_path / "report.html")

@@ -1,6 +1,7 @@
 """Imagery to map: the map itself is scored, in `evaluate` and in `compare`."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -135,11 +136,19 @@ def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Pat
     assert result["pixels"] == pixels == 140 * 160 and result["accuracy"] == pytest.approx(right / pixels)
     assert result["classes"]["class 9"]["iou"] == 0
     assert result["classes"]["class 9"]["share"] == pytest.approx(60 / 160)
-    said = (
-        "No training chip holds class 9 (37.5 % of the ground): no model can draw it, and its ground counts as wrong."
-    )
+    lacking = "No chip that was trained on holds class 9 (37.5 % of the ground)"
+    said = f"{lacking}: no model can draw it, and its ground counts as wrong."
     assert result["notes"][-1] == said and said in (tmp_path / "chips.html").read_text()
     assert said in compare([tmp_path / "run"], tmp_path / "table.html", CompareConfig(split="val"))["notes"]
+
+    table = tmp_path / "names.csv"
+    table.write_text(
+        "value,name,color\n1,water,#0000ff\n2,meadow,#00ff00\n5,road,#ff0000\n7,none,#000000\n9,vineyard,#ff00ff\n"
+    )
+    named = dataclasses.replace(config, split="1:0:0", split_by="block", split_file=None, classes=table)
+    tile(tmp_path / "b_image.tif", tmp_path / "b_map.tif", tmp_path / "named", dataclasses.replace(named, buffer=0))
+    told = evaluate(tmp_path / "run", tmp_path / "named", tmp_path / "named.html", EvaluateConfig(split="train"))
+    assert f"{lacking.replace('class 9', 'vineyard')}" in told["notes"][-1] and told["classes"]["vineyard"]["iou"] == 0
 
     mosaic = tmp_path / "mosaic.tif"
     predict(tmp_path / "run", tmp_path / "b_image.tif", mosaic)

@@ -153,6 +153,15 @@ def test_a_black_pixel_is_a_right_angle_away() -> None:
     assert scores.result()["sam"] == pytest.approx(30, abs=1e-5)  # 0, 90 and 0 degrees
 
 
+@pytest.mark.parametrize("names", [("a", "a", "b"), ("a", "a", "a (1)"), ("a (2)", "a", "a")])
+def test_no_two_classes_share_a_title(names: tuple[str, ...]) -> None:
+    classes = tuple(MapClass(code, name, (code, 0, 0)) for code, name in enumerate(names, start=1))
+    scores = ClassScores(Encoding("classes", "uint8", (Band(),), classes=classes))
+    codes = np.array([[[1, 2, 3]]])
+    scores.add(codes, codes, np.ones((1, 3), bool))
+    assert len(scores.result()["classes"]) == 3
+
+
 def test_intervals_cover_the_mean_of_blocks_and_narrow_with_their_number() -> None:
     generator = np.random.default_rng(0)
     widths = []

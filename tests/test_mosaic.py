@@ -709,6 +709,16 @@ def test_any_pixel_size_of_the_training_stays_on_the_grid_of_the_input(
     assert (output_grid(here, card, no_resample=False) is here) == fits
 
 
+@pytest.mark.parametrize(("pixel", "made"), [(40.0, 20.0), (5.0, 10.0), (1000.0, 20.0)])
+def test_other_pixels_are_read_at_the_nearest_size_of_the_training(
+    make_model: Callable[..., Path], pixel: float, made: float
+) -> None:
+    known = ((10.0, 10.0), (20.0, 20.0))
+    card = read_card(make_model(Identity, image_encoding(), pixel_size=(10.0, 10.0), pixel_range=known))
+    size = output_grid(grid(90, 110, pixel=pixel), card, no_resample=False).pixel_size
+    assert size == pytest.approx((made, made), rel=1e-2)
+
+
 def test_pixels_that_are_no_squares_are_told_by_both_sides() -> None:
     assert in_metres((10.0, 10.05)) == "10.02 m"
     assert in_metres((8.0, 11.0)) == "8 m down and 11 m along"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,7 +106,11 @@ def test_ground_without_features_is_background_as_far_as_the_area_reaches(
         assert np.array_equal(codes[inside], own)
         beyond = every.index(500_304, TOP - 101)[1]  # the road touches one pixel more
         assert (codes[2:-2, beyond:-2] == 9).all() and (codes[2 : round(row), 2:-2] == 9).all()
-    assert "left out" not in caplog.text
+    assert "left out" not in caplog.text and "the rest is background" not in caplog.text
+    far = tmp_path / "far.gpkg"
+    geopandas.GeoDataFrame(geometry=[around.buffer(2500)], crs="EPSG:32632").to_crs(crs).to_file(far)
+    predict(model, layer(tmp_path), tmp_path / "far.tif", dataclasses.replace(settings, aoi=far))
+    assert re.search(r"covers 0\.\d+ % of the 2\d{3} x 2\d{3} pixels that .*far.gpkg reaches to", caplog.text)
     predict(make_model(Identity, MAP), layer(tmp_path), tmp_path / "bare.tif", dataclasses.replace(settings, aoi=aoi))
     assert "ends within the area of" in caplog.text and " % of that is left out" in caplog.text
 

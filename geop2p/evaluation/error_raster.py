@@ -44,9 +44,10 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
             raise ConfigError(f"{path}: lies in the folder that is an input; give a name elsewhere")
         if given.is_file() and style_path(path).resolve() == style_path(given).resolve():
             raise ConfigError(f"{path}: its style {style_path(path).name} is that of {given}; give another name")
-    for file in (path, style_path(path), Path(f"{path}.aux.xml")):
-        is_left_over = file == style_path(path) and is_own_style(file)
-        if file.exists() and not overwrite and not is_left_over:
+    style, names = style_path(path), Path(f"{path}.aux.xml")
+    left_over = [] if not is_own_style(style) else [style] if path.exists() else [style, names]
+    for file in (path, style, names):
+        if file.exists() and not overwrite and file not in left_over:
             raise ConfigError(f"{file}: exists; give another name or --overwrite")
     make_folder(path.parent)
 

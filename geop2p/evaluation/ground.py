@@ -1,7 +1,7 @@
 """The ground that models are scored on: the chips of a split, their blocks, and how far they lie from the training."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.class_table import class_name
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.encoding import Encoding, MapClass
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.unseen import unseen_classes, with_classes
 from geop2p.training.data import ChipArrays, Indices
@@ -95,16 +94,14 @@ def load_ground(
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)
     places = [blocks[name] for name in arrays.ids]
-    scored = with_classes(sides[1], unseen)
+    scored = with_classes(sides[1], (entry for entry, _ in unseen))
     return Ground(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
 
 
-def _told_of(unseen: Mapping[int, float]) -> list[str]:
+def _told_of(unseen: Iterable[tuple[MapClass, float]]) -> list[str]:
     """A note on classes that the models cannot know, where the split holds any of them."""
-    told = ", ".join(
-        f"{class_name(code)} ({100 * share:.3g} % of the ground)" for code, share in unseen.items() if share
-    )
-    said = f"No training chip holds {told}: no model can draw it, and its ground counts as wrong."
+    told = ", ".join(f"{entry.name} ({100 * share:.3g} % of the ground)" for entry, share in unseen if share)
+    said = f"No chip that was trained on holds {told}: no model can draw it, and its ground counts as wrong."
     return [said] if told else []
 
 

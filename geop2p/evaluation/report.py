@@ -104,8 +104,22 @@ def write_page(path: Path, page: Any, template: str = "report.html.j2") -> None:
     folder = resources.files("geop2p.evaluation")
     loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    environment.filters |= {"photo": photo_uri, "exact": exact_uri, "figure": figure, "points": _points}
+    environment.filters |= {
+        "photo": photo_uri,
+        "exact": exact_uri,
+        "figure": figure,
+        "points": _points,
+        "shown": _shown,
+    }
     write_text(path, environment.get_template(template).render(page=page))
+
+
+def _shown(tag: str) -> str:
+    """What a tag says, a number that is not whole to four digits."""
+    try:
+        return tag if tag.isdecimal() else figure(float(tag))
+    except ValueError:
+        return tag
 
 
 def _points(values: list[float], highest: float, width: float, height: float) -> str:

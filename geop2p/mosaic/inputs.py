@@ -22,9 +22,10 @@ from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
+from geop2p.raster.folder import SPARSE
 from geop2p.raster.grid import Grid, local_crs
 from geop2p.raster.layers import HidingReader
-from geop2p.raster.pixels import has_size, in_metres, range_in_metres
+from geop2p.raster.pixels import PixelSize, has_size, in_metres, nearest_size, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector, vector_parts
@@ -178,7 +179,8 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
     if like is None:
         grid = _vector_grid(layer, card)
         if config.aoi is not None and background is not None:
-            grid = grown(grid, config.aoi, card.stride)
+            drawn_on, grid = grid, grown(grid, config.aoi, card.stride)
+            _tell_of_background(path, drawn_on, grid, config.aoi)
         else:
             _tell_of_outside(path, grid, config)
     else:
@@ -196,6 +198,17 @@ def _tell_of_outside(path: str, grid: Grid, config: PredictConfig) -> None:
     share = outside_share(grid, config.aoi)
     if OUTSIDE < share < 1:  # of which nothing lies on it is an error
         log.warning("%s: ends within the area of %s: %.3g %% of that is left out", path, config.aoi, 100 * share)
+
+
+def _tell_of_background(path: str, own: Grid, grid: Grid, aoi: Path) -> None:
+    """Tell how large a mosaic is that an area of interest makes of a layer, if nearly all of it is background."""
+    covered = own.width * own.height / (grid.width * grid.height)
+    if covered < SPARSE:
+        log.warning(
+            "%s: covers %.2g %% of the %d x %d pixels that %s reaches to, the rest is background; if that is not "
+            "meant, give a smaller area",
+            path, 100 * covered, grid.width, grid.height, aoi,
+        )  # fmt: skip
 
 
 def _check_background(layer: VectorLayer, background: int | None, like: Grid | None) -> None:
@@ -251,12 +264,13 @@ def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
     """The grid of the mosaic: the input's where its pixels have a size of the training within 5 %, else a new one.
 
     The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
-    zone of the input's centre.
+    zone of the input's centre. Of several sizes of the training it has the one that is nearest to the input's.
     """
-    if no_resample or has_size(grid.pixel_size, card.trained_pixels):
+    found, known = grid.pixel_size, card.trained_pixels
+    if no_resample or found is None or known is None or has_size(found, known):
         return grid
     crs = local_crs(grid)
-    return _trained_grid(grid.bounds_in(crs), crs, card)
+    return _trained_grid(grid.bounds_in(crs), crs, nearest_size(found, known))
 
 
 def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
@@ -265,14 +279,14 @@ def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
     own = layer.features.crs
     assert own is not None
     crs = CRS.from_user_input(own if own.is_projected else layer.features.estimate_utm_crs())
-    return _trained_grid(layer.bounds_in(crs), crs, card)
+    return _trained_grid(layer.bounds_in(crs), crs, card.pixel_size)
 
 
-def _trained_grid(bounds: tuple[float, float, float, float], crs: CRS, card: Card) -> Grid:
-    """The north-up grid over bounds whose pixels have the training's size in the middle."""
+def _trained_grid(bounds: Bounds, crs: CRS, size: PixelSize) -> Grid:
+    """The north-up grid over bounds whose pixels have a size in metres in the middle."""
     left, bottom, right, top = bounds
     metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
-    assert metres is not None and card.pixel_size is not None
-    down, along = (float(f"{size / metre:.6g}") for size, metre in zip(card.pixel_size, metres, strict=True))
+    assert metres is not None
+    down, along = (float(f"{side / metre:.6g}") for side, metre in zip(size, metres, strict=True))
     height, width = max(1, round((top - bottom) / down)), max(1, round((right - left) / along))
     return Grid(crs, Affine(along, 0, left, 0, -down, top), height, width)

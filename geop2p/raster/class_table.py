@@ -145,9 +145,12 @@ def class_name(value: int) -> str:
 
 
 def class_titles(classes: Sequence[MapClass]) -> list[str]:
-    """The names of classes, with the code where several have one."""
+    """A title for every class, no two alike: its name, with the code where that is not enough."""
     names = Counter(entry.name for entry in classes)
-    return [entry.name if names[entry.name] == 1 else f"{entry.name} ({entry.value})" for entry in classes]
+    coded = [f"{entry.name} ({entry.value})" for entry in classes]
+    pairs = zip(classes, coded, strict=True)
+    titles = [entry.name if names[entry.name] == 1 else longer for entry, longer in pairs]
+    return titles if len(set(titles)) == len(titles) else coded  # where a name is another with its code
 
 
 def hex_color(color: Iterable[int]) -> str:

@@ -26,6 +26,12 @@ def has_size(found: Sequence[float] | None, known: PixelRange | None) -> bool:
     return all(small * (1 - SAME_PIXEL) <= here <= large * (1 + SAME_PIXEL) for here, small, large in axes)
 
 
+def nearest_size(found: Sequence[float], known: PixelRange) -> PixelSize:
+    """The size within a range that is nearest to another, for each axis by itself."""
+    down, along = (min(max(here, small), large) for here, small, large in zip(found, *known, strict=True))
+    return down, along
+
+
 def is_one_size(known: PixelRange) -> bool:
     """Whether the ends of a range are as good as alike."""
     return all(large <= small * (1 + ONE_SIZE) for small, large in zip(*known, strict=True))

@@ -17,7 +17,7 @@ CACHE = "cache"
 SHARE = 0.5  # of the memory that is free, for the chips of a training; others are packed
 MOST = 0.9  # of it for chips that are read without a place to pack them to
 MEMORY = Path("/proc/meminfo")
-LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+GROUP = Path("/sys/fs/cgroup")  # of this process: its memory.max, memory.current and memory.stat
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
@@ -44,11 +44,11 @@ def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, p
         return None
     if skip_bad:
         raise ConfigError(
-            f"{chipset.folder}: {needed / 1e9:.1f} GB of chips do not fit into memory and are packed as they are; "
+            f"{chipset.folder}: {_size(needed)} of chips do not fit into memory and are packed as they are; "
             "leave --skip-bad out, or tile again without the bad chips"
         )
     folder = run / CACHE / chips_digest(chipset.folder)
-    log.info("%.1f GB of chips do not fit into memory: packed into %s", needed / 1e9, folder)
+    log.info("%s of chips do not fit into memory: packed into %s", _size(needed), folder)
     for split in SPLITS:
         pack_split(chipset, split, folder, progress)
     return folder
@@ -63,7 +63,7 @@ def check_fits(chipset: ChipSet, split: Split) -> None:
     needed, room = size_of(chipset, (split,)), free_memory()
     if room is not None and needed > MOST * room:
         raise ChipSetError(
-            f"{chipset.folder}: its {split} chips take {needed / 1e9:.1f} GB, of which {room / 1e9:.1f} GB are free; "
+            f"{chipset.folder}: its {split} chips take {_size(needed)} of memory, {_size(room)} are free; "
             f"pack them, so that they are read from disk: geop2p tile --from {chipset.folder} PACKED --format packed"
         )
 
@@ -80,6 +80,14 @@ def free_memory() -> int | None:
         return None
     fields = dict(line.split(":", 1) for line in MEMORY.read_text(encoding="ascii").splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    if LIMIT.is_file() and (limit := LIMIT.read_text(encoding="ascii").strip()) != "max":
-        free = min(free, int(limit) - int(USED.read_text(encoding="ascii")))
+    limit, used, parts = (GROUP / f"memory.{name}" for name in ("max", "current", "stat"))
+    if limit.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+        counts = dict(line.split() for line in parts.read_text(encoding="ascii").splitlines())
+        cached = int(counts["active_file"]) + int(counts["inactive_file"])  # files that were read: given up if needed
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")) + cached)
     return free
+
+
+def _size(count: int) -> str:
+    """Bytes for messages."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

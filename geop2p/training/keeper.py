@@ -66,7 +66,8 @@ class Keeper:
         self.folder, self.chipset, self.chips, self.validation = folder, chipset, chips, validation
         self.card, self.device, self.discriminator = networks.card, networks.device, networks.discriminator
         self.recipe, self.config, self.best_by = recipe, config, score_to_keep(chipset, config)
-        self._scored = with_classes(self.card.target, unseen_classes(chipset, self.card.target, "val"))
+        unseen = unseen_classes(chipset, self.card.target, "val")
+        self._scored = with_classes(self.card.target, (entry for entry, _ in unseen))
         self.history: list[dict[str, Any]] = []
         self._board: Board | None = None
 
