@@ -13,7 +13,7 @@ left out; the jobs of a round follow each other, so that ratios are of one momen
 - narrow network: the same with a U-Net of width 16, a larger raster
 - memory: what a raster adds to the process, by its size and by --memory
 - bounds: what real networks add, by --memory; their weights were loaded before
-- large: a raster of 30,000 x 20,000 pixels, a picture repeated
+- large: long, wide and large rasters, up to 30,000 x 20,000 pixels, a picture repeated
 
 Peers (MONAI, pytorch-toolbelt, geoai) are measured where --peers names the folder of a virtual environment that has
 them and what geop2p needs; absent ones are named. One JSON object on stdout, a table on stderr. Needs Linux.
@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 TILE, PICTURE = 256, 2048
 BOUNDS = ("100MB", "200MB", "300MB", "500MB", "700MB", "1GB", "2GB")
-LARGE = (20_000, 30_000)  # rows, columns
+LARGE = ((10_000, 10_000), (40_000, 10_000), (2000, 100_000), (20_000, 30_000))  # rows, columns
 GROUPS = ("arrays", "rasters", "network", "narrow network", "memory", "bounds", "large")
 GEO = {"downs": 5, "up": "resize", "padding": "reflect"}  # of pix2pix-geo
 NETWORKS: dict[str, tuple[str, dict[str, Any], int | None]] = {  # generator, arguments, field
@@ -355,7 +355,7 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
             result[f"{name} {memory}"] = run(options, group, name, input=path, memory=memory)
             print(f"{group:8} {name:9} {memory:5} {result[f'{name} {memory}']}", file=sys.stderr)
         return result
-    sizes = [LARGE] if group == "large" else [(side, side) for side in (2048, 4096, 8192)]
+    sizes = LARGE if group == "large" else tuple((side, side) for side in (2048, 4096, 8192))
     for rows, cols in sizes:
         path = make_raster(folder, rows, cols)
         jobs: list[tuple[str, dict[str, Any]]] = [("geop2p", {}), ("geop2p", {"memory": "300MB"})]

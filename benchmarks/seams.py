@@ -84,7 +84,7 @@ def _at_once(translator: Translator, source: Any, window: Window) -> np.ndarray:
 
 def _seam_index(made: np.ndarray, valid: np.ndarray, lattice: Lattice) -> float | None:
     index = SeamIndex(lattice, *made.shape[1:], False)
-    index.add(made, valid, 0, 0)
+    index.add(made, valid, (0, 0), (0, 0))
     return index.result()
 
 

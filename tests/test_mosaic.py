@@ -23,6 +23,7 @@ from rio_cogeo import cog_validate
 from geop2p import PredictConfig, predict
 from geop2p.errors import CheckpointError, ConfigError, RasterError
 from geop2p.models import GENERATORS
+from geop2p.mosaic import seams
 from geop2p.mosaic.blend import Blend, ramp
 from geop2p.mosaic.inputs import _output_grid as output_grid
 from geop2p.mosaic.mosaic import Mosaic
@@ -425,19 +426,57 @@ def test_seams_of_classes_are_shares_of_pixels(tmp_path: Path, make_model: Calla
 
 
 def test_seam_index_counts_each_line_once() -> None:
+    """However the mosaic is cut into windows that share a row or a column."""
     values = np.zeros((1, 8, 8))
     values[:, 4:] += 3.0  # a step between rows 3 and 4, where tiles of 4 hand over
     values[:, :, :] += np.arange(8)
-    whole, parts_ = (SeamIndex(Lattice(4, 0), 8, 8, False) for _ in range(2))
+    whole, pieces = (SeamIndex(Lattice(4, 0), 8, 8, False) for _ in range(2))
     valid = np.ones((8, 8), bool)
-    whole.add(values, valid, 0, 0)
-    parts_.add(values[:, :5], valid[:5], 0, 0)
-    parts_.add(values[:, 4:], valid[4:], 4, 1)
-    assert whole.result() == parts_.result() == pytest.approx(1.0)  # rows have no other step, columns are even
+    whole.add(values, valid, (0, 0), (0, 0))
+    for top, bottom in ((0, 5), (4, 8)):
+        for left, right in ((0, 3), (2, 6), (5, 8)):
+            here = np.s_[top:bottom, left:right]
+            pieces.add(values[:, *here], valid[here], (top, left), (int(top > 0), int(left > 0)))
+    assert whole.result() == pieces.result() == pytest.approx(1.0)  # rows have no other step, columns are even
     values[:, :, :] += np.arange(8)[:, None]
     other = SeamIndex(Lattice(4, 0), 8, 8, False)
-    other.add(values, valid, 0, 0)
+    other.add(values, valid, (0, 0), (0, 0))
     assert other.result() == pytest.approx((4 / 1 + 1) / 2)
+
+
+def test_seam_index_of_exact_tiles_does_not_mind_what_the_network_repeats() -> None:
+    """A pattern with the stride of the network is no seam: lines are compared with those at its same places."""
+    pattern = np.array([5.0, 0, 1, 0])
+    ground = np.random.default_rng(0).normal(0, 0.2, (1, 64, 64))
+    values, valid = ground + np.tile(pattern, 16)[:, None] + np.tile(pattern, 16), np.ones((64, 64), bool)
+    found = []
+    for stride in (1, 4):
+        for seam in (0.0, 3.0):
+            index = SeamIndex(Lattice(16, 0, stride=stride), 64, 64, False)
+            index.add(values + seam * (np.arange(64) // 16)[:, None], valid, (0, 0), (0, 0))
+            found.append(index.result())
+    assert found[0] > 1.5 and found[2] == pytest.approx(1, abs=0.03) and found[3] > 1.25
+    plain = SeamIndex(Lattice(4, 0, stride=4), 64, 64, False)  # no other line is at the same place
+    plain.add(ground, valid, (0, 0), (0, 0))
+    assert plain.result() == pytest.approx(1, abs=0.1)
+
+
+def test_a_mosaic_is_surveyed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics and seam index are those of all of it at once."""
+    draw = np.random.default_rng(0)
+    values, valid = draw.integers(0, 255, (3, 300, 700), dtype=np.uint8), draw.random((300, 700)) > 0.1
+    path, encoding = write_raster(tmp_path / "made.tif", values, grid(300, 700), mask=valid), image_encoding()
+    found = []
+    for piece in (seams.PIECE, 256, 512):
+        monkeypatch.setattr(seams, "PIECE", piece)
+        with aligned_reader(path, grid(300, 700), "image") as reader:
+            found.append(seams.survey(reader, encoding, Lattice(64, 0)))
+    assert [index for _, index in found] == pytest.approx([found[0][1]] * 3, rel=1e-12)
+    for summaries, _ in found:
+        for summary, plane in zip(summaries, values, strict=True):
+            told = (summary.minimum, summary.maximum, summary.mean, summary.std)
+            seen = plane[valid].astype(np.float64)
+            assert told == pytest.approx((seen.min(), seen.max(), seen.mean(), seen.std()), rel=1e-9)
 
 
 def test_the_mosaic_is_a_valid_cog_with_its_figures(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -471,6 +472,38 @@ def test_no_room_is_said_before_the_start(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_the_room_that_is_asked_for_holds_what_is_written(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts and mosaic of an image with the noise of a sensor, which compresses as such do."""
+    draw, taken = np.random.default_rng(0), list[int]()
+    smooth = np.linspace(60, 180, 700)[:, None] + 20 * np.sin(np.arange(900) / 40)
+    values = np.clip(smooth + draw.normal(0, 6, (3, 700, 900)), 0, 255).astype(np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(700, 900))
+    remove = predictor.remove_folder
+
+    def watched(folder: Path) -> None:
+        taken.append(sum(file.stat().st_size for file in folder.rglob("*.tif")))
+        remove(folder)
+
+    monkeypatch.setattr(predictor, "remove_folder", watched)
+    model, asked = make_model(Identity, image_encoding(), statistics="tile"), list[Any]()
+    monkeypatch.setattr(predictor, "check_space", lambda *given: asked.append(given))
+    predict(model, path, tmp_path / "out.tif")
+    used = taken[0] + (tmp_path / "out.tif").stat().st_size
+
+    class Usage:
+        free = used
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    with pytest.raises(RasterError, match="make room"):
+        check_space(*asked[0])
+    Usage.free = 2 * used
+    check_space(*asked[0])
+    predict(model, path, tmp_path / "more.tif", PredictConfig(seam_map=tmp_path / "seams.tif"))
+    assert [held.dtype for held in asked[1][-1]] == ["uint8", "float32"]
+
+
 def test_a_layer_of_all_the_world_is_refused_before_its_parts_are_listed(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,13 +519,13 @@ def test_a_layer_of_all_the_world_is_refused_before_its_parts_are_listed(
 def test_parts_that_are_there_need_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     folder, where = tmp_path / "out.tif.parts", grid(80, 80)
-    with pytest.raises(RasterError, match=r"parts and mosaic take about 1\.92e-05 GB"):
+    with pytest.raises(RasterError, match=r"parts and mosaic take about 3\.07e-05 GB"):
         check_space(folder, where, 1.0, [image_encoding()])
     folder.mkdir()
     (folder / "part_r0000000_c0000000.tif").write_bytes(bytes(9_000))
-    with pytest.raises(RasterError, match=r"take about 1\.02e-05 GB"):
+    with pytest.raises(RasterError, match=r"take about 2\.17e-05 GB"):
         check_space(folder, where, 1.0, [image_encoding()])
-    (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(300))
+    (folder / "part_r0000000_c0000512.tif").write_bytes(bytes(13_000))
     check_space(folder, where, 1.0, [image_encoding()])
 
 

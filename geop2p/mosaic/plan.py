@@ -28,12 +28,14 @@ class Lattice:
         overlap: Width of a ramp in pixels, at most half of `size`.
         halo: Pixels around a tile that the network sees and that are thrown away.
         shift: (rows, columns) by which the whole lattice is moved up and left.
+        stride: Pixels after which what the network draws may repeat, on all of the ground alike; 1: it is not known.
     """
 
     size: int
     overlap: int
     halo: int = 0
     shift: tuple[int, int] = (0, 0)
+    stride: int = 1
 
     @property
     def network_size(self) -> int:

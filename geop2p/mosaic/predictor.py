@@ -16,6 +16,7 @@ from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
 from geop2p.mosaic.parts import discard_damaged, finished_parts, make_parts
 from geop2p.mosaic.plan import parts
+from geop2p.mosaic.seam_map import seam_encoding
 from geop2p.raster.atomic import discard_removed, remove_folder
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,10 @@ def predict(
         elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
         mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
         log.info("%s", mosaic.tiles.describe())
-        encodings = [mosaic.translator.card.target, *(extra.encoding for extra in mosaic.extras.rasters)]
+        target = mosaic.translator.card.target
+        encodings = [target, *(extra.encoding for extra in mosaic.extras.rasters)]
+        if config.seam_map is not None and not mosaic.is_exact:  # else it is 0 everywhere
+            encodings.append(seam_encoding(target))
         check_space(folder, mosaic.shown, given.valid_share, encodings)
         windows = parts(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)

@@ -34,7 +34,7 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folde
         progress: Show a progress bar.
     """
     target, grid, frame = mosaic.translator.card.target, mosaic.shown, mosaic.frame
-    encoding = Encoding("elevation", "float32", (Band("tile mismatch", _unit(target)),))
+    encoding = seam_encoding(target)
     made, half = [], mosaic.shifts(2)[1]
     with aligned_reader(vrt, grid, target.kind) as result:
         for window in tqdm(parts(frame, mosaic.part_side), unit="part", desc="seam map", disable=not progress):
@@ -55,6 +55,11 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folde
             made.append(Part(path.name, here))
     tags = {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}
     return put_together(folder / "seams.vrt", output, grid, encoding, made, tags)
+
+
+def seam_encoding(target: Encoding) -> Encoding:
+    """What the raster holds."""
+    return Encoding("elevation", "float32", (Band("tile mismatch", _unit(target)),))
 
 
 def _unit(target: Encoding) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.windows import Window
 
-from geop2p.mosaic.plan import AT_ONCE, PART_MULTIPLE, Lattice
+from geop2p.mosaic.plan import AT_ONCE, PART_MULTIPLE, Lattice, cuts
 from geop2p.raster.aligned import Read, Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.reading import BLOCK_CACHE, gdal_env
@@ -17,13 +17,15 @@ from geop2p.raster.threads import in_order
 from geop2p.raster.vrt import BandSummary
 
 STRIP = 128  # rows that are read at once
+PIECE = 16 * PART_MULTIPLE  # columns that are read at once: whole blocks, so that few are read twice
 
 
 class SeamIndex:
-    """Steps across the lines where tiles hand over, relative to all other steps between neighbouring pixels.
+    """Steps across the lines where tiles hand over, relative to steps between other neighbouring pixels.
 
     1.0 means that a line of the lattice cannot be told from any other. For classes a step is a change of class, for
-    backscatter it is one of dB.
+    backscatter it is one of dB. Where the network may repeat a pattern with its stride, the others are those at the
+    same place in the pattern, if there are any.
 
     Args:
         lattice: The tiles of the mosaic.
@@ -33,26 +35,27 @@ class SeamIndex:
     """
 
     def __init__(self, lattice: Lattice, height: int, width: int, is_classes: bool) -> None:
-        self._lines = [
-            np.isin(np.arange(side), lattice.handovers(axis, side)) for axis, side in enumerate((height, width))
-        ]
+        self._lines = [_lines(lattice, axis, side) for axis, side in enumerate((height, width))]
         self._is_classes = is_classes
         self._sums = [np.zeros(height), np.zeros(width)]  # of the steps into each row, and into each column
         self._counts = [np.zeros(height, np.int64), np.zeros(width, np.int64)]
 
-    def add(self, values: Array, valid: Mask, first_row: int, new_from: int) -> None:
-        """Take in full-width rows.
+    def add(self, values: Array, valid: Mask, first: tuple[int, int], known: tuple[int, int]) -> None:
+        """Take in a window.
 
         Args:
             values: (bands, rows, cols).
             valid: (rows, cols).
-            first_row: Row of the mosaic that they begin with.
-            new_from: How many of them were given before, 0 or 1: the row that joins two calls.
+            first: Row and column of the mosaic that it begins with.
+            known: How many of its rows and columns were given before, 0 or 1 of each: what joins two calls.
         """
-        into = slice(first_row + 1, first_row + len(valid))
-        self._count(0, into, values[:, 1:], values[:, :-1], valid[1:], valid[:-1])
-        fresh, mask = values[:, new_from:], valid[new_from:]
-        self._count(1, slice(1, None), fresh[:, :, 1:], fresh[:, :, :-1], mask[:, 1:], mask[:, :-1])
+        (row, col), (rows, cols) = first, known
+        fresh, mask = values[:, :, cols:], valid[:, cols:]
+        below = slice(row + 1, row + valid.shape[0])
+        self._count(0, below, fresh[:, 1:], fresh[:, :-1], mask[1:], mask[:-1])
+        fresh, mask = values[:, rows:], valid[rows:]
+        right = slice(col + 1, col + valid.shape[1])
+        self._count(1, right, fresh[:, :, 1:], fresh[:, :, :-1], mask[:, 1:], mask[:, :-1])
 
     def _count(self, axis: int, into: slice, after: Array, before: Array, known: Mask, was_known: Mask) -> None:
         both = known & was_known
@@ -72,11 +75,20 @@ class SeamIndex:
     def result(self) -> float | None:
         """Mean over the axes that have lines; None where none has, or where nothing changes anywhere."""
         ratios = []
-        for lines, sums, counts in zip(self._lines, self._sums, self._counts, strict=True):
-            on, off = counts[lines].sum(), counts[~lines].sum()
-            if on and off and sums[~lines].sum() > 0:
-                ratios.append((sums[lines].sum() / on) / (sums[~lines].sum() / off))
+        for (lines, others), sums, counts in zip(self._lines, self._sums, self._counts, strict=True):
+            on, off = counts[lines].sum(), counts[others].sum()
+            if on and off and sums[others].sum() > 0:
+                ratios.append((sums[lines].sum() / on) / (sums[others].sum() / off))
         return float(np.mean(ratios)) if ratios else None
+
+
+def _lines(lattice: Lattice, axis: int, side: int) -> tuple[Mask, Mask]:
+    """The pixels of an axis that tiles hand over at, and those that these are compared with."""
+    pixels, handovers = np.arange(side), lattice.handovers(axis, side)
+    lines = np.isin(pixels, handovers)
+    alike = ~lines & np.isin(pixels % lattice.stride, [line % lattice.stride for line in handovers])
+    alike[0] = False  # nothing is before it
+    return lines, alike if alike.any() else ~lines
 
 
 def survey(reader: Reader, encoding: Encoding, lattice: Lattice | None) -> tuple[list[BandSummary], float | None]:
@@ -91,10 +103,12 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice | None) -> tuple
     seams = None if lattice is None else SeamIndex(lattice, height, width, encoding.is_classes)
     statistics = [BandStatistics() for _ in encoding.bands]
     windows = [
-        Window(0, max(0, row - 1), width, min(STRIP, height - row) + (row > 0)) for row in range(0, height, STRIP)
+        Window(max(0, left - 1), max(0, top - 1), right - max(0, left - 1), bottom - max(0, top - 1))
+        for left, right in cuts(0, width, PIECE)
+        for top, bottom in cuts(0, height, STRIP)
     ]
-
-    cache = PART_MULTIPLE * width * (len(encoding.bands) * np.dtype(encoding.dtype).itemsize + 1)  # a row of blocks
+    columns = min(width, PIECE + PART_MULTIPLE)
+    cache = PART_MULTIPLE * columns * (len(encoding.bands) * np.dtype(encoding.dtype).itemsize + 1)  # a row of blocks
 
     @contextmanager
     def opened() -> Iterator[Read]:
@@ -102,16 +116,17 @@ def survey(reader: Reader, encoding: Encoding, lattice: Lattice | None) -> tuple
             yield reader.read
 
     for window, (values, valid) in zip(windows, in_order(windows, opened, 1), strict=True):
-        known = 1 if window.row_off else 0
-        for start in range(known, len(valid), AT_ONCE):
+        above, before = int(window.row_off > 0), int(window.col_off > 0)  # rows and columns that were read before
+        for start in range(above, len(valid), AT_ONCE):
             joined = 1 if start else 0
             rows = slice(start - joined, start + AT_ONCE)
             if seams is not None:
                 steps_of = encoding.in_units(values[:, rows]) if encoding.is_linear_sar else values[:, rows]
-                seams.add(steps_of, valid[rows], int(window.row_off) + start - joined, joined)
-            fresh = slice(start, start + AT_ONCE)
-            for band, plane in zip(statistics, values[:, fresh], strict=True):
-                band.add(plane if valid[fresh].all() else plane[valid[fresh]])
+                place = int(window.row_off) + start - joined, int(window.col_off)
+                seams.add(steps_of, valid[rows], place, (joined, before))
+            fresh = np.s_[start : start + AT_ONCE, before:]
+            for band, plane in zip(statistics, values, strict=True):
+                band.add(plane[fresh] if valid[fresh].all() else plane[fresh][valid[fresh]])
     return [_summary(band, height * width) for band in statistics], None if seams is None else seams.result()
 
 

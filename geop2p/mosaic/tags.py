@@ -29,6 +29,7 @@ def making(mosaic: Mosaic, window: Window) -> dict[str, str]:
         "GEOP2P_TILE_SIZE": str(lattice.network_size),
         "GEOP2P_OVERLAP": str(lattice.overlap),
         "GEOP2P_HALO": str(lattice.halo),
+        "GEOP2P_STRIDE": str(lattice.stride),
         "GEOP2P_TILE_SHIFT": f"{lattice.shift[0]} {lattice.shift[1]}",
         **_meaning(card.target),
     }
@@ -55,4 +56,5 @@ def mosaic_lattice(path: str | Path) -> Lattice | None:
         return None
     halo = int(tags.get("GEOP2P_HALO", "0"))  # mosaics made before there were halos have neither of the two
     down, right = (int(number) for number in tags.get("GEOP2P_TILE_SHIFT", "0 0").split())
-    return Lattice(int(tags["GEOP2P_TILE_SIZE"]) - 2 * halo, int(tags["GEOP2P_OVERLAP"]), halo, (down, right))
+    size, overlap, stride = (int(tags.get(f"GEOP2P_{name}", "1")) for name in ("TILE_SIZE", "OVERLAP", "STRIDE"))
+    return Lattice(size - 2 * halo, overlap, halo, (down, right), stride)

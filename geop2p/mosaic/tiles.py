@@ -122,7 +122,7 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
     if config.tile_size is None and cost > GOOD_COST and core < longest:
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
     batch_size = config.batch_size or 1
-    lattice = Lattice(core, 0, halo)
+    lattice = Lattice(core, 0, halo, stride=card.stride)
     network = _with_kept(batch_size * _host_bytes(translator, config, statistics, lattice))
     return Tiles(lattice, "exact", needs, batch_size, network)
 
