@@ -27,7 +27,10 @@ from geop2p import (
     tile,
     train,
 )
-from geop2p.errors import ConfigError
+from geop2p.errors import ChipSetError, ConfigError
+from geop2p.evaluation.describe import describe
+from geop2p.raster.class_table import hex_color
+from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling.chips import ChipSet
 
 SMALL = {"batch_size": 4, "width": 4, "downs": 2, "lr": 4e-3}
@@ -171,6 +174,51 @@ def test_ground_of_a_class_that_the_training_lacks_counts_as_wrong(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"ignore_class is for maps of classes, .*b_image.tif holds image"):
         images = [tmp_path / "b_image.tif"] * 2
         evaluate_mosaic(*images, tmp_path / "no.html", EvaluateConfig(ignore_class="7"))
+
+
+def test_a_map_that_is_learnt_as_a_picture_comes_out_in_its_colours(tmp_path: Path) -> None:
+    """Chips keep what was drawn; predictions have the colours of the table alone, overviews included."""
+    colors = {1: (0, 0, 250), 2: (0, 240, 0), 5: (250, 10, 10)}
+    codes = class_map(700, 700)
+    drawn = np.array([colors[code] for code in CODES], np.uint8)[np.searchsorted(CODES, codes[0])].transpose(2, 0, 1)
+    image = (40 * codes + np.random.default_rng(1).integers(0, 60, codes.shape)).astype(np.uint8)
+    pair = [write_raster(tmp_path / "image.tif", image, grid(700, 700))]
+    pair.append(write_raster(tmp_path / "drawn.tif", drawn, grid(700, 700)))
+    table = tmp_path / "table.csv"
+    names = "".join(f"{code},class {code},{hex_color(color)}\n" for code, color in colors.items())
+    table.write_text(f"value,name,color\n{names}")
+    config = TileConfig(size=32, stride=96, classes=table, target_kind="image", split="1:0:0")
+    tile(*pair, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert chipset.target.kind == "image" and set(chipset.target.palette) == set(colors.values())
+    assert describe(tmp_path / "chips")["target"]["colors"] == ["#0000fa", "#00f000", "#fa0a0a"]
+    train(tmp_path / "chips", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, **SMALL))
+    predict(tmp_path / "run", pair[0], tmp_path / "map.tif")
+    for level in ({}, {"overview_level": 0}):
+        with rasterio.open(tmp_path / "map.tif", **level) as dataset:
+            found = {tuple(color) for color in dataset.read().reshape(3, -1).T.tolist()}
+            assert found <= set(colors.values())
+    table.write_text(f"value,name,color\n{names}9,other,#101010\n")
+    other = [write_raster(tmp_path / "b_image.tif", image, grid(700, 700, left=700_000.0))]
+    other.append(write_raster(tmp_path / "b.tif", drawn, grid(700, 700, left=700_000.0)))
+    with pytest.raises(ChipSetError, match="is to have other colours than the chip set's target"):
+        tile(*other, tmp_path / "chips", config)
+
+
+def test_values_are_snapped_to_the_nearest_colour_of_a_palette() -> None:
+    palette = ((0, 0, 0), (255, 255, 255), (200, 0, 0))
+    encoding = Encoding("image", "uint8", (Band(low=0, high=255),) * 3, palette=palette)
+    values = np.random.default_rng(0).random((3, 9, 11), np.float32) * 2.2 - 1.1
+    stored = dataclasses.replace(encoding, palette=()).decode(values).astype(int)
+    apart = np.array(
+        [
+            [np.square(stored[:, row, col] - np.array(color)).sum() for color in palette]
+            for row in range(9)
+            for col in range(11)
+        ]
+    )
+    assert (np.array(palette)[apart.argmin(axis=1)] == encoding.decode(values).reshape(3, -1).T).all()
+    assert Encoding.from_dict(json.loads(json.dumps(encoding.to_dict()))) == encoding
 
 
 def test_what_to_beware_of_is_said_of_the_runs_that_it_is_true_of(folder: Path, tmp_path: Path) -> None:

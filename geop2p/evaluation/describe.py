@@ -7,6 +7,7 @@ from typing import Any
 
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
+from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import read_features
 from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
@@ -206,6 +207,8 @@ def _side(encoding: Encoding) -> dict[str, Any]:
         side["backscatter"] = encoding.backscatter
     if encoding.relief is not None:
         side["relief_m"] = encoding.relief
+    if encoding.palette:
+        side["colors"] = [hex_color(color) for color in encoding.palette]
     columns = zip(encoding.band_names, encoding.bands, strict=True)
     known = {name: band.distribution for name, band in columns if band.distribution is not None}
     return side | {"training_values": {name: _values(distribution) for name, distribution in known.items()}}

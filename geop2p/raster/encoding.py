@@ -85,6 +85,7 @@ class Encoding:
         backscatter: For kind `sar`: stored in dB, or as linear power or amplitude, which enter the network as dB.
         relief: For kind `elevation`: radius in metres; values are height minus the mean height of the ground within
             it. None: they are heights.
+        palette: For kind `image` of 8-bit red, green and blue: the only colours that come out; empty: any.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Encoding:
     scaling: Scaling = "percentiles"
     backscatter: Backscatter = "dB"
     relief: float | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def channels(self) -> int:
@@ -213,7 +215,8 @@ class Encoding:
             encoded: (channels, rows, cols): scores of the classes, or values in [-1, 1] (clipped).
 
         Returns:
-            (bands, rows, cols) of `dtype`: the class with the highest score, or values, rounded for integers.
+            (bands, rows, cols) of `dtype`: the class with the highest score, or values, rounded for integers; of a
+            palette the nearest colour, the first of those that are as near.
         """
         if self.is_classes:
             codes = np.array([entry.value for entry in self.classes], dtype=self.dtype)
@@ -230,7 +233,17 @@ class Encoding:
             limits = np.iinfo(self.dtype)
             most = float(limits.max) if np.dtype(self.dtype).itemsize < 8 else np.nextafter(float(limits.max), 0)
             np.clip(np.rint(values, out=values), limits.min, most, out=values)
-        return values.astype(self.dtype)
+        return self._snapped(values.astype(self.dtype)) if self.palette else values.astype(self.dtype)
+
+    def _snapped(self, values: Array) -> Array:
+        """The colour of the palette that is nearest to each pixel's (3, rows, cols)."""
+        colors = np.array(self.palette, np.int32)
+        apart = [
+            sum(np.square(band - part) for band, part in zip(values.astype(np.int32), color, strict=True))
+            for color in colors
+        ]
+        nearest: Array = colors[np.argmin(apart, axis=0)].astype(self.dtype)
+        return nearest.transpose(2, 0, 1)
 
     def clipped_share(self, values: Array, valid: Mask) -> float:
         """Share of valid values outside the encoded interval, which `encode` clips."""
@@ -289,6 +302,7 @@ class Encoding:
             scaling=data.get("scaling", "dtype" if eight_bit else "percentiles"),
             backscatter=data.get("backscatter", "dB"),
             relief=data.get("relief"),
+            palette=tuple(tuple(color) for color in data.get("palette", ())),
         )
 
 

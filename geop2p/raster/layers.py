@@ -45,6 +45,7 @@ class Layer:
         backscatter: For kind `sar`: how it is stored.
         scaling: For kind `image`: where its encoded interval shall come from.
         relief: For kind `elevation`: radius in metres of the ground whose mean is taken off; None: heights as they are.
+        drawn_in: For kind `image`: the colours that it is drawn in, where a file gives them.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Layer:
     backscatter: Backscatter = "dB"
     scaling: ScalingChoice = "auto"
     relief: float | None = None
+    drawn_in: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def grid(self) -> Grid | None:
@@ -154,6 +156,7 @@ class Layer:
             scaling=scaling,
             backscatter=self.backscatter,
             relief=self.relief,
+            palette=self.drawn_in,
         )
         return self._labelled(encoding)
 

@@ -185,7 +185,7 @@ def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None
         "blocksize": BLOCK,
         "compress": "deflate",
         "predictor": "no" if encoding.is_classes else "yes",
-        "overview_resampling": "mode" if encoding.is_classes else "average",
+        "overview_resampling": "mode" if encoding.is_classes else "nearest" if encoding.palette else "average",
         "bigtiff": "if_safer",
         "num_threads": "all_cpus",
     }

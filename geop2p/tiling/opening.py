@@ -16,7 +16,7 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.layers import Layer, open_layer
-from geop2p.raster.reading import read_sample
+from geop2p.raster.reading import has_colors, read_sample
 from geop2p.raster.vectors import vector_parts
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
@@ -46,8 +46,12 @@ def open_pair(
             layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
         layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
-        side = _mapped_side(layers, kinds, table)
-        layers[side] = open_layer(layers[side].path, "classes", table=table)
+        if _is_colored(layers["target"], asked["target"]):
+            colors = tuple(dict.fromkeys(entry.color for entry in table.classes))
+            layers["target"] = dataclasses.replace(layers["target"], drawn_in=colors)
+        else:
+            side = _mapped_side(layers, kinds, table)
+            layers[side] = open_layer(layers[side].path, "classes", table=table)
     if earlier is not None:
         for side, layer in layers.items():
             _check_radar(layer, side, asked[side])
@@ -150,6 +154,11 @@ def _mapped_sides(
         side for side in SIDES if shared[side] and all(known[side][entry.value] == entry.name for entry in shared[side])
     ]
     return fitting or [side for side in SIDES if asked[side] == "classes"] or sides
+
+
+def _is_colored(layer: Layer, asked: KindChoice) -> bool:
+    """Whether a map in colours is asked for as an image, whose colours a table of classes then gives."""
+    return asked == "image" and layer.raster is not None and has_colors(layer.raster)
 
 
 def _mapped_side(layers: dict[str, Layer], kinds: dict[str, KindChoice], table: ClassTable) -> str:

@@ -67,6 +67,10 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
         raise ChipSetError(
             f"{layer.path}: {apart} as in the chip set's {side}; values must mean the same in all scenes, convert them"
         )
+    if draft.palette not in ((), known.palette):
+        raise ChipSetError(
+            f"{layer.path}: is to have other colours than the chip set's {side}; give the same --classes for all scenes"
+        )
     names = {entry.value: entry.name for entry in known.classes}
     for entry in draft.classes:
         if names.setdefault(entry.value, entry.name) != entry.name:
