@@ -95,6 +95,18 @@ def test_shifted_tiles_of_a_unet_of_eight_levels_agree(tmp_path: Path) -> None:
     assert first[:, there].std(axis=1).min() > 0.01 and np.abs(first - second)[:, there].max() < 1e-4
 
 
+def test_what_lies_in_a_hole_does_not_matter_to_the_statistics_of_a_cell() -> None:
+    """Not in those that are measured, nor in those that the cell is normalised by on the way."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(2, 3, 1), nn.InstanceNorm2d(3), nn.ReLU(), nn.InstanceNorm2d(3, affine=True), nn.Tanh())
+    norms, source = GivenNorms(nn.Sequential(*layers, nn.InstanceNorm2d(3))), torch.randn(1, 2, 16, 16)
+    valid = torch.ones(1, 1, 16, 16)
+    valid[..., 10:] = 0
+    expected = norms.measure(source[..., :10].contiguous(), valid[..., :10])
+    source[..., 10:] = 50
+    assert torch.allclose(norms.measure(source, valid), expected, atol=1e-5)
+
+
 def test_a_field_of_one_cell_is_what_the_cell_makes_of_itself(tmp_path: Path) -> None:
     """A raster of the chip's size: its own statistics, whichever way they are taken."""
     values = uneven(64, 64)

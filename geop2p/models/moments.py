@@ -62,7 +62,7 @@ class GivenNorms:
                     raise ValueError(f"statistics of a {type(child).__name__} cannot be given")
 
     def measure(self, source: Tensor, valid: Tensor) -> Tensor:
-        """Raw moments of one input that is normalised by its own statistics.
+        """Raw moments of one input that is normalised by the statistics of its valid ground.
 
         Args:
             source: (1, channels, rows, cols).
@@ -99,6 +99,9 @@ class GivenNorms:
     def statistics(self, features: Tensor, first: int) -> tuple[Tensor, Tensor] | None:
         """Mean and variance of the channels from `first` on, each (batch, channels, rows, cols) or ending in 1, 1."""
         field = self._field
+        if self._weights is not None:  # those of the valid ground alone, as they are given later
+            mean, square = self._recorded[first][:, None, :, None, None]
+            return mean, (square - mean.square()).clamp(min=0)
         if field is None:
             return None
         table = field.moments[:, :, first : first + features.shape[1]]
