@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from conftest import CLASSES, grid, write_raster
+from geop2p_cli.main import main
 from scipy import ndimage
 
-from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, compare, evaluate, tile, train
+from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, compare, tile, train
 from geop2p.evaluation.features import FeatureDistance
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import find_judge, reading
@@ -152,6 +155,11 @@ def test_what_is_not_valid_does_not_matter(chips: ChipSet, tmp_path: Path, monke
     found = distances.distance("junk")
     assert found["generated"] == found["real"] > 0
     assert scores[0].result() == scores[1].result()
+    holed, mask = FeatureDistance(plain, ["a", "b"]), np.ones((32, 32), bool)
+    mask[3, 5] = mask[30, ::8] = False  # one of the 16 places of its stride, and four
+    for name, block in itertools.product((None, "made"), "ab"):
+        holed.add(name, ground.arrays.target[0], mask, block)
+    assert holed.distance("made")["features"] == 11
 
 
 def test_a_judge_of_noise_is_withheld(tmp_path: Path) -> None:
@@ -199,12 +207,20 @@ def test_the_best_constant_is_the_median() -> None:
     assert found["pixels"] == 3 * valid.sum() and ValueScores(encoding).result()["l1"] is None
 
 
+def evaluated(run: Path, chips: Path, report: Path, steps: int, judges: Path) -> Result:
+    """What the command says."""
+    judge = ["--judge", "pspnet", "--judge-steps", str(steps), "--judge-folder", str(judges), "--json"]
+    return CliRunner().invoke(main, ["evaluate", str(run), str(chips), str(report), *judge], catch_exceptions=False)
+
+
 def test_evaluate_and_compare_show_the_distance_beside_the_floor(chips: ChipSet, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(chips.folder, run, TrainConfig(recipe="pix2pix", steps=2, batch_size=4, width=2, downs=2, set=("patch=16",)))
     judge = {"judge": "pspnet", "judge_steps": STEPS, "judge_folder": folder / "judges"}
-    result = evaluate(run, chips.folder, tmp_path / "report.html", EvaluateConfig(**judge))
-    apart, page = result["frechet"], (tmp_path / "report.html").read_text()
+    told = evaluated(run, chips.folder, tmp_path / "report.html", STEPS, folder / "judges")
+    result, page = json.loads(told.stdout), (tmp_path / "report.html").read_text()
+    apart = result["frechet"]
+    assert f"frechet real     {apart['real']:.4g}" in told.stderr and f" {apart['generated']:.4g}" in told.stderr
     assert result["judge"] is None and apart["generated"] > apart["real"] > 0
     assert "<h2>The judge</h2>" in page and f"{apart['real']:.4g} from real to real imagery" in page
     assert f"judge ({NO_CLASSES})" in page
@@ -214,5 +230,8 @@ def test_evaluate_and_compare_show_the_distance_beside_the_floor(chips: ChipSet,
     assert real["name"] == "real imagery" and real["frechet"]["value"] == apart["real"]
     assert row["frechet"]["value"] == apart["generated"] and "frechet" in baseline
     assert f"Not given: judge ({NO_CLASSES})." in table["notes"]
+    unlearned = evaluated(run, chips.folder, tmp_path / "early.html", 1, tmp_path)
+    assert json.loads(unlearned.stdout)["frechet"] is None and "frechet real" not in unlearned.stderr
+    assert "the judge is not surely better than chance" in unlearned.stderr
     header, *lines = (tmp_path / "table.md").read_text().splitlines()
     assert "Fréchet distance" in header and any(line.startswith("| real imagery | ") for line in lines)
