@@ -355,16 +355,20 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("chips", "settings", "wanted"),
     [
         ("single", {}, r"has no test chips \(train has \d+\); choose with --split"),
-        ("images", {"judge": "fcn"}, "the source, which is image, no map; leave --judge out"),
+        ("plain", {"judge": "fcn"}, "the source, which has one class; leave --judge out"),
         ("few", {"lpips_file": Path("a.pth"), "lpips_heads": Path("b.pth")}, "a.pth: no such file"),
     ],
 )
 def test_what_does_not_fit_is_found_before_anything_is_trained(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chips: str, settings: dict[str, Any], wanted: str
 ) -> None:
-    source = tmp_path / ("image.tif" if chips == "images" else "map.tif")
+    source = tmp_path / "map.tif"
+    if chips == "plain":
+        source = write_raster(tmp_path / "plain.tif", np.ones((1, 160, 160), np.uint8), grid(160, 160))
     if chips != "few":
-        config = TileConfig(size=32, split="1:0:0" if chips == "single" else "3:1:1", format="packed")
+        config = TileConfig(
+            size=32, split="1:0:0" if chips == "single" else "3:1:1", format="packed", source_kind="classes"
+        )
         tile(source, tmp_path / "image.tif", tmp_path / chips, config)
     monkeypatch.setattr("geop2p.evaluation.comparison.train_rows", lambda *_: pytest.fail("trained"))
     with pytest.raises(GeoP2PError, match=wanted):

@@ -157,9 +157,10 @@ def test_evaluate_with_a_judge_keeps_it_beside_the_report(chips: ChipSet, folder
 def test_what_cannot_be_judged_is_said(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(pair[1], pair[0], tmp_path / "maps", TileConfig(size=32))
     assert not judge_fits(ChipSet.open(tmp_path / "maps"))
-    tile(pair[1], pair[1], tmp_path / "images", TileConfig(size=32))
-    with pytest.raises(ConfigError, match="the source, which is image, no map; leave --judge out"):
-        judge_fits(ChipSet.open(tmp_path / "images"))
+    plain = write_raster(tmp_path / "plain.tif", np.ones((1, 300, 420), np.uint8), grid(300, 420))
+    tile(plain, pair[1], tmp_path / "plain", TileConfig(size=32, source_kind="classes"))
+    with pytest.raises(ConfigError, match="the source, which has one class; leave --judge out"):
+        judge_fits(ChipSet.open(tmp_path / "plain"))
 
 
 def test_the_frechet_distance_of_five_bands_sees_the_last_like_the_first(

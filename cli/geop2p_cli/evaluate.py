@@ -44,6 +44,10 @@ def evaluate(
         shown["judge_miou_real"] = judge["real"]["miou"]
         shown["judge_miou"] = None if judge["generated"] is None else judge["generated"]["miou"]
         notes = notes + [judge["reason"]] * (judge["reason"] is not None)
+    elif config.judge is not None and (why := scores["reasons"].get("frechet")) is not None:
+        notes = [*notes, why]
+    if (apart := scores.get("frechet")) is not None:
+        shown |= {"frechet_real": apart["real"], "frechet": apart["generated"]}
     print_summary("scores", shown)
     for note in notes:
         click.echo(note, err=True)

@@ -29,7 +29,9 @@ class ScoringConfig:
     split: Split = option("test", "Chips to score a model on.")
     sample: int | None = option(None, "Chips to score, spread evenly over the split; none: all.")
     judge: JudgeName | None = option(
-        None, "Segmenter that is trained on real imagery to tell its classes, and then reads the generated; none: none."
+        None,
+        "Network that is trained on real imagery to tell its classes, or a source's values where that is no map, and "
+        "then sees the generated; none: none.",
     )
     judge_steps: int = option(300, "Steps of 8 chips that the judge learns for; more judge better and take longer.")
     judge_folder: Path | None = option(

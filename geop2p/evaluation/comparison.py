@@ -256,11 +256,10 @@ def _baseline_row(bench: Bench, straight: LinearBaseline | None, batch_size: int
 
 def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """What the judge reads in real imagery: the ceiling of imagery as rich, and the floor of the Frechet distance."""
-    if figures["judge"] is None:
-        return []
-    read, row = figures["judge"]["real"], dict[str, Any](name=REAL)
-    for name in JUDGE_SCORES:
-        row[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
+    row: dict[str, Any] = {"name": REAL}
+    if figures["judge"] is not None:
+        read = figures["judge"]["real"]
+        row |= {f"judge_{name}": {"value": read[name], "interval": read["intervals"][name]} for name in JUDGE_SCORES}
     if figures["frechet"] is not None and figures["frechet"]["real"] is not None:
         row["frechet"] = {"value": figures["frechet"]["real"], "interval": None}
     return [row]

@@ -2,6 +2,8 @@
 
 The FCN-score of Isola et al. (CVPR 2017, section 4) for any chip set whose source is a map: what the judge reads in
 real imagery of the same ground is the most that imagery as rich can reach; flat, clear pictures may be read better.
+Where the source is imagery, backscatter or heights, the judge learns to read its values instead of classes: that gives
+no score, as many values fit one picture, but features that know the target (`FeatureDistance`).
 """
 
 import hashlib
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from geop2p.config import Device, JudgeName, ScoringConfig
@@ -27,7 +30,7 @@ from geop2p.training.calibration import estimate_statistics
 from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
 from geop2p.training.feeding import Feed
 from geop2p.training.loop import LOOKING
-from geop2p.training.objectives import masked_cross_entropy, masked_dice
+from geop2p.training.objectives import masked_cross_entropy, masked_dice, masked_l1
 from geop2p.training.schedule import decay
 from geop2p.translator import Card, Translator, resolve_device
 
@@ -45,7 +48,7 @@ def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bo
     """The judge that the settings ask for; None if they ask for none, or where a map is made, which is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
+        ConfigError: The source is a map of one class, or there are no training chips to learn from.
     """
     if config.judge is None or not judge_fits(chipset):
         return None
@@ -64,7 +67,7 @@ def find_judge(
     """The judge of a chip set: read from a folder of judges, or trained on its training chips and kept there.
 
     Args:
-        chipset: Its target is what the judge sees, its source what the judge learns to tell.
+        chipset: Its target is what the judge sees, its source what the judge learns to tell: classes, or values.
         architecture: Network of the judge.
         steps: Steps that it learns for.
         folder: Where judges lie, a file each; its name tells chips and settings.
@@ -77,11 +80,13 @@ def find_judge(
     """
     said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
     settings = [said, architecture, ENCODER, BATCH, RATE, STATISTICS_CHIPS, SEED, steps, VERSION]
+    settings += [] if chipset.source.is_classes else ["values"]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     file = folder / f"{architecture}-{key}.safetensors"
     if not file.is_file():
         make_folder(folder)
-        log.info("judge: %s learns the classes of real chips for %d steps, once: %s", architecture, steps, file)
+        what = "classes" if chipset.source.is_classes else "source's values"
+        log.info("judge: %s learns the %s of real chips for %d steps, once: %s", architecture, what, steps, file)
         _train(chipset, architecture, steps, device, progress).save(file)
     try:
         return Translator.load(file, device)
@@ -92,19 +97,18 @@ def find_judge(
 
 
 def judge_fits(chipset: ChipSet) -> bool:
-    """Whether there is anything to judge: imagery made from a map. A map that was made is scored itself.
+    """Whether there is anything to judge: imagery that was made. A map that was made is scored itself.
 
     Raises:
-        ConfigError: Neither side is a map, the map has one class, or there are no training chips to learn from.
+        ConfigError: The source is a map of one class, or there are no training chips to learn from.
     """
     if chipset.target.is_classes:
         return False
     if not chipset.counts["train"]:
         raise ConfigError(f"{chipset.folder}: a judge learns from training chips, it has none; leave --judge out")
-    if not chipset.source.is_classes or len(chipset.source.classes) < 2:
-        what = "one class" if chipset.source.is_classes else f"{chipset.source.kind}, no map"
+    if chipset.source.is_classes and len(chipset.source.classes) < 2:
         raise ConfigError(
-            f"{chipset.folder}: a judge tells the classes of the source, which is {what}; leave --judge out"
+            f"{chipset.folder}: a judge tells the classes of the source, which has one class; leave --judge out"
         )
     return True
 
@@ -125,8 +129,7 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
         batch = _batch(feed, rows, epoch, network.stride)
         for group in optimizer.param_groups:
             group["lr"] = RATE * decay(step, steps)
-        logits = network(batch.source)
-        loss = masked_cross_entropy(logits, batch.target, batch.valid) + masked_dice(logits, batch.target, batch.valid)
+        loss = _loss(network(batch.source), batch, chipset.source.is_classes)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -152,8 +155,14 @@ def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device
     return Translator(network, card)
 
 
+def _loss(answers: Tensor, batch: Batch, is_classes: bool) -> Tensor:
+    if not is_classes:
+        return masked_l1(answers, batch.target, batch.valid)
+    return masked_cross_entropy(answers, batch.target, batch.valid) + masked_dice(answers, batch.target, batch.valid)
+
+
 def _batch(feed: Feed, rows: Indices, epoch: int, stride: int) -> Batch:
-    """Imagery and its classes; sides fit the network."""
+    """Imagery and its classes or values; sides fit the network."""
     found = feed.batch(rows, rows, epoch)
     room = -found.valid.shape[-1] % stride
     return Batch(
@@ -174,18 +183,38 @@ def verdict(judge: Translator, real: BlockScores, made: BlockScores) -> dict[str
         the mIoU of calling everything the most frequent class, None without a pixel of a class. `generated` is None
         with a `reason` where the judge is not surely better than that on real imagery.
     """
-    name, steps = judge.card.arguments["architecture"], judge.card.provenance["steps"]
     ceiling = real.result()
-    result = {"architecture": name, "steps": steps, "sha256": judge.digest, "reason": None}
+    result = _told_of(judge) | {"reason": None}
     result |= {"real": _with_intervals(real), "chance": _chance(ceiling), "generated": None}
     result["reason"] = _blindness(real, ceiling)
     return result if result["reason"] else result | {"generated": _with_intervals(made)}
 
 
+def reading(judge: Translator, real: BlockScores) -> dict[str, Any]:
+    """What a judge that has no classes reads in real imagery.
+
+    Args:
+        judge: Who reads.
+        real: Its scores on real imagery.
+
+    Returns:
+        `architecture`, `steps`, `sha256` of the judge; `l1` of the source's values that it reads, on the scale of their
+        encoding; `constant_l1`, that of the best value of each band everywhere; a `reason` where the judge is not
+        surely better than that, so that its features mean nothing, else None.
+    """
+    found = real.result()
+    return _told_of(judge) | {name: found[name] for name in ("l1", "constant_l1")} | {"reason": _blindness(real, found)}
+
+
+def _told_of(judge: Translator) -> dict[str, Any]:
+    architecture, steps = judge.card.arguments["architecture"], judge.card.provenance["steps"]
+    return {"architecture": architecture, "steps": steps, "sha256": judge.digest}
+
+
 def _blindness(real: BlockScores, ceiling: dict[str, Any]) -> str | None:
     """Why a judge with these scores on real imagery, and these over all of it, judges nothing; None where it may."""
     if (above := _margin(ceiling)) is None:
-        return "no pixel of the chips belongs to a class"
+        return "no pixel of the chips belongs to a class" if "miou" in ceiling else "no pixel of the chips is valid"
     if not real.is_tested:
         return (
             "the chips lie in one block of ground: nothing tests that the judge is better than chance; score more chips"
@@ -193,9 +222,12 @@ def _blindness(real: BlockScores, ceiling: dict[str, Any]) -> str | None:
     margin = interval(_margin(draw) for draw in real.draws())
     if above > 0 and margin is not None and margin[0] > 0:
         return None
+    if "miou" in ceiling:
+        found = f"mIoU {ceiling['miou']:.3g}, the most frequent class everywhere has {_chance(ceiling):.3g}"
+    else:
+        found = f"L1 {ceiling['l1']:.3g} of the encoded source, its median everywhere has {ceiling['constant_l1']:.3g}"
     return (
-        f"the judge is not surely better than chance on real imagery (mIoU {ceiling['miou']:.3g}, the most "
-        f"frequent class everywhere has {_chance(ceiling):.3g}); raise --judge-steps or give more chips"
+        f"the judge is not surely better than chance on real imagery ({found}); raise --judge-steps or give more chips"
     )
 
 
@@ -210,5 +242,8 @@ def _chance(scores: dict[str, Any]) -> float | None:
 
 
 def _margin(scores: dict[str, Any]) -> float | None:
+    """By how much a judge with these scores is better than one that has learned nothing; None of no pixels."""
+    if "constant_l1" in scores:
+        return None if scores["l1"] is None else float(scores["constant_l1"] - scores["l1"])
     chance = _chance(scores)
     return None if chance is None else float(scores["miou"]) - chance

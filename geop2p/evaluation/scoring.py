@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from geop2p.evaluation.features import FeatureDistance
 from geop2p.evaluation.ground import Ground
-from geop2p.evaluation.judge import verdict
+from geop2p.evaluation.judge import reading, verdict
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.position import PositionError, pixel_error
+from geop2p.evaluation.value_scores import ValueScores
 from geop2p.evaluation.whereabouts import ErrorByGround, by_training_distance
 from geop2p.metrics import BlockScores, ClassScores, scores_for
 from geop2p.raster.encoding import Array
@@ -20,6 +21,7 @@ from geop2p.translator import Translator
 
 IMAGE_SCORES = ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", "sam", "ergas")
 CLASS_SCORES = ("accuracy", "class_accuracy", "miou", "f1")
+NO_CLASSES = "the source is no map of classes: the judge reads source values, it has no classes"
 
 Predict = Callable[[Indices], Sequence[Array]]
 
@@ -44,7 +46,7 @@ class Bench:
 
     Args:
         ground: The chips.
-        judge: Reads classes in imagery; None without.
+        judge: Reads classes in imagery, or values where the source is no map; None without.
         photographs: Scores by networks of photographs.
         progress: Show progress bars.
     """
@@ -53,11 +55,14 @@ class Bench:
         self, ground: Ground, judge: Translator | None, photographs: PhotographScores, progress: bool = False
     ) -> None:
         self.ground, self.judge, self._photographs, self._progress = ground, judge, photographs, progress
-        self._real = BlockScores(partial(ClassScores, ground.source, True))
+        self._reads_classes = ground.source.is_classes
+        make = partial(ClassScores, full=True) if self._reads_classes else ValueScores
+        self._real = BlockScores(partial(make, ground.source))
         self._features = None if judge is None else FeatureDistance(judge, [ground.blocks[row] for row in ground.rows])
         if judge is not None:
             for row in tqdm(ground.rows, desc="judge real chips", unit="chip", disable=not progress):
-                self._read(self._real, None, int(row), ground.arrays.target[row])
+                self._look(None, int(row), ground.arrays.target[row])
+                self._read(self._real, int(row), ground.arrays.target[row])
 
     def score(self, name: str, predict: Predict, batch_size: int) -> ChipScores:
         """Score what a maker predicts, stored values of the chips in the rows it is given, under a name of its own."""
@@ -81,20 +86,26 @@ class Bench:
             found.by_ground.add(error, codes[0], valid)
         self._photographs.add(name, row, predicted, real, valid)
         if self.judge is not None:
-            self._read(found.judged, name, row, predicted)
+            self._look(name, row, predicted)
+            if self._reads_classes:  # values have no score that imagery could be told by
+                self._read(found.judged, row, predicted)
 
-    def _read(self, scores: BlockScores, name: str | None, row: int, imagery: Array) -> None:
-        assert self.judge is not None and self._features is not None
+    def _look(self, name: str | None, row: int, imagery: Array) -> None:
+        assert self._features is not None
+        self._features.add(name, imagery, self.ground.arrays.valid[row], self.ground.blocks[row])
+
+    def _read(self, scores: BlockScores, row: int, imagery: Array) -> None:
+        assert self.judge is not None
         valid, block = self.ground.arrays.valid[row], self.ground.blocks[row]
         scores.add(self.judge(imagery, valid), self.ground.arrays.source[row], valid, block)
-        self._features.add(name, imagery, valid, block)
 
     def figures(self, name: str, found: ChipScores) -> dict[str, Any]:
         """All figures of a maker.
 
         Returns:
             The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge, the latter
-            also where the judge is withheld), `corner_ratio` with its interval, `where` (error by class, by distance to
+            also where the judge is withheld; where it reads values, `judge` is None and `frechet` tells of it under
+            `judge`), `corner_ratio` with its interval, `where` (error by class, by distance to
             a class boundary, by distance from the training), `notes` on what to beware of, and under `reasons` why
             figures are None.
         """
@@ -105,20 +116,9 @@ class Bench:
         seen = self._photographs.result(name)
         reasons |= seen.pop("reasons")
         result |= seen
-        result |= {"judge": None, "frechet": None}
-        if self.judge is not None and self._features is not None:
-            result["judge"] = verdict(self.judge, self._real, found.judged)
-            if (blind := result["judge"]["reason"]) is not None:  # its features are no better than its answers
-                reasons |= {"judge": blind, "frechet": blind}
-            else:
-                result["frechet"] = self._features.distance(name)
-                if (why := result["frechet"]["reason"]) is not None:
-                    reasons["frechet"] = why
-        elif ground.target.is_classes:
-            reasons["judge"] = "the map itself is scored"
-        else:
-            what = "none was asked for (--judge)" if ground.source.is_classes else "the source is no map of classes"
-            reasons |= {"judge": what, "frechet": what}
+        told, why = self._by_judge(name, found)
+        result |= told
+        reasons |= why
         ratio = found.position.corner_ratio()
         result |= {"corner_ratio": ratio.value, "corner_ratio_interval": [ratio.low, ratio.high]}
         result["notes"] = notes_on(result) + ground.notes
@@ -130,6 +130,22 @@ class Bench:
         else:
             reasons["distance_from_the_training"] = "the ground may be known"
         return result
+
+    def _by_judge(self, name: str, found: ChipScores) -> tuple[dict[str, Any], dict[str, str]]:
+        """What the judge says of a maker, `judge` and `frechet`, and why they are None."""
+        if self.judge is None or self._features is None:
+            unasked = dict.fromkeys(("judge", "frechet"), "none was asked for (--judge)")
+            why = {"judge": "the map itself is scored"} if self.ground.target.is_classes else unasked
+            return {"judge": None, "frechet": None}, why
+        classes = self._reads_classes
+        seen = verdict(self.judge, self._real, found.judged) if classes else reading(self.judge, self._real)
+        apart = None
+        if seen["reason"] is None:  # else its features are no better than its answers
+            apart = self._features.distance(name) | ({} if classes else {"judge": seen})
+        reasons = {"judge": seen["reason"] if classes else NO_CLASSES}
+        reasons["frechet"] = seen["reason"] if apart is None else apart["reason"]
+        told = {"judge": seen if classes else None, "frechet": apart}
+        return told, {what: why for what, why in reasons.items() if why is not None}
 
 
 def notes_on(result: dict[str, Any]) -> list[str]:
