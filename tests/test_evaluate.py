@@ -28,6 +28,11 @@ from geop2p import (
     train,
 )
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, RasterError
+from geop2p.evaluation.ground import load_ground
+from geop2p.metrics.blocks import bootstrap, interval
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import ChipArrays, Indices
+from geop2p.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +433,69 @@ def test_damaged_metrics_cost_the_curves_alone(run: Path, caplog: pytest.LogCapt
         lines = (run / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
         (run / "run" / "metrics.jsonl").write_text("".join(lines[:-1]))
         caplog.clear()
+
+
+def drawn(sums: np.ndarray) -> np.ndarray:
+    """What draws of blocks sum up to (draws, figures), from the sums of each block (blocks, figures)."""
+    return np.stack([counts @ sums for counts in bootstrap(len(sums))])
+
+
+def test_intervals_are_over_the_blocks_of_the_index(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two scenes with blocks of one name and four chips a block, whose error is that of the block alone."""
+    values = np.random.default_rng(0).integers(0, 200, (3, 160, 160)).astype(np.uint8)
+    for number, name in enumerate(("first", "second")):
+        where = grid(160, 160, left=500_000.0 + 10_000 * number)
+        path = write_raster(tmp_path / f"{name}.tif", values, where, photometric="RGB")
+        tile(path, path, tmp_path / "chips", TileConfig(size=32, stride=16, split="1:1:2", format="packed"))
+    chips = ChipSet.open(tmp_path / "chips")
+    index = chips.index()
+    places = index[index["split"] == "test"].set_index("id")
+    ground = load_ground(chips, (chips.source, chips.target), "test", None)
+    assert ground.blocks == [f"{places['scene'][name]}:{places['block'][name]}" for name in ground.arrays.ids]
+    keys = [(places["scene"][name], places["block"][name]) for name in ground.arrays.ids]
+    blocks = list(dict.fromkeys(keys))
+    assert places["block"].nunique() < len(blocks) < len(places) / 2
+
+    near = np.isin(np.arange(32), [*range(4), *range(28, 32)])
+    corners, middle = near[:, None] & near, np.pad(np.ones((8, 8), bool), 12)
+    errors = [1 + number + 2 * (number % 5) * corners for number in range(len(blocks))]  # of a pixel of each block
+
+    def predict(_: Translator, arrays: ChipArrays, rows: Indices) -> list[np.ndarray]:
+        return [arrays.target[row] + errors[blocks.index(keys[row])] for row in rows]
+
+    monkeypatch.setattr("geop2p.evaluation.evaluator.predict_chips", predict)
+    model = make_model(Identity, chips.source, chips.target)
+    result = evaluate(model, tmp_path / "chips", tmp_path / "report.html")
+    counts = [keys.count(block) for block in blocks]
+    sums = np.array([
+        [count * figure for figure in (error.sum(), 32 * 32, error[corners].sum(), error[middle].sum())]
+        for error, count in zip(errors, counts, strict=True)
+    ])  # fmt: skip
+    total, pixels, outer, inner = drawn(sums).T
+    assert result["intervals"]["l1"] == pytest.approx(interval(total / pixels), rel=1e-9)
+    assert result["corner_ratio_interval"] == pytest.approx(interval(outer / inner), rel=1e-9)
+
+
+def test_a_mosaic_has_intervals_over_its_squares_and_strips_from_the_best_to_the_worst(tmp_path: Path) -> None:
+    """Four squares of 512 pixels and what is left of five, each with an error of its own."""
+    side, edges = 1100, (0, 512, 1024, 1100)
+    errors = np.array([[40, 10, 3], [20, 30, 90], [2, 80, 1]])
+    values = np.random.default_rng(0).integers(0, 100, (1, side, side)).astype(np.uint8)
+    lengths = np.diff(edges)
+    added = errors.repeat(lengths, axis=0).repeat(lengths, axis=1).astype(np.uint8)
+    made = write_raster(tmp_path / "made.tif", values + added, grid(side, side))
+    real = write_raster(tmp_path / "real.tif", values, grid(side, side))
+    result = evaluate_mosaic(made, real, tmp_path / "report.html")
+    pixels = np.outer(lengths, lengths)
+    total, count = drawn(np.stack([(errors * pixels).ravel(), pixels.ravel()], axis=1)).T
+    assert result["l1"] == pytest.approx((errors * pixels).sum() / side**2)
+    assert result["intervals"]["l1"] == pytest.approx(interval(total / count), rel=1e-9)
+    captions = re.findall(r"<figcaption>(row .+?)</figcaption>", (tmp_path / "report.html").read_text())
+    assert captions == [
+        "row 0, column 512: mean error 10, rank 1 of 4, best",
+        "row 512, column 0: mean error 20, rank 2 of 4, median",
+        "row 512, column 512: mean error 30, rank 3 of 4",
+        "row 0, column 0: mean error 40, rank 4 of 4, worst",
+    ]
