@@ -13,7 +13,9 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from conftest import Identity, class_map, grid, image_encoding, write_raster
+from geop2p_cli.main import main
 
 from geop2p import (
     EvaluateConfig,
@@ -499,3 +501,52 @@ def test_a_mosaic_has_intervals_over_its_squares_and_strips_from_the_best_to_the
         "row 512, column 512: mean error 30, rank 3 of 4",
         "row 0, column 0: mean error 40, rank 4 of 4, worst",
     ]
+
+
+def command_line(*arguments: object) -> Any:
+    """What `geop2p evaluate` answers."""
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_a_folder_of_rasters_is_a_prediction_of_its_own(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """Halves of a mosaic score like all of it, by what both tell of their making; their tiles are not one lattice."""
+    values = np.random.default_rng(0).normal(40, 9, (1, 96, 128)).astype(np.float32)
+    source = write_raster(tmp_path / "in.tif", values, grid(96, 128))
+    reference = write_raster(tmp_path / "other.tif", values + 2, grid(96, 128))
+    model = make_model(Identity, image_encoding("float32", 1, -50, 150))
+    predict(model, source, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=0))
+    whole = evaluate_mosaic(tmp_path / "out.tif", reference, tmp_path / "whole.html")
+    (tmp_path / "parts").mkdir()
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        made, tags = dataset.read(), dataset.tags()
+    for left, name in ((0, "west"), (64, "east")):
+        half = grid(96, 64, left=500_000.0 + 2 * left)
+        path = write_raster(tmp_path / "parts" / f"{name}.tif", made[:, :, left : left + 64], half)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(**tags | {"GEOP2P_TILE_MISMATCH": str(left)})
+    answer = command_line(tmp_path / "parts", reference, tmp_path / "parts.html", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    same = ("l1", "rmse", "psnr", "ssim", "range", "share", "pixels")
+    assert found["range"] == [200] and {found[name] == whole[name] for name in same} == {True}
+    assert whole["seam_index"] is not None and found["seam_index"] is found["tile_mismatch"] is None
+    assert 'id="slider"' in (tmp_path / "parts.html").read_text()
+    again = command_line(reference, tmp_path / "parts", tmp_path / "back.html", "--json")
+    assert json.loads(again.stdout)["l1"] == pytest.approx(2, rel=1e-5)
+
+
+def test_what_is_neither_a_run_nor_rasters_is_told_in_a_line(run: Path, pair: tuple[Path, Path]) -> None:
+    (run / "empty").mkdir()
+    shutil.copytree(run / "run", run / "unfinished")
+    (run / "unfinished" / "model.safetensors").unlink()
+    for result, truth, wanted in (
+        ("empty", "image.tif", r"Error: .*empty: has no rasters \(.*"),
+        ("empty", "chips", r"Error: .*empty.model.safetensors: no such model; train one first \(.*"),
+        ("none", "chips", r"Error: .*none: no such model; train one first \(.*"),
+        ("none", "image.tif", r"Error: .*none: no such file"),
+        ("unfinished", "image.tif", r"Error: .*unfinished.model.safetensors: no such model; train one first \(.*"),
+    ):
+        answer = command_line(run / result, run / truth, run / "report.html")
+        assert answer.exit_code == 1 and re.fullmatch(wanted, answer.stderr.strip()), answer.stderr
+        assert not (run / "report.html").exists()
+    assert command_line(run / "run" / "model.safetensors", run / "chips", run / "a.html").exit_code == 0

@@ -30,6 +30,7 @@ from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.given import files_of
 from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
@@ -207,11 +208,16 @@ class _Scored:
 
 
 def mosaic_tags(path: str | Path) -> dict[str, str]:
-    """What a mosaic of geop2p says of its making, keys in lower case without the prefix."""
-    with opened(path) as dataset:
-        tags = dataset.tags()
+    """What a mosaic of geop2p says of its making, or all rasters of a folder; keys in lower case without the prefix."""
+    files, found = list[str](), list[set[tuple[str, str]]]()
+    if Path(path).is_dir():
+        files = [str(file) for file in folder_files(path) if file.suffix.lower() in RASTER_SUFFIXES]
+    for file in files or [str(path)]:
+        with opened(file) as dataset:
+            found.append(set(dataset.tags().items()))
     prefix = "GEOP2P_"
-    return {key[len(prefix) :].lower(): value for key, value in tags.items() if key.startswith(prefix)}
+    tags = sorted(set.intersection(*found))
+    return {key[len(prefix) :].lower(): value for key, value in tags if key.startswith(prefix)}
 
 
 def _kind_of(prediction: str | Path) -> KindChoice:
