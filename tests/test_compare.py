@@ -492,6 +492,7 @@ def test_a_file_of_weights_is_a_row_beside_its_run(folder: Path, tmp_path: Path)
     first, second, baseline = compare([best, run], report, config)["rows"]
     assert [first["name"], second["name"], baseline["name"]] == ["run", "run/best.safetensors", "baseline"]
     assert (first["path"], second["path"]) == (str(run), str(best)) and (first["steps"], second["steps"]) == (80, 1)
+    assert chip_set_of([best], None)[0].folder == tmp_path / "chips"
     poor = next(row for row in compare([folder / "poor"], tmp_path / "poor.html", config)["rows"])
     assert second["l1"]["value"] == poor["l1"]["value"] != first["l1"]["value"]
     assert report.read_text().count('alt="run/best.safetensors"') == 5

@@ -550,3 +550,24 @@ def test_what_is_neither_a_run_nor_rasters_is_told_in_a_line(run: Path, pair: tu
         assert answer.exit_code == 1 and re.fullmatch(wanted, answer.stderr.strip()), answer.stderr
         assert not (run / "report.html").exists()
     assert command_line(run / "run" / "model.safetensors", run / "chips", run / "a.html").exit_code == 0
+
+
+def test_a_map_on_another_grid_is_read_by_the_nearest_pixel(tmp_path: Path) -> None:
+    """The codes that a reference of 3 m has under the centres of pixels of 2 m, its holes and its border."""
+    made, real = class_map(110, 130), class_map(60, 70, seed=1)
+    there = np.random.default_rng(0).random((60, 70)) > 0.1
+    first = write_raster(tmp_path / "a.tif", made, grid(110, 130))
+    where = grid(60, 70, pixel=3.0, left=500_040.4, top=5_299_989.2)
+    second = write_raster(tmp_path / "b.tif", real, where, mask=there)
+    rows = np.floor((np.arange(110) * 2 + 1 - 10.8) / 3).astype(int)
+    cols = np.floor((np.arange(130) * 2 + 1 - 40.4) / 3).astype(int)
+    inside = ((rows >= 0) & (rows < 60))[:, None] & ((cols >= 0) & (cols < 70))
+    at = np.ix_(rows.clip(0, 59), cols.clip(0, 69))
+    codes, valid = real[0][at], inside & there[at]
+    result = evaluate_mosaic(first, second, tmp_path / "r.html", EvaluateConfig(error_raster=tmp_path / "e.tif"))
+    with rasterio.open(tmp_path / "e.tif") as dataset:
+        assert np.array_equal(dataset.read(1), np.where(valid, made[0] != codes, 255))
+    assert result["warped"] and result["pixels"] == valid.sum() and not inside.all()
+    assert result["accuracy"] == pytest.approx((made[0] == codes)[valid].mean())
+    shares = {name: entry["share"] for name, entry in result["classes"].items()}
+    assert shares == pytest.approx({f"class {code}": (codes[valid] == code).mean() for code in (1, 2, 5)})
