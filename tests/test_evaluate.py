@@ -571,3 +571,25 @@ def test_a_map_on_another_grid_is_read_by_the_nearest_pixel(tmp_path: Path) -> N
     assert result["accuracy"] == pytest.approx((made[0] == codes)[valid].mean())
     shares = {name: entry["share"] for name, entry in result["classes"].items()}
     assert shares == pytest.approx({f"class {code}": (codes[valid] == code).mean() for code in (1, 2, 5)})
+
+
+def test_scores_that_do_not_apply_are_null_with_a_reason(
+    tmp_path: Path, pair: tuple[Path, Path], make_model: Callable[..., Path]
+) -> None:
+    """The keys that every result has, of rasters and of chips, of imagery and of maps."""
+    keys, page = {"l1", "rmse", "psnr", "ssim", "corner_ratio"}, tmp_path / "r.html"
+    tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=32, split="1:0:1", format="packed"))
+    chips = ChipSet.open(tmp_path / "chips")
+    model = make_model(Identity, chips.source, chips.target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geop2p.evaluation.evaluator.predict_chips", lambda _, arrays, rows: arrays.target[rows])
+        of_map = evaluate(model, tmp_path / "chips", page, overwrite=True)
+    for found, missing in (
+        (of_map, keys - {"corner_ratio"} | {"judge"}),
+        (evaluate_mosaic(pair[0], pair[0], page, overwrite=True), keys | {"judge"}),
+        (evaluate_mosaic(pair[1], pair[1], page, overwrite=True), {"psnr", "corner_ratio"}),
+    ):
+        assert keys <= set(found) and all(found[name] is None and found["reasons"][name] for name in missing)
+        assert not {name for name in keys - missing - {"corner_ratio"} if found[name] is None}
+    answer = command_line(pair[0], pair[0], page, "--overwrite")
+    assert "accuracy" in answer.stderr and not re.search("l1|rmse|psnr|ssim|corner", answer.stderr)

@@ -42,7 +42,7 @@ def evaluate(
     score = geop2p.evaluate if is_model(result, truth) else geop2p.evaluate_mosaic
     commands = [as_typed(context)]
     scores = score(result, truth, report, config, commands=commands, overwrite=overwrite, progress=not as_json)
-    shown, notes = {name: scores[name] for name in SHOWN if name in scores}, scores["notes"]
+    shown, notes = {name: scores[name] for name in SHOWN if scores.get(name) is not None}, scores["notes"]
     if (judge := scores.get("judge")) is not None:
         shown["judge_miou_real"] = judge["real"]["miou"]
         shown["judge_miou"] = None if judge["generated"] is None else judge["generated"]["miou"]

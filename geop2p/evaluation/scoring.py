@@ -21,6 +21,8 @@ from geop2p.translator import Translator
 IMAGE_SCORES = ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", "sam", "ergas")
 CLASS_SCORES = ("accuracy", "class_accuracy", "miou", "f1")
 
+OF_IMAGERY = dict.fromkeys(("l1", "rmse", "psnr", "ssim"), "codes of classes are no measures")  # why no map has them
+
 Predict = Callable[[Indices], Sequence[Array]]
 
 
@@ -130,6 +132,13 @@ class Bench:
         else:
             reasons["distance_from_the_training"] = "the ground may be known"
         return result
+
+
+def say_missing(result: dict[str, Any], why: dict[str, str]) -> None:
+    """Give scores that a result should have and has not as None, with the reason unless it has one."""
+    for name, reason in why.items():
+        if result.setdefault(name, None) is None:
+            result.setdefault("reasons", {}).setdefault(name, reason)
 
 
 def notes_on(result: dict[str, Any]) -> list[str]:
