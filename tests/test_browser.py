@@ -59,13 +59,6 @@ def test_the_slider_moves_by_keys_and_uncovers_the_other_picture(window: Browser
     assert np.abs(middle(window.picture("#slider"), 0.96) - BLUE).max() < 8
 
 
-def test_nothing_is_fetched(window: Browser, page: Path) -> None:
-    window.open(page)
-    fetched = window.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert [name for name in fetched if not name.startswith("data:")] == []
-    assert window.run("return [...document.images].every(image => image.naturalWidth > 0)")
-
-
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page of every kind: of a mosaic of classes, of a run, of its evaluation, of a comparison. Names are long."""
@@ -129,6 +122,14 @@ def test_it_fits_a_phone(window: Browser, pages: dict[str, Path], name: str) -> 
         assert window.run("return document.scrollingElement.scrollWidth") <= 360
     finally:
         window.emulate("clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_nothing_is_fetched(window: Browser, pages: dict[str, Path], name: str) -> None:
+    window.open(pages[name])
+    fetched = window.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert window.run("return [...document.images].every(image => image.naturalWidth > 0)")
 
 
 @pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])

@@ -486,3 +486,27 @@ def test_settings_that_mean_nothing_for_what_is_compared_are_refused(folder: Pat
             make(**settings)
     with pytest.raises(ConfigError, match="chips is not for --ablation"):
         CompareConfig(ablation="losses", chips=folder / "chips")
+
+
+def test_a_file_of_weights_is_a_row_beside_its_run(folder: Path, tmp_path: Path) -> None:
+    run, best = shutil.copytree(folder / "good", tmp_path / "run"), tmp_path / "run" / "best.safetensors"
+    shutil.copy(folder / "poor" / "model.safetensors", best)
+    (tmp_path / "chips").symlink_to(folder / "chips")
+    config, report = CompareConfig(sample=5), tmp_path / "table.html"
+    first, second, baseline = compare([best, run], report, config)["rows"]
+    assert [first["name"], second["name"], baseline["name"]] == ["run", "run/best.safetensors", "baseline"]
+    assert (first["path"], second["path"]) == (str(run), str(best)) and (first["steps"], second["steps"]) == (80, 1)
+    assert chip_set_of([best], None)[0].folder == tmp_path / "chips"
+    poor = next(row for row in compare([folder / "poor"], tmp_path / "poor.html", config)["rows"])
+    assert second["l1"]["value"] == poor["l1"]["value"] != first["l1"]["value"]
+    assert report.read_text().count('alt="run/best.safetensors"') == 5
+    again = shutil.copytree(run, tmp_path / "again" / "run") / "best.safetensors"
+    rows = compare([best, again], tmp_path / "two.html", CompareConfig(sample=2, chips=folder / "chips"))["rows"]
+    assert {row["name"] for row in rows[:2]} == {str(best), str(again)}
+    with pytest.raises(ConfigError, match="2 runs were given: expected at least one, and each once"):
+        compare([run, run / "model.safetensors"], tmp_path / "none.html")
+    with pytest.raises(ConfigError, match=r"config\.json: is an input; give another name"):
+        compare([best], run / "config.html", overwrite=True)
+    alone = shutil.copy(best, tmp_path / "alone.safetensors")
+    with pytest.raises(CheckpointError, match=r"alone\.safetensors: no config\.json beside it"):
+        compare([alone], tmp_path / "none.html")

@@ -13,7 +13,9 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from conftest import Identity, class_map, grid, image_encoding, write_raster
+from geop2p_cli.main import main
 
 from geop2p import (
     EvaluateConfig,
@@ -28,6 +30,11 @@ from geop2p import (
     train,
 )
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, RasterError
+from geop2p.evaluation.ground import load_ground
+from geop2p.metrics.blocks import bootstrap, interval
+from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import ChipArrays, Indices
+from geop2p.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +435,161 @@ def test_damaged_metrics_cost_the_curves_alone(run: Path, caplog: pytest.LogCapt
         lines = (run / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
         (run / "run" / "metrics.jsonl").write_text("".join(lines[:-1]))
         caplog.clear()
+
+
+def drawn(sums: np.ndarray) -> np.ndarray:
+    """What draws of blocks sum up to (draws, figures), from the sums of each block (blocks, figures)."""
+    return np.stack([counts @ sums for counts in bootstrap(len(sums))])
+
+
+def test_intervals_are_over_the_blocks_of_the_index(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two scenes with blocks of one name and four chips a block, whose error is that of the block alone."""
+    values = np.random.default_rng(0).integers(0, 200, (3, 160, 160)).astype(np.uint8)
+    for number, name in enumerate(("first", "second")):
+        where = grid(160, 160, left=500_000.0 + 10_000 * number)
+        path = write_raster(tmp_path / f"{name}.tif", values, where, photometric="RGB")
+        tile(path, path, tmp_path / "chips", TileConfig(size=32, stride=16, split="1:1:2", format="packed"))
+    chips = ChipSet.open(tmp_path / "chips")
+    index = chips.index()
+    places = index[index["split"] == "test"].set_index("id")
+    ground = load_ground(chips, (chips.source, chips.target), "test", None)
+    assert ground.blocks == [f"{places['scene'][name]}:{places['block'][name]}" for name in ground.arrays.ids]
+    keys = [(places["scene"][name], places["block"][name]) for name in ground.arrays.ids]
+    blocks = list(dict.fromkeys(keys))
+    assert places["block"].nunique() < len(blocks) < len(places) / 2
+
+    near = np.isin(np.arange(32), [*range(4), *range(28, 32)])
+    corners, middle = near[:, None] & near, np.pad(np.ones((8, 8), bool), 12)
+    errors = [1 + number + 2 * (number % 5) * corners for number in range(len(blocks))]  # of a pixel of each block
+
+    def predict(_: Translator, arrays: ChipArrays, rows: Indices) -> list[np.ndarray]:
+        return [arrays.target[row] + errors[blocks.index(keys[row])] for row in rows]
+
+    monkeypatch.setattr("geop2p.evaluation.evaluator.predict_chips", predict)
+    model = make_model(Identity, chips.source, chips.target)
+    result = evaluate(model, tmp_path / "chips", tmp_path / "report.html")
+    counts = [keys.count(block) for block in blocks]
+    sums = np.array([
+        [count * figure for figure in (error.sum(), 32 * 32, error[corners].sum(), error[middle].sum())]
+        for error, count in zip(errors, counts, strict=True)
+    ])  # fmt: skip
+    total, pixels, outer, inner = drawn(sums).T
+    assert result["intervals"]["l1"] == pytest.approx(interval(total / pixels), rel=1e-9)
+    assert result["corner_ratio_interval"] == pytest.approx(interval(outer / inner), rel=1e-9)
+
+
+def test_a_mosaic_has_intervals_over_its_squares_and_strips_from_the_best_to_the_worst(tmp_path: Path) -> None:
+    """Four squares of 512 pixels and what is left of five, each with an error of its own."""
+    side, edges = 1100, (0, 512, 1024, 1100)
+    errors = np.array([[40, 10, 3], [20, 30, 90], [2, 80, 1]])
+    values = np.random.default_rng(0).integers(0, 100, (1, side, side)).astype(np.uint8)
+    lengths = np.diff(edges)
+    added = errors.repeat(lengths, axis=0).repeat(lengths, axis=1).astype(np.uint8)
+    made = write_raster(tmp_path / "made.tif", values + added, grid(side, side))
+    real = write_raster(tmp_path / "real.tif", values, grid(side, side))
+    result = evaluate_mosaic(made, real, tmp_path / "report.html")
+    pixels = np.outer(lengths, lengths)
+    total, count = drawn(np.stack([(errors * pixels).ravel(), pixels.ravel()], axis=1)).T
+    assert result["l1"] == pytest.approx((errors * pixels).sum() / side**2)
+    assert result["intervals"]["l1"] == pytest.approx(interval(total / count), rel=1e-9)
+    captions = re.findall(r"<figcaption>(row .+?)</figcaption>", (tmp_path / "report.html").read_text())
+    assert captions == [
+        "row 0, column 512: mean error 10, rank 1 of 4, best",
+        "row 512, column 0: mean error 20, rank 2 of 4, median",
+        "row 512, column 512: mean error 30, rank 3 of 4",
+        "row 0, column 0: mean error 40, rank 4 of 4, worst",
+    ]
+
+
+def command_line(*arguments: object) -> Any:
+    """What `geop2p evaluate` answers."""
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_a_folder_of_rasters_is_a_prediction_of_its_own(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """Halves of a mosaic score like all of it, by what both tell of their making; their tiles are not one lattice."""
+    values = np.random.default_rng(0).normal(40, 9, (1, 96, 128)).astype(np.float32)
+    source = write_raster(tmp_path / "in.tif", values, grid(96, 128))
+    reference = write_raster(tmp_path / "other.tif", values + 2, grid(96, 128))
+    model = make_model(Identity, image_encoding("float32", 1, -50, 150))
+    predict(model, source, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=0))
+    whole = evaluate_mosaic(tmp_path / "out.tif", reference, tmp_path / "whole.html")
+    (tmp_path / "parts").mkdir()
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        made, tags = dataset.read(), dataset.tags()
+    for left, name in ((0, "west"), (64, "east")):
+        half = grid(96, 64, left=500_000.0 + 2 * left)
+        path = write_raster(tmp_path / "parts" / f"{name}.tif", made[:, :, left : left + 64], half)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(**tags | {"GEOP2P_TILE_MISMATCH": str(left)})
+    answer = command_line(tmp_path / "parts", reference, tmp_path / "parts.html", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    same = ("l1", "rmse", "psnr", "ssim", "range", "share", "pixels")
+    assert found["range"] == [200] and {found[name] == whole[name] for name in same} == {True}
+    assert whole["seam_index"] is not None and found["seam_index"] is found["tile_mismatch"] is None
+    assert 'id="slider"' in (tmp_path / "parts.html").read_text()
+    again = command_line(reference, tmp_path / "parts", tmp_path / "back.html", "--json")
+    assert json.loads(again.stdout)["l1"] == pytest.approx(2, rel=1e-5)
+
+
+def test_what_is_neither_a_run_nor_rasters_is_told_in_a_line(run: Path, pair: tuple[Path, Path]) -> None:
+    (run / "empty").mkdir()
+    shutil.copytree(run / "run", run / "unfinished")
+    (run / "unfinished" / "model.safetensors").unlink()
+    for result, truth, wanted in (
+        ("empty", "image.tif", r"Error: .*empty: has no rasters \(.*"),
+        ("empty", "chips", r"Error: .*empty.model.safetensors: no such model; train one first \(.*"),
+        ("none", "chips", r"Error: .*none: no such model; train one first \(.*"),
+        ("none", "image.tif", r"Error: .*none: no such file"),
+        ("unfinished", "image.tif", r"Error: .*unfinished.model.safetensors: no such model; train one first \(.*"),
+    ):
+        answer = command_line(run / result, run / truth, run / "report.html")
+        assert answer.exit_code == 1 and re.fullmatch(wanted, answer.stderr.strip()), answer.stderr
+        assert not (run / "report.html").exists()
+    assert command_line(run / "run" / "model.safetensors", run / "chips", run / "a.html").exit_code == 0
+
+
+def test_a_map_on_another_grid_is_read_by_the_nearest_pixel(tmp_path: Path) -> None:
+    """The codes that a reference of 3 m has under the centres of pixels of 2 m, its holes and its border."""
+    made, real = class_map(110, 130), class_map(60, 70, seed=1)
+    there = np.random.default_rng(0).random((60, 70)) > 0.1
+    first = write_raster(tmp_path / "a.tif", made, grid(110, 130))
+    where = grid(60, 70, pixel=3.0, left=500_040.4, top=5_299_989.2)
+    second = write_raster(tmp_path / "b.tif", real, where, mask=there)
+    rows = np.floor((np.arange(110) * 2 + 1 - 10.8) / 3).astype(int)
+    cols = np.floor((np.arange(130) * 2 + 1 - 40.4) / 3).astype(int)
+    inside = ((rows >= 0) & (rows < 60))[:, None] & ((cols >= 0) & (cols < 70))
+    at = np.ix_(rows.clip(0, 59), cols.clip(0, 69))
+    codes, valid = real[0][at], inside & there[at]
+    result = evaluate_mosaic(first, second, tmp_path / "r.html", EvaluateConfig(error_raster=tmp_path / "e.tif"))
+    with rasterio.open(tmp_path / "e.tif") as dataset:
+        assert np.array_equal(dataset.read(1), np.where(valid, made[0] != codes, 255))
+    assert result["warped"] and result["pixels"] == valid.sum() and not inside.all()
+    assert result["accuracy"] == pytest.approx((made[0] == codes)[valid].mean())
+    shares = {name: entry["share"] for name, entry in result["classes"].items()}
+    assert shares == pytest.approx({f"class {code}": (codes[valid] == code).mean() for code in (1, 2, 5)})
+
+
+def test_scores_that_do_not_apply_are_null_with_a_reason(
+    tmp_path: Path, pair: tuple[Path, Path], make_model: Callable[..., Path]
+) -> None:
+    """The keys that every result has, of rasters and of chips, of imagery and of maps."""
+    keys, page = {"l1", "rmse", "psnr", "ssim", "corner_ratio"}, tmp_path / "r.html"
+    tile(pair[1], pair[0], tmp_path / "chips", TileConfig(size=32, split="1:0:1", format="packed"))
+    chips = ChipSet.open(tmp_path / "chips")
+    model = make_model(Identity, chips.source, chips.target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geop2p.evaluation.evaluator.predict_chips", lambda _, arrays, rows: arrays.target[rows])
+        of_map = evaluate(model, tmp_path / "chips", page, overwrite=True)
+    for found, missing in (
+        (of_map, keys - {"corner_ratio"} | {"judge"}),
+        (evaluate_mosaic(pair[0], pair[0], page, overwrite=True), keys | {"judge"}),
+        (evaluate_mosaic(pair[1], pair[1], page, overwrite=True), {"psnr", "corner_ratio"}),
+    ):
+        assert keys <= set(found) and all(found[name] is None and found["reasons"][name] for name in missing)
+        assert not {name for name in keys - missing - {"corner_ratio"} if found[name] is None}
+    answer = command_line(pair[0], pair[0], page, "--overwrite")
+    assert "accuracy" in answer.stderr and not re.search("l1|rmse|psnr|ssim|corner", answer.stderr)

@@ -6,10 +6,11 @@ import itertools
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from conftest import CLASSES, class_map, grid, image_encoding, write_raster
 from scipy import linalg
@@ -27,6 +28,7 @@ from geop2p.metrics import BlockScores, ClassScores
 from geop2p.models import GENERATORS
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.data import ChipArrays
 
 MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
 STEPS = 20
@@ -286,3 +288,39 @@ def test_a_damaged_judge_is_to_be_deleted(chips: ChipSet, folder: Path, tmp_path
         (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"pspnet-.*: a damaged judge .*; delete it, and it is made again"):
         find_judge(chips, "pspnet", STEPS, tmp_path, "cpu")
+
+
+def test_what_lies_under_the_mask_changes_no_figure(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the scores nor what a judge learns, reads and sees, nor errors by place."""
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
+    for name, number in (("GROUPS", 2), ("SPLITS", 1)):
+        monkeypatch.setattr(f"geop2p.evaluation.features.{name}", number)
+    holes = np.random.default_rng(0).random((38, 53)).repeat(8, 0).repeat(8, 1)[:300, :420] < 0.04
+    with rasterio.open(pair[1], "r+") as dataset:
+        dataset.write_mask(~holes)
+    config = TileConfig(size=64, stride=32, min_valid=0.5, split="1:0:4", format="packed")
+    tile(*pair, tmp_path / "chips", config)
+    tiny = TrainConfig(recipe="pix2pix", steps=2, batch_size=4, width=2, downs=2, set=("patch=16",))
+    train(tmp_path / "chips", tmp_path / "run", tiny)
+
+    def figures() -> dict[str, Any]:
+        config = EvaluateConfig(judge="pspnet", judge_steps=10, judge_folder=tmp_path / "judges", sample=16)
+        found = evaluate(tmp_path / "run", tmp_path / "chips", tmp_path / "report.html", config, overwrite=True)
+        return {name: value for name, value in found.items() if name != "seconds"}
+
+    before = figures()
+    assert before["judge"]["generated"] is not None and before["frechet"]["generated"] is not None
+    chips = ChipSet.open(tmp_path / "chips")
+    for split in ("train", "test"):
+        valid = ChipArrays.load(chips, split).valid
+        under = ~np.stack([valid[row] for row in range(len(valid))])
+        assert 0.05 < under.mean() < 0.2
+        for side in ("source", "target"):
+            values = np.load(tmp_path / "chips" / f"{split}_{side}.npy", mmap_mode="r+")
+            junk = np.random.default_rng(1).choice([1, 2, 5], values.shape) * (1 if side == "source" else 50)
+            values[:] = np.where(under[:, None], junk, values)
+            values.flush()
+    shutil.rmtree(tmp_path / "judges")  # what learns again is the same judge
+    assert figures() == before

@@ -220,15 +220,18 @@ def test_lpips_as_a_score_is_the_mean_over_chips_of_valid_ground(network: Path) 
     scores.add("model", 0, made[0], real[0], whole)
     scores.add("model", 1, made[1], real[1], half)
     reference = load_lpips(network, HEADS)
-    expected = []
+    wanted = []
     for fake, truth, valid in zip(made, real, (whole, half), strict=True):
         pair = (np.where(valid, chip[[3, 2, 0]] / 127.5 - 1, 0) for chip in (fake, truth))
         with torch.no_grad():
             maps = reference(*(torch.from_numpy(one).float()[None] for one in pair))
-            expected.append(float(lpips(maps, torch.from_numpy(valid).float()[None, None])))
+            wanted.append(float(lpips(maps, torch.from_numpy(valid).float()[None, None])))
     found = scores.result("model")
-    assert found["lpips"] == pytest.approx(np.mean(expected), rel=1e-4) and expected[0] != expected[1]
-    assert found["extractors"]["lpips"]["bands"] == [4, 3, 1] and found["fid"] is None and "pictures" not in found
+    assert found["lpips"] == pytest.approx(np.mean(wanted), rel=1e-4) and wanted[0] != wanted[1]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (network, HEADS)]
+    expected = {"network": "VGG-16", "sha256": digests[0], "heads_sha256": digests[1], "bands": [4, 3, 1]}
+    assert found["extractors"] == {"lpips": expected | {"resize": None}}
+    assert found["fid"] is None and "pictures" not in found
 
 
 def test_which_bands_are_red_green_and_blue() -> None:

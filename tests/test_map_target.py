@@ -82,7 +82,7 @@ def test_a_model_that_makes_a_map_is_scored_by_its_map(folder: Path, tmp_path: P
     low, high = result["intervals"]["miou"]
     assert low < result["miou"] < high and result["miou"] > result["baseline"]["miou"] > 0
     assert list(result["where"]["by_class"].values()) == pytest.approx(list(1 - hits / real))
-    assert "l1" not in result and "bands" not in result
+    assert result["l1"] is None and "bands" not in result
     page = (tmp_path / "report.html").read_text()
     assert f"<b>{result['miou']:.4g}</b><span>mIoU</span>" in page and "<th>share wrong</th>" in page
 

@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
-from geop2p import PredictConfig, predict
+from geop2p import PredictConfig, evaluate_mosaic, predict
 from geop2p.errors import CheckpointError, ConfigError, RasterError
 from geop2p.models import GENERATORS
 from geop2p.mosaic import seams
@@ -385,6 +385,10 @@ def test_seam_index_and_mismatch_tell_seams(tmp_path: Path, make_model: Callable
     with rasterio.open(tmp_path / "soft.tif") as dataset:
         tags = dataset.tags()
     assert tags["GEOP2P_SYNTHETIC"] == "YES" and float(tags["GEOP2P_TILE_MISMATCH"]) == soft.tile_mismatch
+    for name, made in (("hard", hard), ("soft", soft)):
+        found = evaluate_mosaic(tmp_path / f"{name}.tif", path, tmp_path / f"{name}.html")
+        assert found["seam_index"] == made.seam_index and found["tile_mismatch"] == made.tile_mismatch
+        assert found["tile_mismatch_percent"] == made.tile_mismatch_percent
 
 
 class Striped(Identity):

@@ -22,6 +22,8 @@ def compare(
 ) -> None:
     """Score RUNS on the same chips; write the page REPORT and its table as Markdown, CSV and JSON beside it.
 
+    A run is its folder, or a file of weights in it such as best.safetensors.
+
     \b
     Examples:
       geop2p compare run1 run2 comparison.html --judge unet

@@ -28,18 +28,21 @@ def evaluate(
 ) -> None:
     """Score a model on chips, or a mosaic against a reference raster, and write the page REPORT.
 
-    RESULT TRUTH is either MODEL CHIPS or PREDICTION REFERENCE.
+    RESULT TRUTH is either MODEL CHIPS or PREDICTION REFERENCE. A folder is a MODEL if it is a run, else rasters
+    that are read as one.
 
     \b
     Examples:
       geop2p evaluate run chips report.html --judge unet
       geop2p evaluate prediction.tif image.tif report.html
     """
+    from geop2p.evaluation.describe import is_model
+
     config = build(EvaluateConfig, values)
-    score = geop2p.evaluate if Path(result).is_dir() or result.endswith(".safetensors") else geop2p.evaluate_mosaic
+    score = geop2p.evaluate if is_model(result, truth) else geop2p.evaluate_mosaic
     commands = [as_typed(context)]
     scores = score(result, truth, report, config, commands=commands, overwrite=overwrite, progress=not as_json)
-    shown, notes = {name: scores[name] for name in SHOWN if name in scores}, scores["notes"]
+    shown, notes = {name: scores[name] for name in SHOWN if scores.get(name) is not None}, scores["notes"]
     if (judge := scores.get("judge")) is not None:
         shown["judge_miou_real"] = judge["real"]["miou"]
         shown["judge_miou"] = None if judge["generated"] is None else judge["generated"]["miou"]

@@ -18,7 +18,7 @@ from geop2p.evaluation.judge import judge_fits, judge_of
 from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import doubt, starts_of, trained_on
+from geop2p.evaluation.provenance import doubt, run_of, starts_of, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
 from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
@@ -27,7 +27,7 @@ from geop2p.raster.atomic import write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
 from geop2p.training.validation import predict_chips
-from geop2p.translator import Translator, read_card
+from geop2p.translator import FILE_NAME, Translator, read_card
 
 TABLES = (".md", ".csv", ".json")
 BASELINE, REAL = "baseline", "real imagery"  # what the rows of no run are called
@@ -59,7 +59,8 @@ def compare(
     """Score runs on one split of one chip set, and write a page and the table as Markdown, CSV and JSON beside it.
 
     Args:
-        runs: Folders of runs that were trained on one chip set; with `ablation` one chip set.
+        runs: Runs that were trained on one chip set, each its folder or a file of weights in it; with `ablation` one
+            chip set.
         report: HTML file to write; the tables take its stem.
         config: Settings.
         commands: Shown on the page as how to repeat it.
@@ -146,7 +147,7 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
     Raises:
         ConfigError: One exists, or is read.
     """
-    read = [folder / name for folder in folders for name in (CONFIG, DESCRIPTION)]
+    read = [run_of(folder) / name for folder in folders for name in (CONFIG, DESCRIPTION)]
     for table in (report.with_suffix(suffix) for suffix in TABLES):
         check_not_read(table, read)
         if table.exists() and not overwrite:
@@ -155,26 +156,32 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
 
 
 def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
-    """Runs by the name of their folder, or by their path where two have one name, or it is that of another row.
+    """Runs by name, or by their path where two have one name, or it is that of another row.
+
+    The name is that of the folder; of a file of weights the file's is added.
 
     Raises:
         ConfigError: None is given, or one twice.
     """
     folders = [Path(run) for run in runs]
-    if not folders or len({folder.resolve() for folder in folders}) < len(folders):
+    if not folders or len({_weights(folder) for folder in folders}) < len(folders):
         raise ConfigError(f"{len(folders)} runs were given: expected at least one, and each once")
-    names = [folder.resolve().name for folder in folders]
+    names = [run_of(folder).resolve().name + f"/{folder.name}" * folder.is_file() for folder in folders]
     taken = {name for name in names if names.count(name) > 1} | {BASELINE, REAL}
     # a path of one word would be a name again
     paths = [str(folder if len(folder.parts) > 1 else folder.resolve()) for folder in folders]
     return {path if name in taken else name: folder for name, path, folder in zip(names, paths, folders, strict=True)}
 
 
+def _weights(run: Path) -> Path:
+    return (run / FILE_NAME if run.is_dir() else run).resolve()
+
+
 def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, str]:
     """The chip set to score runs on, and the digest of the one that they were trained on.
 
     Args:
-        folders: Of the runs.
+        folders: Of the runs, or files of weights in them.
         given: A chip set; None: the one that they were trained on, looked for beside them and in the working folder.
 
     Raises:
@@ -193,7 +200,7 @@ def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, s
     if given is not None:
         return ChipSet.open(given), digest
     name = read_card(folders[0]).provenance["chips"]
-    for place in [*(folder.resolve().parent for folder in folders), Path.cwd()]:
+    for place in [*(run_of(folder).resolve().parent for folder in folders), Path.cwd()]:
         if (place / name / DESCRIPTION).is_file() and chips_digest(place / name) == digest:
             return ChipSet.open(place / name), digest
     raise ConfigError(f"the chip set '{name}' of the runs ({digest}) does not lie beside them; give it with --chips")

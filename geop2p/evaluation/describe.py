@@ -16,9 +16,12 @@ from geop2p.raster.statistics import Distribution
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.checkpoint import CONFIG
 from geop2p.training.claim import settings_of
 from geop2p.training.history import read_metrics
 from geop2p.translator import FILE_NAME, read_card
+
+MODELS = (".safetensors", ".onnx")  # how files of models end
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     place = Path(path)
     if (place / DESCRIPTION).is_file():
         return _chip_set(ChipSet.open(place))
-    if (place / FILE_NAME).is_file() or place.suffix in (".safetensors", ".onnx"):
+    if (place / FILE_NAME).is_file() or place.suffix.lower() in MODELS:
         return _model(place)
     if (settings := settings_of(place)) is not None:
         return _begun(place, settings)
@@ -47,6 +50,19 @@ def describe(path: str | Path) -> dict[str, Any]:
     if is_vector(place):
         return _vector(path)
     return _raster(path)
+
+
+def is_model(result: str | Path, truth: str | Path) -> bool:
+    """Whether what is to be scored is a model rather than rasters, which a folder may hold, too.
+
+    Args:
+        result: File or folder.
+        truth: What it is compared with; nothing but a model is compared with a chip set.
+    """
+    place = Path(result)
+    if place.suffix.lower() in MODELS or any((place / name).is_file() for name in (FILE_NAME, CONFIG)):
+        return True
+    return not place.is_file() and (Path(truth) / DESCRIPTION).is_file()
 
 
 def check(path: str | Path, progress: bool = False) -> list[str]:

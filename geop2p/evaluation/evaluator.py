@@ -23,7 +23,7 @@ from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, sli
 from geop2p.evaluation.places import check_mosaic, check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.provenance import doubt, starts_of, trained_on
 from geop2p.evaluation.report import Curve, Page, check_report, curve_data, write_page
-from geop2p.evaluation.scoring import Bench, Predict
+from geop2p.evaluation.scoring import OF_IMAGERY, Bench, Predict, say_missing
 from geop2p.metrics import error_unit
 from geop2p.raster.encoding import Encoding
 from geop2p.tiling.chips import ChipSet
@@ -33,6 +33,8 @@ from geop2p.training.validation import predict_chips
 from geop2p.translator import Translator, model_file
 
 log = logging.getLogger(__name__)
+
+NO_CORNERS = {"corner_ratio": "the corners or the centre of the chips have no valid ground, or the centre no error"}
 
 
 def evaluate(
@@ -58,9 +60,9 @@ def evaluate(
 
     Returns:
         path, split, chips, unseen (whether they share no ground with the training, as the run tells), unit (of L1 and
-        RMSE), range (of every band for PSNR and SSIM, in the unit), the scores (l1, rmse, psnr, ssim, or accuracy,
-        class_accuracy, miou), bands or classes, baseline (the same scores; None without training chips), clipped_share
-        (of real values that the model cannot reach),
+        RMSE), range (of every band for PSNR and SSIM, in the unit), the scores (l1, rmse, psnr, ssim, None of maps,
+        which have accuracy, class_accuracy, miou; `reasons` says why scores are None), bands or classes, baseline (the
+        same scores; None without training chips), clipped_share (of real values that the model cannot reach),
         corner_ratio with its 95 % interval corner_ratio_interval, with `lattices` mosaic_corner_ratio with
         mosaic_corner_ratio_interval (over 16 lattices of tiles), and if a mosaic was given its
         seam_index, tile_mismatch and tile_mismatch_percent (see `evaluate_mosaic`).
@@ -92,6 +94,7 @@ def evaluate(
     result |= {"unseen": known is None, "unit": error_unit(target)}
     result["range"] = None if target.is_classes else target.unit_range.tolist()
     result |= bench.figures("model", model_scores)
+    say_missing(result, NO_CORNERS | (OF_IMAGERY if target.is_classes else {}))
     if baseline is None:
         result["baseline"], result["reasons"]["baseline"] = None, NO_TRAINING
     else:

@@ -22,7 +22,7 @@ from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding,
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
-from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, notes_on
+from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, OF_IMAGERY, notes_on, say_missing
 from geop2p.evaluation.whereabouts import ErrorByGround
 from geop2p.metrics import BlockScores, error_unit, scores_for
 from geop2p.mosaic.plan import parts
@@ -30,6 +30,7 @@ from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.given import files_of
 from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
@@ -38,6 +39,7 @@ from geop2p.raster.render import render
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
 LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
 OF_RASTERS = ("error_raster", "uncertainty", "strict", "ignore_class")  # settings for two rasters alone
+NO_CHIPS = {"corner_ratio": "rasters have no corners of chips"}
 
 
 def evaluate_mosaic(
@@ -65,9 +67,10 @@ def evaluate_mosaic(
         path, unit (of L1 and RMSE), the scores with their `intervals` (95 % over squares of 512 pixels), `range` (of
         every band for PSNR and SSIM, in the unit: the model's encoded interval where the mosaic tells it), `share` (of
         the prediction's valid ground that was scored), `warped` (whether the reference had to be read through a warp),
-        `notes` on what to beware of, `error_raster` (its path, if one was asked for), `calibration` (see
-        `Calibration.result`, if an uncertainty was given), seam_index (measured), tile_mismatch and
-        tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters that geop2p did not make.
+        `notes` on what to beware of, under `reasons` why scores are None, `error_raster` (its path, if one was asked
+        for), `calibration` (see `Calibration.result`, if an uncertainty was given), seam_index (measured),
+        tile_mismatch and tile_mismatch_percent (as the mosaic says; see `PredictResult`); None for rasters that
+        geop2p did not make.
 
     Raises:
         RasterError: A raster is missing or unreadable.
@@ -116,8 +119,10 @@ def evaluate_mosaic(
         result["intervals"] = found.scores.intervals(names)
         result |= {"range": None if encoding.is_classes else encoding.unit_range.tolist(), "share": found.share}
         result["notes"] = notes_on(result) + found.notes() + contradictions(layer, truth)
+        say_missing(result, NO_CHIPS)
         if encoding.is_classes:
             result["where"] = found.by_ground.result()
+            say_missing(result, OF_IMAGERY | {"judge": "the map itself is scored"})
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
         page.strips = found.strips(made, real)
     if warped:
@@ -207,11 +212,16 @@ class _Scored:
 
 
 def mosaic_tags(path: str | Path) -> dict[str, str]:
-    """What a mosaic of geop2p says of its making, keys in lower case without the prefix."""
-    with opened(path) as dataset:
-        tags = dataset.tags()
+    """What a mosaic of geop2p says of its making, or all rasters of a folder; keys in lower case without the prefix."""
+    files, found = list[str](), list[set[tuple[str, str]]]()
+    if Path(path).is_dir():
+        files = [str(file) for file in folder_files(path) if file.suffix.lower() in RASTER_SUFFIXES]
+    for file in files or [str(path)]:
+        with opened(file) as dataset:
+            found.append(set(dataset.tags().items()))
     prefix = "GEOP2P_"
-    return {key[len(prefix) :].lower(): value for key, value in tags.items() if key.startswith(prefix)}
+    tags = sorted(set.intersection(*found))
+    return {key[len(prefix) :].lower(): value for key, value in tags if key.startswith(prefix)}
 
 
 def _kind_of(prediction: str | Path) -> KindChoice:

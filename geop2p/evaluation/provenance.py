@@ -11,15 +11,24 @@ from geop2p.training.finetuning import Start
 from geop2p.translator import Card
 
 
-def trained_on(run: Path) -> str:
+def run_of(model: Path) -> Path:
+    """The folder of the run of a model that is given as that, or as one of the files of weights in it."""
+    return model.parent if model.is_file() else model
+
+
+def trained_on(model: Path) -> str:
     """The digest of the chip set that a run was trained on, as the run has it.
+
+    Args:
+        model: The run, or one of its files of weights.
 
     Raises:
         CheckpointError: It is no run, or its settings are damaged.
     """
-    file = run / CONFIG
+    file = run_of(model) / CONFIG
     if not file.is_file():
-        raise CheckpointError(f"{run}: not a run (no {CONFIG}); give folders that geop2p train made")
+        found = f"no {CONFIG} beside it" if model.is_file() else f"not a run (no {CONFIG})"
+        raise CheckpointError(f"{model}: {found}; give runs that geop2p train made, or models in them")
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["chips"])
     except (ValueError, KeyError, TypeError) as error:

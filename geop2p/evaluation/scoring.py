@@ -23,6 +23,8 @@ IMAGE_SCORES = ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", "sam", "
 CLASS_SCORES = ("accuracy", "class_accuracy", "miou", "f1")
 NO_CLASSES = "the source is no map of classes: the judge reads source values, it has no classes"
 
+OF_IMAGERY = dict.fromkeys(("l1", "rmse", "psnr", "ssim"), "codes of classes are no measures")  # why no map has them
+
 Predict = Callable[[Indices], Sequence[Array]]
 
 
@@ -146,6 +148,13 @@ class Bench:
         reasons["frechet"] = seen["reason"] if apart is None else apart["reason"]
         told = {"judge": seen if classes else None, "frechet": apart}
         return told, {what: why for what, why in reasons.items() if why is not None}
+
+
+def say_missing(result: dict[str, Any], why: dict[str, str]) -> None:
+    """Give scores that a result should have and has not as None, with the reason unless it has one."""
+    for name, reason in why.items():
+        if result.setdefault(name, None) is None:
+            result.setdefault("reasons", {}).setdefault(name, reason)
 
 
 def notes_on(result: dict[str, Any]) -> list[str]:
