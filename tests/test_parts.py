@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,23 @@ import pytest
 import rasterio
 import torch
 from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, write_raster
+from rasterio.windows import Window
 from shapely.geometry import Polygon, box
 from torch.nn import functional
 
 import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.parts as parts_module
 import geop2p.mosaic.predictor as predictor_module
+import geop2p.mosaic.strips as strips_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
 from geop2p.mosaic.assembly import assemble
+from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.tags import mosaic_lattice
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import remove_folder
+from geop2p.raster.encoding import Array, Mask
+from geop2p.translator import Translator
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 
@@ -496,3 +504,95 @@ def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> Non
         dataset.update_tags(GEOP2P_TILE_SIZE="128", GEOP2P_OVERLAP="64")
     lattice = mosaic_lattice(path)
     assert lattice is not None and (lattice.size, lattice.overlap, lattice.halo, lattice.shift) == (128, 64, 0, (0, 0))
+
+
+class Awaited:
+    """Something that happens in one thread while another waits for it, in vain where there is but one."""
+
+    def __init__(self) -> None:
+        self._events = defaultdict[Any, threading.Event](threading.Event)
+        self.threads = set[threading.Thread]()
+
+    def happens(self, what: Any) -> None:
+        self.threads.add(threading.current_thread())
+        self._events[what].set()
+
+    def came(self, what: Any) -> bool:
+        return self._events[what].wait(5)
+
+
+class WatchedReader:
+    """A reader that tells the first row of what it was asked for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.grid, self._reader, self.asked = reader.grid, reader, Awaited()
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        self.asked.happens(window.row_off)
+        return self._reader.read(window)
+
+
+def test_the_next_strip_is_read_while_the_network_is_at_work(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips_module, "READ_ROWS", 64)  # a strip of tiles
+    where = grid(320, 192)
+    values = np.arange(320, dtype=np.uint8)[None, :, None].repeat(192, 2) // 64
+    path = write_raster(tmp_path / "in.tif", values, where)
+    translator = Translator.load(make_model(Identity, image_encoding(bands=1)))
+    mosaic = Mosaic(translator, where, PredictConfig(tile_size=64, overlap=0, batch_size=1), tmp_path)
+    overlapped = dict[int, bool]()
+
+    def watch(_: Any, inputs: tuple[torch.Tensor]) -> None:
+        strip = round(float((inputs[0][0, 0, 0, 0] + 1) / 2 * 255))
+        if strip < 4 and strip not in overlapped:  # the first of its three tiles
+            overlapped[strip] = reader.asked.came(64 * (strip + 1))
+
+    translator.generator.register_forward_pre_hook(watch)
+    with aligned_reader(path, where, "image") as opened:
+        reader = WatchedReader(opened)
+        made, _ = mosaic.window(reader, Window(0, 0, 192, 320))
+    assert np.array_equal(made, values)
+    assert overlapped == dict.fromkeys(range(4), True)
+    assert len(reader.asked.threads) == 1 and threading.main_thread() not in reader.asked.threads
+
+
+def test_rows_and_parts_are_written_while_the_network_is_at_work(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight tiles of 64 pixels, each of a value of its own, in two parts that lie side by side."""
+    monkeypatch.setattr(parts_module, "BLOCK", 64)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 128)
+    values = np.arange(8, dtype=np.uint8).reshape(1, 2, 4).repeat(64, 1).repeat(64, 2)
+    path = write_raster(tmp_path / "in.tif", values, grid(128, 256))
+    translated, overlapped = Awaited(), dict[str, bool]()
+
+    class Watched(Identity):
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            translated.happens(round(float((source[0, 0, 0, 0] + 1) / 2 * 255)))
+            return source
+
+    writer, keep = parts_module.part_writer, parts_module.keep_part
+
+    def waiting_for(tile: int, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call of another thread that waits for a tile when it first runs."""
+
+        def waiting(*arguments: Any) -> Any:
+            assert threading.current_thread() is not threading.main_thread()
+            if name not in overlapped:
+                overlapped[name] = translated.came(tile)
+            return call(*arguments)
+
+        return waiting
+
+    @contextlib.contextmanager
+    def slow_writer(*arguments: Any) -> Iterator[Any]:
+        with writer(*arguments) as write:
+            yield waiting_for(5, "rows", write)  # the last tile of the first part
+
+    monkeypatch.setattr(parts_module, "part_writer", slow_writer)
+    monkeypatch.setattr(parts_module, "keep_part", waiting_for(7, "part", keep))  # the last of the second
+    config = PredictConfig(tile_size=64, overlap=0, batch_size=1, keep_parts=True)
+    predict(make_model(Watched, image_encoding(bands=1)), path, tmp_path / "out.vrt", config)
+    assert overlapped == {"rows": True, "part": True}
+    assert np.array_equal(pixels(tmp_path / "out.vrt"), values)
