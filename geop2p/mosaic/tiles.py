@@ -133,7 +133,7 @@ def _blended(
     """Tiles of the size that was asked for, or of the chips; as many at once as the memory allows, up to `BATCH`."""
     card = translator.card
     size = config.tile_size or card.chip_size
-    lattice = Lattice(size, round(size * overlap))
+    lattice = Lattice(size, min(round(size * overlap), size // 2))  # half of an odd side may be rounded up
     a_tile = _host_bytes(translator, config, statistics, lattice)
     a_column = column_bytes(lattice, card.source, card.target, noise=card.noise)
     room = config.memory_bytes - BASE - PART_MULTIPLE * a_column
