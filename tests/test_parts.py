@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, write_raster
+from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, stir_norms, write_raster
 from rasterio.windows import Window
 from shapely.geometry import Polygon, box
 from torch.nn import functional
@@ -26,13 +26,14 @@ import geop2p.mosaic.predictor as predictor_module
 import geop2p.mosaic.strips as strips_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.models import GENERATORS
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import remove_folder
 from geop2p.raster.encoding import Array, Mask
-from geop2p.translator import Translator
+from geop2p.translator import Card, Translator
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 
@@ -75,6 +76,40 @@ def test_shards_in_any_order_give_the_pixels_of_one_process(
     assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(tmp_path / "out.tif"), equal_nan=True)
     assert together.seam_index == whole.seam_index and together.tile_mismatch == whole.tile_mismatch
     assert together.network_px_per_px == whole.network_px_per_px
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("generator", ["unet", "resnet"])
+@pytest.mark.parametrize(("dtype", "share"), [("uint8", 1e-4), ("uint16", 1e-2)])
+def test_threads_and_batches_change_single_pixels_by_one_dn(
+    tmp_path: Path, threads: None, generator: str, dtype: str, share: float
+) -> None:
+    """Convolutions may add in another order: those of the residual network do, with other batches."""
+    arguments: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "head": "tanh", "norm": "batch", "dropout": 0.0}
+    arguments |= {"downs": 3, "width": 8} if generator == "unet" else {"blocks": 6, "width": 8}
+    torch.manual_seed(0)
+    network, encoding = GENERATORS[generator](**arguments), image_encoding(dtype, 2, 0, np.iinfo(dtype).max)
+    stir_norms(network)
+    card = Card(generator, arguments, encoding, encoding, (2.0, 2.0), 64, network.stride, None, "none", "pix2pix", {})
+    Translator(network.eval(), card).save(tmp_path / "model.safetensors")
+    coarse = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (2, 10, 12), endpoint=True)
+    values = np.asarray(coarse.repeat(16, 1).repeat(16, 2), dtype)
+    path = write_raster(tmp_path / "in.tif", values, grid(160, 192))
+    made = []
+    for number, batch_size in ((1, 4), (2, 4), (1, 1), (2, 1)):
+        torch.set_num_threads(number)
+        config = PredictConfig(tile_size=64, overlap=0.25, batch_size=batch_size, device="cpu")
+        predict(tmp_path / "model.safetensors", path, tmp_path / "out.tif", config, overwrite=True)
+        made.append(pixels(tmp_path / "out.tif"))
+    assert made[0].std() > 0.02 * np.iinfo(dtype).max
+    for other in made[1:]:
+        assert np.abs(other - made[0]).max() <= 1 and (other != made[0]).mean() <= share
 
 
 def test_parts_that_are_missing_are_made_when_the_mosaic_is_put_together(
