@@ -630,9 +630,10 @@ def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None
 
 
 def test_bad_settings_are_refused_on_construction() -> None:
-    for bad in ({"overlap": 0.6}, {"memory": "lots"}, {"batch_size": 0}, {"tile_size": 3}):
+    for bad in ({"overlap": 0.6}, {"memory": "lots"}, {"batch_size": 0}, {"tile_size": 3}, {"tile_size": "big"}):
         with pytest.raises(ConfigError):
             PredictConfig(**bad)
+    assert PredictConfig(tile_size="auto") == PredictConfig() != PredictConfig(tile_size=64)
     assert PredictConfig(memory="1.5GB").memory_bytes == 1_500_000_000
 
 

@@ -18,6 +18,7 @@ import torch
 from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, stir_norms, write_raster
 from rasterio.windows import Window
 from shapely.geometry import Polygon, box
+from torch import nn
 from torch.nn import functional
 
 import geop2p.mosaic.mosaic as mosaic_module
@@ -219,6 +220,49 @@ def test_a_mosaic_whose_tiles_disagree_is_not_made(
     assert result.tile_mismatch_percent is not None and 0.01 < result.tile_mismatch_percent < 20
     with pytest.raises(ConfigError, match="expected 0 to 100"):
         PredictConfig(max_mismatch=101)
+
+
+class Normed(TileMean):
+    """Normalises by the tile, too."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3)
+
+
+class Grouped(Normed):
+    """In a way that nothing can be given to."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 3)
+
+
+RECIPE = "train with a recipe whose tiles are exact (pix2pix-geo), "
+FIELD = "give --norm-stats field, "
+
+
+@pytest.mark.parametrize(("network", "card", "overlap", "remedies"), [
+    (Normed, {"statistics": "tile"}, 0.25, f"{FIELD}{RECIPE}give a larger --overlap, or allow more"),
+    (Normed, {"statistics": "tile"}, 0.5, f"{FIELD}{RECIPE}or allow more"),
+    (Normed, {"statistics": "tile"}, None, f"{FIELD}{RECIPE}or allow more"),  # half is what tiles overlap by
+    (Grouped, {"statistics": "tile"}, 0.5, f"{RECIPE}or allow more"),
+    (TileMean, {"field": None}, 0.25, f"{RECIPE}give a larger --overlap, or allow more"),
+    (TileMean, {"field": 8}, 0.25, "leave --overlap out, give a larger --overlap, or allow more"),
+    (TileMean, {"field": 8}, 0.5, "leave --overlap out, or allow more"),
+    (TileMean, {"field": 8}, None, "allow more"),  # exact, if it were true
+    (TileMean, {"field": 64}, None, "give larger tiles (--tile-size), or allow more"),
+])  # fmt: skip
+def test_what_helps_against_a_mismatch_is_told(
+    tmp_path: Path, make_model: Callable[..., Path], network: type[nn.Module], card: dict[str, Any],
+    overlap: float | None, remedies: str,
+) -> None:  # fmt: skip
+    values = np.random.default_rng(0).integers(0, 255, (3, 90, 100), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(90, 100))
+    config = PredictConfig(tile_size=64, overlap=overlap, max_mismatch=0.0)
+    with pytest.raises(GeoP2PError) as told:
+        predict(make_model(network, image_encoding(), **card), path, tmp_path / "out.tif", config)
+    assert str(told.value).endswith(f"--max-mismatch allows 0 %; {remedies}")
 
 
 def test_the_map_of_seams_shows_where_tiles_disagree(
