@@ -14,6 +14,7 @@ from geop2p_cli.main import main
 from geop2p_cli.options import as_typed
 
 from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p.errors import GeoP2PError
 
 CONFIGS = {
     "tile": TileConfig,
@@ -184,6 +185,24 @@ def test_usage_errors_exit_with_two(tmp_path: Path) -> None:
     assert invoke("tile").exit_code == 2
     assert invoke("predict", "a", "b", "c", "--device", "toaster").exit_code == 2
     assert invoke("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), "auto"), (("auto",), "auto"), (("512",), 512), (("big",), None)])
+def test_tiles_have_a_size_or_an_automatic_one(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], expected: str | int | None
+) -> None:
+    seen: list[PredictConfig] = []
+
+    def watched(*arguments: object, **_: object) -> None:
+        seen.extend(one for one in arguments if isinstance(one, PredictConfig))
+        raise GeoP2PError("enough")
+
+    monkeypatch.setattr("geop2p.predict", watched)
+    result = invoke("predict", "run", "in.tif", "out.tif", *(("--tile-size", *given) if given else ()))
+    if expected is None:
+        assert result.exit_code == 2 and "'big' is neither a whole number nor auto" in result.stderr
+    else:
+        assert result.exit_code == 1 and [config.tile_size for config in seen] == [expected]
 
 
 def test_the_wheel_holds_the_command(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, RasterError
 from geop2p.mosaic.catalogue import bounding_box, footprint
 from geop2p.mosaic.tags import mosaic_lattice
-from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
@@ -405,3 +405,37 @@ def test_an_input_among_the_parts_is_refused(tmp_path: Path, make_model: Callabl
     for given in (tmp_path / "out_parts", tmp_path / "out_parts" / "part_r0000000_c0000000.tif"):
         with pytest.raises(RasterError, match=r"lies where the parts of out\.vrt are to stay"):
             predict(model, given, output, KEPT, overwrite=True)
+
+
+@pytest.mark.parametrize("keep_parts", [False, True])
+@pytest.mark.parametrize(("codes", "own", "nodata"), [
+    ((0, 1, 2), None, 255),
+    ((0, 7, 255), None, 1),
+    ((1, 2, 5), None, 0),
+    ((0, 1, 2), 9, 9),  # the layer's own
+    ((0, 7, 255), 7, 1),  # which is a class, too
+    (range(256), None, None),
+])  # fmt: skip
+def test_ground_without_data_has_a_code_that_no_class_uses_or_a_mask(
+    tmp_path: Path, make_model: Callable[..., Path], codes: tuple[int, ...], own: int | None, nodata: int | None,
+    keep_parts: bool,
+) -> None:  # fmt: skip
+    draw = np.random.default_rng(0)
+    values = draw.choice(codes, (1, 24, 140)).astype(np.uint8)
+    valid = draw.random((24, 140)) > 0.2
+    path = write_raster(tmp_path / "in.tif", values, grid(24, 140), mask=valid)
+    classes = tuple(MapClass(code, f"class {code}", (code, 0, 255 - code)) for code in codes)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=own, classes=classes, color_interp=("palette",))
+    output = tmp_path / ("out.vrt" if keep_parts else "out.tif")
+    config = PredictConfig(tile_size=64, overlap=0, keep_parts=keep_parts)
+    predict(make_model(Identity, encoding), path, output, config)
+    files = [output, *tmp_path.glob("out*/part_*.tif")]
+    assert len(files) == (3 if keep_parts else 1)
+    for file in files:
+        with rasterio.open(file) as dataset:
+            assert dataset.nodata == nodata
+            found, there = dataset.read(1), dataset.dataset_mask() > 0
+        if file == output:
+            assert np.array_equal(there, valid) and np.array_equal(found[valid], values[0, valid])
+        assert nodata is None or (found[~there] == nodata).all()
+        assert not there.all()

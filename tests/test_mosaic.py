@@ -14,7 +14,7 @@ import rasterio
 import torch
 from affine import Affine
 from conftest import CLASSES, UTM, Constant, Identity, TileMean, class_map, grid, image_encoding, write_raster
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -32,7 +32,7 @@ from geop2p.mosaic.seams import SeamIndex
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.pixels import PixelRange, in_metres, range_in_metres
+from geop2p.raster.pixels import PixelRange, has_size, in_metres, range_in_metres
 from geop2p.raster.render import render
 from geop2p.translator import Card, Translator, read_card
 
@@ -99,6 +99,27 @@ def test_an_identity_generator_returns_the_raster(
     predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=size, overlap=overlap, batch_size=3))
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert dataset.transform == grid(*shape).transform and dataset.crs == UTM
+        assert np.array_equal(dataset.dataset_mask() > 0, valid)
+        assert np.array_equal(dataset.read()[:, valid], values[:, valid])
+
+
+@pytest.mark.parametrize("config", [{"overlap": 0.5}, {}])
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_values_below_zero_return_too(
+    tmp_path: Path, make_model: Callable[..., Path], dtype: str, config: dict[str, float]
+) -> None:
+    """All that the type has, its ends included."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    values = np.random.default_rng(0).integers(low, high + 1, (2, 131, 97)).astype(dtype)
+    values[:, 0, :2] = low, high
+    valid = np.random.default_rng(1).random((131, 97)) > 0.1
+    valid[0, :2] = True
+    path = write_raster(tmp_path / "in.tif", values, grid(131, 97), mask=valid)
+    model = make_model(Identity, image_encoding(dtype, 2, low, high))
+    result = predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64, **config))
+    assert result.mode == ("blend" if config else "exact")
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.dtypes == (dtype, dtype)
         assert np.array_equal(dataset.dataset_mask() > 0, valid)
         assert np.array_equal(dataset.read()[:, valid], values[:, valid])
 
@@ -170,6 +191,60 @@ def test_a_constant_stays_that_constant(tmp_path: Path, make_model: Callable[...
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=48, overlap=overlap), overwrite=True)
         with rasterio.open(tmp_path / "out.tif") as dataset:
             assert set(np.unique(dataset.read())) == {round((0.25 + 1) / 2 * 255)}
+
+
+class Held:
+    """A raster in memory, all of it valid."""
+
+    def __init__(self, values: Array) -> None:
+        self.grid, self._values = grid(*values.shape[1:]), values
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        made = self._values[:, *window.toslices()]
+        return made, np.ones(made.shape[1:], bool)
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> dict[str, Any]:
+    """A raster, a window of it, the tiles, and where they begin; sizes about that of a tile more often than others."""
+    size = draw(st.integers(16, 40))
+    near = st.integers(size - 2, size + 2) | st.integers(2 * size - 1, 2 * size + 1) | st.integers(1, 100)
+    rows, cols = draw(near), draw(near)
+    top, left = draw(st.integers(0, rows - 1)), draw(st.integers(0, cols - 1))
+    window = Window(left, top, draw(st.integers(1, cols - left)), draw(st.integers(1, rows - top)))
+    is_exact = draw(st.booleans())
+    tiles = {"overlap": None if is_exact else draw(st.sampled_from([0.0, 0.5]) | st.floats(0, 0.5))}
+    field = draw(st.integers(0, (size - 1) // 2)) if is_exact else None
+    shift = draw(st.integers(0, size)), draw(st.integers(0, size))
+    return {"shape": (rows, cols), "window": window, "field": field, "shift": shift, "tile_size": size} | tiles
+
+
+ODD = {
+    "shape": (60, 50),
+    "window": Window(0, 0, 50, 60),
+    "field": None,
+    "shift": (0, 16),
+    "tile_size": 35,
+    "overlap": 0.5,
+}
+
+
+@example(cut=ODD, dn=100, batch_size=1)  # half of the side is 17.5
+@given(cut=cuts(), dn=st.integers(0, 255), batch_size=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_a_constant_stays_that_constant_for_every_window_overlap_and_size(
+    tmp_path_factory: pytest.TempPathFactory, cut: dict[str, Any], dn: int, batch_size: int
+) -> None:
+    network, encoding = Constant(), image_encoding("float32", bands=1)
+    network.value = 2 * dn / 255 - 1
+    card = Card("constant", {}, encoding, encoding, (2.0, 2.0), 64, 1, cut["field"], "none", "pix2pix", {})
+    config = PredictConfig(tile_size=cut["tile_size"], overlap=cut["overlap"], batch_size=batch_size, device="cpu")
+    values = np.random.default_rng(0).uniform(0, 255, (1, *cut["shape"])).astype(np.float32)
+    mosaic = Mosaic(Translator(network, card), grid(*cut["shape"]), config, tmp_path_factory.getbasetemp())
+    assert mosaic.is_exact == (cut["overlap"] is None)
+    made, valid = mosaic.window(Held(values), cut["window"], cut["shift"])
+    assert valid.all() and made.shape[1:] == (cut["window"].height, cut["window"].width)
+    assert np.abs(made - dn).max() <= 1e-5 * 255
 
 
 def test_classes_return_with_names_colours_and_style(tmp_path: Path, make_model: Callable[..., Path]) -> None:
@@ -419,6 +494,8 @@ def test_seams_of_classes_are_shares_of_pixels(tmp_path: Path, make_model: Calla
         assert np.array_equal(dataset.read(1), np.where(valid, apart, np.nan), equal_nan=True)
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert np.array_equal(dataset.read(1), np.where(valid, first, 0))
+        share = float(dataset.tags(1)["STATISTICS_VALID_PERCENT"])
+    assert share == pytest.approx(100 * valid.mean(), rel=1e-3) and share < 99
 
     ratios = []
     for made, known in ((first, valid), (first.T, valid.T)):
@@ -505,6 +582,38 @@ def test_the_mosaic_is_a_valid_cog_with_its_figures(tmp_path: Path, make_model: 
     assert result.network_px_per_px > 4
 
 
+def test_the_peak_memory_is_that_of_the_process(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    status = Path("/proc/self/status")
+    if "VmHWM" not in (status.read_text() if status.exists() else ""):
+        pytest.skip("this system does not tell the peak memory of a process")
+    path = write_raster(tmp_path / "in.tif", np.zeros((3, 70, 70), np.uint8), grid(70, 70))
+    result = predict(make_model(Identity, image_encoding()), path, tmp_path / "out.tif", SMALL)
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    held = 1024 * int(line.split()[1]) / 1e6  # of the process that began this one it may be more
+    assert result.peak_rss_mb is not None and 0.99 * held < result.peak_rss_mb < 3 * held
+
+
+@pytest.mark.parametrize(("side", "counted"), [(64, 1), (256, 8), (512, 16)])
+def test_the_mismatch_is_that_of_an_eighth_of_the_windows_up_to_16(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int, counted: int
+) -> None:
+    monkeypatch.setattr("geop2p.mosaic.assembly.MISMATCH_SIDE", 32)
+    again: list[Window] = []
+    predicted = Mosaic.window
+
+    def counting(self: Mosaic, reader: Reader, window: Window, shift: tuple[int, int] = (0, 0)) -> tuple[Array, Mask]:
+        again.append(window)
+        assert shift == (32, 32)
+        return predicted(self, reader, window, shift)
+
+    monkeypatch.setattr(Mosaic, "window", counting)
+    values = np.random.default_rng(0).integers(0, 255, (1, side, side), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(side, side))
+    config = PredictConfig(tile_size=64, overlap=0)
+    predict(make_model(TileMean, image_encoding(bands=1)), path, tmp_path / "out.tif", config)
+    assert len({(window.row_off, window.col_off) for window in again}) == len(again) == counted
+
+
 def test_pixels_of_the_training_size_stay_on_the_grid_of_the_input(make_model: Callable[..., Path]) -> None:
     card = read_card(make_model(Identity, image_encoding()))
     near = grid(90, 110, pixel=2.08)
@@ -564,9 +673,10 @@ def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None
 
 
 def test_bad_settings_are_refused_on_construction() -> None:
-    for bad in ({"overlap": 0.6}, {"memory": "lots"}, {"batch_size": 0}, {"tile_size": 3}):
+    for bad in ({"overlap": 0.6}, {"memory": "lots"}, {"batch_size": 0}, {"tile_size": 3}, {"tile_size": "big"}):
         with pytest.raises(ConfigError):
             PredictConfig(**bad)
+    assert PredictConfig(tile_size="auto") == PredictConfig() != PredictConfig(tile_size=64)
     assert PredictConfig(memory="1.5GB").memory_bytes == 1_500_000_000
 
 
@@ -750,6 +860,13 @@ def test_any_pixel_size_of_the_training_stays_on_the_grid_of_the_input(
     card = read_card(make_model(Identity, image_encoding(), pixel_range=trained))
     here = grid(90, 110, pixel=pixel)
     assert (output_grid(here, card, no_resample=False) is here) == fits
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+def test_a_size_is_the_same_within_five_percent_on_both_axes(axes: tuple[int, ...]) -> None:
+    for factor, is_same in ((0.949, False), (0.951, True), (1.049, True), (1.051, False)):
+        found = tuple(size * factor if axis in axes else size for axis, size in enumerate((8.0, 11.0)))
+        assert has_size(found, ((8.0, 11.0), (8.0, 11.0))) == is_same
 
 
 @pytest.mark.parametrize(("pixel", "made"), [(40.0, 20.0), (5.0, 10.0), (1000.0, 20.0)])

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,26 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, write_raster
+from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, stir_norms, write_raster
+from rasterio.windows import Window
 from shapely.geometry import Polygon, box
+from torch import nn
 from torch.nn import functional
 
 import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.parts as parts_module
 import geop2p.mosaic.predictor as predictor_module
+import geop2p.mosaic.strips as strips_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.models import GENERATORS
 from geop2p.mosaic.assembly import assemble
+from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.tags import mosaic_lattice
+from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import remove_folder
+from geop2p.raster.encoding import Array, Mask
+from geop2p.translator import Card, Translator
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
 
@@ -67,6 +77,40 @@ def test_shards_in_any_order_give_the_pixels_of_one_process(
     assert np.array_equal(pixels(tmp_path / "whole.tif"), pixels(tmp_path / "out.tif"), equal_nan=True)
     assert together.seam_index == whole.seam_index and together.tile_mismatch == whole.tile_mismatch
     assert together.network_px_per_px == whole.network_px_per_px
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("generator", ["unet", "resnet"])
+@pytest.mark.parametrize(("dtype", "share"), [("uint8", 1e-4), ("uint16", 1e-2)])
+def test_threads_and_batches_change_single_pixels_by_one_dn(
+    tmp_path: Path, threads: None, generator: str, dtype: str, share: float
+) -> None:
+    """Convolutions may add in another order: those of the residual network do, with other batches."""
+    arguments: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "head": "tanh", "norm": "batch", "dropout": 0.0}
+    arguments |= {"downs": 3, "width": 8} if generator == "unet" else {"blocks": 6, "width": 8}
+    torch.manual_seed(0)
+    network, encoding = GENERATORS[generator](**arguments), image_encoding(dtype, 2, 0, np.iinfo(dtype).max)
+    stir_norms(network)
+    card = Card(generator, arguments, encoding, encoding, (2.0, 2.0), 64, network.stride, None, "none", "pix2pix", {})
+    Translator(network.eval(), card).save(tmp_path / "model.safetensors")
+    coarse = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (2, 10, 12), endpoint=True)
+    values = np.asarray(coarse.repeat(16, 1).repeat(16, 2), dtype)
+    path = write_raster(tmp_path / "in.tif", values, grid(160, 192))
+    made = []
+    for number, batch_size in ((1, 4), (2, 4), (1, 1), (2, 1)):
+        torch.set_num_threads(number)
+        config = PredictConfig(tile_size=64, overlap=0.25, batch_size=batch_size, device="cpu")
+        predict(tmp_path / "model.safetensors", path, tmp_path / "out.tif", config, overwrite=True)
+        made.append(pixels(tmp_path / "out.tif"))
+    assert made[0].std() > 0.02 * np.iinfo(dtype).max
+    for other in made[1:]:
+        assert np.abs(other - made[0]).max() <= 1 and (other != made[0]).mean() <= share
 
 
 def test_parts_that_are_missing_are_made_when_the_mosaic_is_put_together(
@@ -176,6 +220,49 @@ def test_a_mosaic_whose_tiles_disagree_is_not_made(
     assert result.tile_mismatch_percent is not None and 0.01 < result.tile_mismatch_percent < 20
     with pytest.raises(ConfigError, match="expected 0 to 100"):
         PredictConfig(max_mismatch=101)
+
+
+class Normed(TileMean):
+    """Normalises by the tile, too."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3)
+
+
+class Grouped(Normed):
+    """In a way that nothing can be given to."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 3)
+
+
+RECIPE = "train with a recipe whose tiles are exact (pix2pix-geo), "
+FIELD = "give --norm-stats field, "
+
+
+@pytest.mark.parametrize(("network", "card", "overlap", "remedies"), [
+    (Normed, {"statistics": "tile"}, 0.25, f"{FIELD}{RECIPE}give a larger --overlap, or allow more"),
+    (Normed, {"statistics": "tile"}, 0.5, f"{FIELD}{RECIPE}or allow more"),
+    (Normed, {"statistics": "tile"}, None, f"{FIELD}{RECIPE}or allow more"),  # half is what tiles overlap by
+    (Grouped, {"statistics": "tile"}, 0.5, f"{RECIPE}or allow more"),
+    (TileMean, {"field": None}, 0.25, f"{RECIPE}give a larger --overlap, or allow more"),
+    (TileMean, {"field": 8}, 0.25, "leave --overlap out, give a larger --overlap, or allow more"),
+    (TileMean, {"field": 8}, 0.5, "leave --overlap out, or allow more"),
+    (TileMean, {"field": 8}, None, "allow more"),  # exact, if it were true
+    (TileMean, {"field": 64}, None, "give larger tiles (--tile-size), or allow more"),
+])  # fmt: skip
+def test_what_helps_against_a_mismatch_is_told(
+    tmp_path: Path, make_model: Callable[..., Path], network: type[nn.Module], card: dict[str, Any],
+    overlap: float | None, remedies: str,
+) -> None:  # fmt: skip
+    values = np.random.default_rng(0).integers(0, 255, (3, 90, 100), dtype=np.uint8)
+    path = write_raster(tmp_path / "in.tif", values, grid(90, 100))
+    config = PredictConfig(tile_size=64, overlap=overlap, max_mismatch=0.0)
+    with pytest.raises(GeoP2PError) as told:
+        predict(make_model(network, image_encoding(), **card), path, tmp_path / "out.tif", config)
+    assert str(told.value).endswith(f"--max-mismatch allows 0 %; {remedies}")
 
 
 def test_the_map_of_seams_shows_where_tiles_disagree(
@@ -496,3 +583,95 @@ def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> Non
         dataset.update_tags(GEOP2P_TILE_SIZE="128", GEOP2P_OVERLAP="64")
     lattice = mosaic_lattice(path)
     assert lattice is not None and (lattice.size, lattice.overlap, lattice.halo, lattice.shift) == (128, 64, 0, (0, 0))
+
+
+class Awaited:
+    """Something that happens in one thread while another waits for it, in vain where there is but one."""
+
+    def __init__(self) -> None:
+        self._events = defaultdict[Any, threading.Event](threading.Event)
+        self.threads = set[threading.Thread]()
+
+    def happens(self, what: Any) -> None:
+        self.threads.add(threading.current_thread())
+        self._events[what].set()
+
+    def came(self, what: Any) -> bool:
+        return self._events[what].wait(5)
+
+
+class WatchedReader:
+    """A reader that tells the first row of what it was asked for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.grid, self._reader, self.asked = reader.grid, reader, Awaited()
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        self.asked.happens(window.row_off)
+        return self._reader.read(window)
+
+
+def test_the_next_strip_is_read_while_the_network_is_at_work(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips_module, "READ_ROWS", 64)  # a strip of tiles
+    where = grid(320, 192)
+    values = np.arange(320, dtype=np.uint8)[None, :, None].repeat(192, 2) // 64
+    path = write_raster(tmp_path / "in.tif", values, where)
+    translator = Translator.load(make_model(Identity, image_encoding(bands=1)))
+    mosaic = Mosaic(translator, where, PredictConfig(tile_size=64, overlap=0, batch_size=1), tmp_path)
+    overlapped = dict[int, bool]()
+
+    def watch(_: Any, inputs: tuple[torch.Tensor]) -> None:
+        strip = round(float((inputs[0][0, 0, 0, 0] + 1) / 2 * 255))
+        if strip < 4 and strip not in overlapped:  # the first of its three tiles
+            overlapped[strip] = reader.asked.came(64 * (strip + 1))
+
+    translator.generator.register_forward_pre_hook(watch)
+    with aligned_reader(path, where, "image") as opened:
+        reader = WatchedReader(opened)
+        made, _ = mosaic.window(reader, Window(0, 0, 192, 320))
+    assert np.array_equal(made, values)
+    assert overlapped == dict.fromkeys(range(4), True)
+    assert len(reader.asked.threads) == 1 and threading.main_thread() not in reader.asked.threads
+
+
+def test_rows_and_parts_are_written_while_the_network_is_at_work(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight tiles of 64 pixels, each of a value of its own, in two parts that lie side by side."""
+    monkeypatch.setattr(parts_module, "BLOCK", 64)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 128)
+    values = np.arange(8, dtype=np.uint8).reshape(1, 2, 4).repeat(64, 1).repeat(64, 2)
+    path = write_raster(tmp_path / "in.tif", values, grid(128, 256))
+    translated, overlapped = Awaited(), dict[str, bool]()
+
+    class Watched(Identity):
+        def forward(self, source: torch.Tensor) -> torch.Tensor:
+            translated.happens(round(float((source[0, 0, 0, 0] + 1) / 2 * 255)))
+            return source
+
+    writer, keep = parts_module.part_writer, parts_module.keep_part
+
+    def waiting_for(tile: int, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call of another thread that waits for a tile when it first runs."""
+
+        def waiting(*arguments: Any) -> Any:
+            assert threading.current_thread() is not threading.main_thread()
+            if name not in overlapped:
+                overlapped[name] = translated.came(tile)
+            return call(*arguments)
+
+        return waiting
+
+    @contextlib.contextmanager
+    def slow_writer(*arguments: Any) -> Iterator[Any]:
+        with writer(*arguments) as write:
+            yield waiting_for(5, "rows", write)  # the last tile of the first part
+
+    monkeypatch.setattr(parts_module, "part_writer", slow_writer)
+    monkeypatch.setattr(parts_module, "keep_part", waiting_for(7, "part", keep))  # the last of the second
+    config = PredictConfig(tile_size=64, overlap=0, batch_size=1, keep_parts=True)
+    predict(make_model(Watched, image_encoding(bands=1)), path, tmp_path / "out.vrt", config)
+    assert overlapped == {"rows": True, "part": True}
+    assert np.array_equal(pixels(tmp_path / "out.vrt"), values)

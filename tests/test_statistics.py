@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from test_exact import holed
 from torch import nn
 
+import geop2p.mosaic.statistics as statistics_module
 from geop2p import PredictConfig, predict
 from geop2p.config import NormStats
 from geop2p.errors import ConfigError, RasterError
@@ -21,7 +22,7 @@ from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.moments import Field, GivenNorms
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.statistics import GroundStatistics
+from geop2p.mosaic.statistics import GroundStatistics, drawn_cells
 from geop2p.mosaic.strips import Ground
 from geop2p.raster.aligned import aligned_reader
 from geop2p.translator import Card, Translator
@@ -248,6 +249,51 @@ def test_the_moments_of_the_raster_are_those_of_its_valid_pixels(
     variance = expected[1] - np.square(expected[0])
     assert np.allclose(made[0, :, 0, 0], -expected[0] / np.sqrt(variance + 1e-5), atol=1e-4)
     assert not np.allclose(moments(values[:, valid]), expected, atol=1e-4)
+
+
+def test_the_statistics_of_a_raster_are_pooled_over_32_of_its_cells(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, _ = patchy(np.ones((7, 7)))
+    path = write_raster(tmp_path / "in.tif", values, grid(7 * SIDE, 7 * SIDE))
+    looked: list[tuple[int, int]] = []
+    measured = GroundStatistics._measured
+
+    def watched(self: GroundStatistics, row: int, col: int, look: Any) -> Any:
+        looked.append((row, col))
+        return measured(self, row, col, look)
+
+    monkeypatch.setattr(GroundStatistics, "_measured", watched)
+    statistics = GroundStatistics(
+        Translator.load(make_model(OneNorm, FLOATS, chip_size=SIDE)), grid(224, 224), False, tmp_path
+    )
+    with aligned_reader(path, grid(224, 224), "image") as reader:
+        statistics.translate(torch.zeros(1, 2, SIDE, SIDE), [Window(0, 0, SIDE, SIDE)], Ground(reader, FLOATS).look)
+    assert len(looked) == len(set(looked)) == 32
+    assert len({row for row, _ in looked}) == len({col for _, col in looked}) == 7  # drawn from all over the raster
+    cells = [
+        values[:, row * SIDE : (row + 1) * SIDE, col * SIDE : (col + 1) * SIDE].reshape(2, -1) for row, col in looked
+    ]
+    found = np.fromfile(tmp_path / "norm_cells" / "all.f64").reshape(2, 2)
+    assert np.allclose(found, np.mean([moments(cell) for cell in cells], axis=0), atol=1e-6)
+
+
+def test_so_many_cells_are_looked_at_for_ground(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ground in the sixth cell that is drawn, and nowhere else."""
+    row, col = drawn_cells((7, 7))[5]
+    shares = np.zeros((7, 7))
+    shares[row, col] = 1
+    values, valid = patchy(shares)
+    path = write_raster(tmp_path / "in.tif", values, grid(224, 224), mask=valid)
+    model = make_model(OneNorm, FLOATS, statistics="tile", chip_size=SIDE)
+    config = PredictConfig(norm_stats="global", tile_size=64, overlap=0)
+    monkeypatch.setattr(statistics_module, "MOST_LOOKS", 5)
+    with pytest.raises(RasterError, match="no window of 32 pixels out of 5 has 25 % valid ground"):
+        predict(model, path, tmp_path / "out.tif", config)
+    monkeypatch.setattr(statistics_module, "MOST_LOOKS", 6)
+    predict(model, path, tmp_path / "other.tif", config)
 
 
 def test_cells_without_ground_take_the_statistics_of_the_raster(

@@ -1,6 +1,7 @@
 """One step: the discriminator's two answers in one pass, and number formats that the hardware has."""
 
 import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,23 @@ from geop2p.config import TrainConfig
 from geop2p.models import hardware
 from geop2p.models.hardware import has_fast_bf16
 from geop2p.models.layers import Norm, init_weights
+from geop2p.models.lpips import LPIPS
 from geop2p.models.patchgan import MultiScale
+from geop2p.models.perceptual import TAP_WEIGHTS, VGGFeatures
 from geop2p.models.unet import UNet
 from geop2p.training import step
 from geop2p.training.data import Batch
-from geop2p.training.hardware import uses_bf16
+from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
+from geop2p.training.objectives import (
+    adversarial,
+    feature_matching,
+    fill,
+    lpips,
+    masked_dice,
+    masked_l1,
+    perceptual,
+)
 from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
 from geop2p.translator import Card
@@ -26,16 +38,18 @@ CPU = torch.device("cpu")
 SIDE = 48
 
 
-def made(norm: Norm, with_spectral_norm: bool, recipe: Recipe) -> TrainingStep:
+def made(
+    norm: Norm, with_spectral_norm: bool, recipe: Recipe, *, total: int = 10, generator_norm: Norm = "instance"
+) -> TrainingStep:
     torch.manual_seed(0)
-    generator = UNet(2, 3, downs=4, width=4, dropout=0)
+    generator = UNet(2, 3, downs=4, width=4, norm=generator_norm, dropout=0)
     discriminator = MultiScale(5, 34, recipe.scales, 4, norm, with_spectral_norm)
     init_weights(generator)
     init_weights(discriminator, 0.1)
     encoding = image_encoding(bands=3)
     card = Card("unet", {}, image_encoding(bands=2), encoding, None, SIDE, 16, 45, "none", "pix2pix", {})
     config = TrainConfig(recipe="pix2pix", precision="fp32", device="cpu")
-    return TrainingStep(Networks(generator, discriminator, card, CPU), recipe, config, 10)
+    return TrainingStep(Networks(generator, discriminator, card, CPU), recipe, config, total)
 
 
 def batch() -> Batch:
@@ -161,3 +175,155 @@ def test_a_step_leaves_layout_and_batch_as_they_are() -> None:
     one(data, 0)
     assert all(torch.equal(now, then) for now, then in zip(vars(data).values(), vars(before).values(), strict=True))
     assert step.prepare(CPU, [one.generator]) == torch.contiguous_format
+
+
+def test_the_running_mean_of_the_weights_is_the_result() -> None:
+    one = made("instance", False, Recipe(ema=0.5), generator_norm="batch")
+    expected = [parameter.detach().clone() for parameter in one.generator.parameters()]
+    for number, keep in ((0, 1 / 10), (1, 2 / 11), (8, 0.5), (9, 0.5)):  # shorter as long as the run is young
+        one(batch(), number)
+        now = list(one.generator.parameters())
+        expected = [keep * before + (1 - keep) * after for before, after in zip(expected, now, strict=True)]
+    kept, last = one.result.state_dict(), one.generator.state_dict()
+    for (name, parameter), mean in zip(one.result.named_parameters(), expected, strict=True):
+        assert torch.allclose(parameter, mean, rtol=1e-5, atol=1e-7), name
+    apart = {name for name, _ in one.generator.named_parameters() if not torch.equal(kept[name], last[name])}
+    assert any(name.endswith("weight") for name in apart)
+    buffers = [name for name, _ in one.generator.named_buffers()]
+    assert any(name.endswith("running_var") for name in buffers)
+    assert all(torch.equal(kept[name], last[name]) for name in buffers)
+    assert not one.result.training and one.generator.training
+
+
+def test_without_a_running_mean_the_last_weights_are_the_result() -> None:
+    one = made("instance", False, Recipe(ema=0))
+    assert one.result is one.generator
+
+
+def judged(one: TrainingStep, image: Tensor, data: Batch) -> list[list[Tensor]]:
+    assert one.discriminator is not None
+    answers: list[list[Tensor]] = one.discriminator(torch.cat([data.source, image], dim=1))
+    return answers
+
+
+def of_features(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
+    return feature_matching(judged(one, fake, data), judged(one, data.target, data), data.valid)
+
+
+def of_vgg(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
+    assert one.vgg is not None
+    return perceptual(one.vgg(fake), one.vgg(data.target), TAP_WEIGHTS, data.valid)
+
+
+def of_lpips(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
+    assert one.lpips is not None
+    return lpips(one.lpips(fake, data.target), data.valid)
+
+
+def of_judging(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
+    sides = ((fake.detach(), False), (data.target, True))
+    answers = [adversarial(judged(one, image, data)[0][-1], is_real, data.valid) for image, is_real in sides]
+    return answers[0] + answers[1]
+
+
+TERMS: dict[str, Callable[[TrainingStep, Tensor, Batch], Tensor]] = {
+    "pixel_weight": lambda _, fake, data: masked_l1(fake, data.target, data.valid),
+    "feature_weight": of_features,
+    "perceptual_weight": of_vgg,
+    "lpips_weight": of_lpips,
+    "dice_weight": lambda _, logits, data: masked_dice(logits, data.target, data.valid),
+    "discriminator_weight": of_judging,
+}
+FILES = {"perceptual_weight": ("perceptual_file",), "lpips_weight": ("lpips_file", "lpips_heads")}
+
+
+def weighed(name: str, weight: float) -> TrainingStep:
+    """With one weight as given, and the networks that its term asks."""
+    changes = dict.fromkeys(FILES.get(name, ()) if weight else (), "given") | {name: weight}
+    one = made("instance", False, Recipe(**{"pixel_weight": 1.0} | changes))  # type: ignore[arg-type]
+    one.makes_classes = name == "dice_weight"
+    if name == "perceptual_weight":
+        one.vgg = VGGFeatures().requires_grad_(False)
+    if name == "lpips_weight":
+        one.lpips = LPIPS().requires_grad_(False)
+        for head in one.lpips.heads:
+            head.fill_(0.1)
+    return one
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_counts_as_often_as_its_weight_says(name: str) -> None:
+    data = batch()
+    if name == "dice_weight":
+        codes = torch.randint(0, 3, (2, SIDE, SIDE), generator=torch.Generator().manual_seed(2))
+        data = Batch(data.source, nn.functional.one_hot(codes, 3).permute(0, 3, 1, 2).float(), data.valid)
+    network = "discriminator" if name == "discriminator_weight" else "generator"
+    found = {}
+    for weight in (0.0, 3.0):
+        one = weighed(name, weight)
+        one(data, 0)
+        found[weight] = [parameter.grad.clone() for parameter in getattr(one, network).parameters()]
+    fresh = weighed(name, 3.0)
+    if network == "generator":
+        fresh.discriminator.load_state_dict(one.discriminator.state_dict())  # type: ignore[union-attr]
+    output = fresh.generator(data.source)
+    TERMS[name](fresh, output if fresh.makes_classes else fill(output, data.valid), data).backward()
+    term = [parameter.grad for parameter in getattr(fresh, network).parameters()]
+    largest = max(float(gradient.abs().max()) for gradient in term)
+    assert largest > 1e-5
+    for with_it, without, gradient in zip(found[3.0], found[0.0], term, strict=True):
+        assert torch.allclose(with_it - without, 3 * gradient, rtol=1e-3, atol=1e-3 * largest)
+
+
+@pytest.mark.parametrize(("number", "share"), [(0, 1.0), (10, 1.0), (15, 0.5), (19, 0.1)])
+def test_the_learning_rate_falls_over_the_second_half(number: int, share: float) -> None:
+    """Adam's first step moves a weight by the rate, whatever the gradient."""
+    one = made("instance", False, Recipe(discriminator_lr=4.0), total=20)
+    networks = {"optimizer_g": (one.generator, 2e-4), "optimizer_d": (one.discriminator, 8e-4)}
+    before = {name: copy.deepcopy(network) for name, (network, _) in networks.items()}
+    one(batch(), number)
+    for name, (network, rate) in networks.items():
+        assert network is not None and before[name] is not None
+        assert one.optimizers[name].param_groups[0]["lr"] == pytest.approx(share * rate)
+        pairs = zip(network.parameters(), before[name].parameters(), strict=True)  # type: ignore[union-attr]
+        moved = max(float((now - then).detach().abs().max()) for now, then in pairs)
+        assert moved == pytest.approx(share * rate, rel=1e-2)
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    """Puts back what a training sets for the whole process."""
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = cudnn.benchmark = False
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    cudnn.allow_tf32, cudnn.benchmark = before[1:]
+
+
+@pytest.mark.parametrize("norm", ["batch", "none", "instance", "group"])
+def test_a_gpu_computes_in_tf32_and_channels_come_last_where_the_norm_keeps_it(norm: Norm, flags: None) -> None:
+    layout = torch.channels_last if norm in ("batch", "none") else torch.contiguous_format
+    plain, normed = (MultiScale(5, 34, 1, 4, kind, False) for kind in ("none", norm))
+    networks: list[nn.Module] = [plain, normed]  # one norm that does not keep it is enough
+    assert prepare(torch.device("cuda"), networks) == layout
+    weights = [one for network in networks for one in network.parameters() if one.dim() == 4 and one.shape[0] > 1]
+    assert weights and all(one.is_contiguous(memory_format=layout) for one in weights)
+    assert not any(one.is_contiguous() for one in weights) or layout == torch.contiguous_format
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.benchmark
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_cpu_is_left_as_it_is(flags: None) -> None:
+    prepare(CPU, [MultiScale(5, 34, 1, 4, "batch", False)])
+    assert not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+
+
+def test_batches_have_the_layout_of_the_networks() -> None:
+    one = made("batch", False, Recipe(), generator_norm="batch")
+    one._layout = torch.channels_last
+    seen: list[Tensor] = []
+    one.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    one(batch(), 0)
+    assert [image.is_contiguous(memory_format=torch.channels_last) for image in seen] == [True]

@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
 from geop2p.training.schedule import decay
+from geop2p.training.validation import validate
 from geop2p.translator import Translator, read_card
 
 TINY = TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=4, downs=5)
@@ -48,6 +52,45 @@ def test_a_run_leaves_a_model_with_its_card(chips: Path, tmp_path: Path) -> None
     assert history[-1]["val"]["psnr"] > 0 and set(history[-1]["losses"]) == {"gan", "l1", "d"}
     assert result.best is not None and result.best["value"] == min(entry["val"]["l1"] for entry in history)
     assert (tmp_path / "run" / "samples" / "epoch_0002.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(chips: Path, tmp_path: Path) -> None:
+    """With batch-norm statistics of its own, which the checkpoint has, too."""
+    entries = ("ema=0.9", "norm=batch", "statistics_chips=16")
+    train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=1, width=2, downs=3, device="cpu", set=entries))
+    kept = Translator.load(tmp_path / "run").generator.state_dict()
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert set(kept) == set(state["ema"]) == set(state["generator"])
+    assert all(torch.equal(one, state["ema"][name]) for name, one in kept.items())
+    weights = [name for name in kept if name.endswith("weight")]
+    assert weights and not any(torch.equal(kept[name], state["generator"][name]) for name in weights)
+    validation = ChipArrays.load(ChipSet.open(chips), "val")
+    translator, found = Translator.load(tmp_path / "run"), read_metrics(tmp_path / "run")[-1]["val"]
+    assert validate(translator, validation, 4, translator.card.target)["l1"] == pytest.approx(found["l1"], rel=1e-6)
+    translator.generator.load_state_dict(state["generator"])
+    assert validate(translator, validation, 4, translator.card.target)["l1"] != pytest.approx(found["l1"], rel=1e-3)
+
+
+def test_images_per_second_are_those_of_the_steps_alone(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def slow(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def taking(*arguments: Any) -> Any:
+            now[0] += seconds
+            return call(*arguments)
+
+        return taking
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop.TrainingStep, "__call__", slow(loop.TrainingStep.__call__, 0.25))
+    monkeypatch.setattr(loop.Keeper, "look", slow(loop.Keeper.look, 100.0))
+    result = train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=1, batch_size=7, width=2, downs=3))
+    images = ChipSet.open(chips).counts["train"]
+    assert images % 7  # the last batch is smaller
+    assert result.images_per_s == round(images / (0.25 * result.steps), 2)
+    assert result.seconds == pytest.approx(0.25 * result.steps + 100, abs=0.1)
 
 
 def test_target_values_under_the_mask_change_nothing(pair: tuple[Path, Path], tmp_path: Path) -> None:

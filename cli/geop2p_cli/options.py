@@ -68,10 +68,29 @@ def _declaration(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     return declaration | {"type": _type(hint)}
 
 
+class _NumberOrWord(click.ParamType):  # type: ignore[type-arg]
+    """A whole number, or one of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+        self.name = "|".join(["integer", *words])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in self._words:
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor {' or '.join(self._words)}.", param, ctx)
+
+
 def _type(hint: Any) -> Any:
     """The click type of a field's annotation."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(entry for entry in typing.get_args(hint) if entry is not type(None))
+        entries = [entry for entry in typing.get_args(hint) if entry is not type(None)]
+        if len(entries) > 1:
+            return _NumberOrWord(*(word for entry in entries for word in typing.get_args(entry)))
+        hint = entries[0]
     if typing.get_origin(hint) is Literal:
         return click.Choice(typing.get_args(hint))
     return click.Path(path_type=Path) if hint is Path else hint

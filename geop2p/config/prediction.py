@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, check_numbers, option
 from geop2p.errors import ConfigError
+
+MOST_OVERLAP = 0.5  # of a tile's side: more would make three tiles meet
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class PredictConfig:
         "Share of a tile's side that is blended into the next tile, 0 to 0.5; none: tiles that need no blending where "
         "the network allows it, else 0.5.",
     )
-    tile_size: int | None = option(
-        None,
-        "Side in pixels of what the network sees at once; none: as --memory allows for exact tiles, the chip size of "
+    tile_size: int | Literal["auto"] = option(
+        "auto",
+        "Side in pixels of what the network sees at once; auto: as --memory allows for exact tiles, the chip size of "
         "the training for blended ones.",
     )
     norm_stats: NormStats = option(
@@ -83,10 +86,12 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
-            raise ConfigError(f"overlap is {self.overlap}, expected 0 to 0.5")
-        if self.tile_size is not None:
+        if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
+            raise ConfigError(f"overlap is {self.overlap}, expected 0 to {MOST_OVERLAP}")
+        if isinstance(self.tile_size, int):
             at_least("tile_size", self.tile_size, 16)
+        elif self.tile_size != "auto":
+            raise ConfigError(f"tile_size is {self.tile_size!r}, expected auto or a whole number of pixels")
         if self.batch_size is not None:
             at_least("batch_size", self.batch_size, 1)
         if self.line_width is not None and self.line_width <= 0:
@@ -101,6 +106,11 @@ class PredictConfig:
             raise ConfigError(f"uncertainty_by is {self.uncertainty_by}, but there is no --uncertainty FILE; give one")
         at_least("dropout_samples", self.dropout_samples, 2)
         _ = self.memory_bytes, self.share_of_parts
+
+    @property
+    def tile_side(self) -> int | None:
+        """The side of tiles that was asked for; None: as fits."""
+        return None if self.tile_size == "auto" else self.tile_size
 
     @property
     def share_of_parts(self) -> slice:

@@ -37,6 +37,15 @@ class Field:
     size: tuple[int, int]
 
 
+def takes_given(network: nn.Module) -> bool:
+    """Whether the statistics that a network takes of its input can be given: only those of instance norms can."""
+    return not any(_takes_its_own(module) for module in network.modules())
+
+
+def _takes_its_own(module: nn.Module) -> bool:
+    return isinstance(module, nn.GroupNorm | nn.BatchNorm2d) and uses_input_statistics(module)
+
+
 class GivenNorms:
     """The instance norms of a network, which take their statistics from outside from now on.
 
@@ -58,7 +67,7 @@ class GivenNorms:
                 if isinstance(child, nn.InstanceNorm2d) and not child.track_running_stats:
                     setattr(module, name, _GivenNorm(child, self, self.channels))
                     self.channels += child.num_features
-                elif isinstance(child, nn.GroupNorm | nn.BatchNorm2d) and uses_input_statistics(child):
+                elif _takes_its_own(child):
                     raise ValueError(f"statistics of a {type(child).__name__} cannot be given")
 
     def measure(self, source: Tensor, valid: Tensor) -> Tensor:

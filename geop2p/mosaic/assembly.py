@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
+from geop2p.config import PredictConfig
+from geop2p.config.prediction import MOST_OVERLAP
 from geop2p.errors import GeoP2PError
+from geop2p.models.moments import takes_given
 from geop2p.mosaic.beside import Beside, put_together, remove_companions
 from geop2p.mosaic.catalogue import write_item
 from geop2p.mosaic.checks import PLACING
@@ -175,6 +178,27 @@ def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None, is_empt
     if allowed is not None and percent is not None and percent > allowed:
         raise GeoP2PError(
             f"{output}: not made: predictions of neighbouring tiles differ by {percent:.3g} % of the range, "
-            f"--max-mismatch allows {allowed:g} %; train with a recipe whose tiles are exact (pix2pix-geo), use a "
-            "larger --overlap, or allow more"
+            f"--max-mismatch allows {allowed:g} %; {' '.join(_remedies(mosaic))}"
         )
+
+
+def _remedies(mosaic: Mosaic) -> list[str]:
+    """What makes tiles agree better, the best first; exact ones differ by rounding alone."""
+    if mosaic.is_exact:
+        return ["allow more"]
+    config, network, found = mosaic.config, mosaic.translator, list[str]()
+    if mosaic.norm_stats != "tile" and network.card.field is not None:
+        found.append(_way_to_exact_tiles(mosaic.config))
+    else:
+        if mosaic.norm_stats == "tile" and takes_given(network.generator):
+            found.append("give --norm-stats field,")
+        found.append("train with a recipe whose tiles are exact (pix2pix-geo),")
+    if config.overlap is not None and config.overlap < MOST_OVERLAP:
+        found.append("give a larger --overlap,")
+    return [*found, "or allow more"]
+
+
+def _way_to_exact_tiles(config: PredictConfig) -> str:
+    if config.overlap is not None:
+        return "leave --overlap out,"
+    return "give more --memory," if config.tile_side is None else "give larger tiles (--tile-size),"

@@ -174,4 +174,4 @@ def _peak_rss_mb() -> int | None:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)

@@ -98,9 +98,9 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
         ConfigError: The tile size does not fit the network.
     """
     card, blended = translator.card, partial(_blended, translator, config, statistics)
-    if config.tile_size is not None and config.tile_size % card.stride:
+    if config.tile_side is not None and config.tile_side % card.stride:
         raise ConfigError(
-            f"tile_size is {config.tile_size}, expected a multiple of {card.stride}, the stride of the network"
+            f"tile_size is {config.tile_side}, expected a multiple of {card.stride}, the stride of the network"
         )
     if config.overlap is not None:
         return blended(config.overlap, "an overlap was given")
@@ -110,16 +110,16 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
         return blended(BLEND_OVERLAP, "the network's field is unbounded")
     halo = math.ceil(card.field / card.stride) * card.stride
     needs = f"the field of {card.field} pixels needs a margin of {halo}"
-    if config.tile_size is None:
+    if config.tile_side is None:
         core = _largest_core(translator, config, statistics, halo, longest)
         if core is None:
             return blended(BLEND_OVERLAP, f"{needs}, too much for tiles that fit into {config.memory}")
     else:
-        core = min(config.tile_size - 2 * halo, math.ceil(longest / card.stride) * card.stride)
+        core = min(config.tile_side - 2 * halo, math.ceil(longest / card.stride) * card.stride)
         if core <= 0:
-            return blended(BLEND_OVERLAP, f"{needs}, a tile has {config.tile_size}")
+            return blended(BLEND_OVERLAP, f"{needs}, a tile has {config.tile_side}")
     cost = _cost(core, halo)
-    if config.tile_size is None and cost > GOOD_COST and core < longest:
+    if config.tile_side is None and cost > GOOD_COST and core < longest:
         log.info("exact tiles of %d pixels cost %.2g times the network; more --memory makes them larger", core, cost)
     batch_size = config.batch_size or 1
     lattice = Lattice(core, 0, halo, stride=card.stride)
@@ -132,8 +132,8 @@ def _blended(
 ) -> Tiles:
     """Tiles of the size that was asked for, or of the chips; as many at once as the memory allows, up to `BATCH`."""
     card = translator.card
-    size = config.tile_size or card.chip_size
-    lattice = Lattice(size, round(size * overlap))
+    size = config.tile_side or card.chip_size
+    lattice = Lattice(size, min(round(size * overlap), size // 2))  # half of an odd side may be rounded up
     a_tile = _host_bytes(translator, config, statistics, lattice)
     a_column = column_bytes(lattice, card.source, card.target, noise=card.noise)
     room = config.memory_bytes - BASE - PART_MULTIPLE * a_column
