@@ -34,6 +34,7 @@ from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import remove_folder
 from geop2p.raster.encoding import Array, Mask
+from geop2p.raster.writing import part_writer
 from geop2p.translator import Card, Translator
 
 BLENDED = {"tile_size": 64, "overlap": 0.5}
@@ -675,3 +676,19 @@ def test_rows_and_parts_are_written_while_the_network_is_at_work(
     predict(make_model(Watched, image_encoding(bands=1)), path, tmp_path / "out.vrt", config)
     assert overlapped == {"rows": True, "part": True}
     assert np.array_equal(pixels(tmp_path / "out.vrt"), values)
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint16"), (3, "uint8"), (3, "uint16"), (4, "uint8"), (6, "int16")])
+def test_gdal_has_nothing_to_complain_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], bands: int, dtype: str
+) -> None:
+    """Of parts with a mask, whatever their bands: its threads write blocks of both at once, most of the time."""
+    draw, where = np.random.default_rng(0), grid(1024, 2560)
+    values, valid = draw.integers(0, 99, (bands, 1024, 2560)).astype(dtype), draw.random((1024, 2560)) > 0.1
+    for _ in range(4):
+        with part_writer(tmp_path / "part.tif", where, image_encoding(dtype, bands, 0, 99)) as write:
+            for row in (0, 512):
+                write(row, values[:, row : row + 512], valid[row : row + 512])
+    assert capfd.readouterr().err == ""
+    with rasterio.open(tmp_path / "part.tif") as dataset:
+        assert (dataset.read()[:, valid] == values[:, valid]).all() and ((dataset.dataset_mask() > 0) == valid).all()

@@ -122,7 +122,7 @@ def _tiff(
 ) -> Iterator[Any]:
     bands, rows, cols = shape
     profile = profile | {"count": bands, "height": rows, "width": cols, "dtype": dtype}
-    if bands not in (1, 3):
+    if bands > 1 and (bands, np.dtype(dtype).name) != (3, "uint8"):  # neither gray nor red, green, blue
         profile |= {"photometric": "minisblack", "alpha": "no"}  # GDAL takes the fourth of four 8-bit bands for alpha
         profile["num_threads"] = 1  # GDAL's threads give the mask the main image's count of extra bands, and complain
     profile |= {"crs": grid.crs, "transform": grid.georeference}
