@@ -524,6 +524,7 @@ def test_a_folder_of_rasters_is_a_prediction_of_its_own(tmp_path: Path, make_mod
         path = write_raster(tmp_path / "parts" / f"{name}.tif", made[:, :, left : left + 64], half)
         with rasterio.open(path, "r+") as dataset:
             dataset.update_tags(**tags | {"GEOP2P_TILE_MISMATCH": str(left)})
+    (tmp_path / "parts" / "config.json").write_text("{}")  # of another program
     answer = command_line(tmp_path / "parts", reference, tmp_path / "parts.html", "--json")
     assert answer.exit_code == 0, answer.stderr
     found = json.loads(answer.stdout)

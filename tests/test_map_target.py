@@ -198,11 +198,37 @@ def test_a_map_that_is_learnt_as_a_picture_comes_out_in_its_colours(tmp_path: Pa
         with rasterio.open(tmp_path / "map.tif", **level) as dataset:
             found = {tuple(color) for color in dataset.read().reshape(3, -1).T.tolist()}
             assert found <= set(colors.values())
+    third = [
+        write_raster(tmp_path / f"c_{path.name}", rasterio.open(path).read(), grid(700, 700, left=900_000.0))
+        for path in pair
+    ]
+    tile(*third, tmp_path / "chips", config)
+    assert ChipSet.open(tmp_path / "chips").target.palette == chipset.target.palette
     table.write_text(f"value,name,color\n{names}9,other,#101010\n")
     other = [write_raster(tmp_path / "b_image.tif", image, grid(700, 700, left=700_000.0))]
     other.append(write_raster(tmp_path / "b.tif", drawn, grid(700, 700, left=700_000.0)))
     with pytest.raises(ChipSetError, match="is to have other colours than the chip set's target"):
         tile(*other, tmp_path / "chips", config)
+
+
+def test_a_table_of_classes_is_the_map_s_whatever_the_target_is_asked_for_as(tmp_path: Path) -> None:
+    """Not the photograph's, whose colours it would reduce to its own."""
+    photo = write_raster(
+        tmp_path / "photo.tif", np.random.default_rng(0).integers(0, 255, (3, 96, 96), dtype=np.uint8), grid(96, 96)
+    )
+    codes = write_raster(tmp_path / "codes.tif", class_map(96, 96), grid(96, 96))
+    table = tmp_path / "table.csv"
+    table.write_text("value,name,color\n1,water,#0000fa\n2,meadow,#00f000\n5,road,#fa0a0a\n")
+    config = TileConfig(size=32, classes=table, target_kind="image", split="1:0:0")
+    tile(codes, photo, tmp_path / "chips", config)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert chipset.target.palette == () and [entry.name for entry in chipset.source.classes] == [
+        "water",
+        "meadow",
+        "road",
+    ]
+    with pytest.raises(ConfigError, match="neither side looks like a map"):
+        tile(photo, photo, tmp_path / "none", dataclasses.replace(config, source_kind="image"))
 
 
 def test_values_are_snapped_to_the_nearest_colour_of_a_palette() -> None:

@@ -537,6 +537,10 @@ def test_seam_index_of_exact_tiles_does_not_mind_what_the_network_repeats() -> N
             index.add(values + seam * (np.arange(64) // 16)[:, None], valid, (0, 0), (0, 0))
             found.append(index.result())
     assert found[0] > 1.5 and found[2] == pytest.approx(1, abs=0.03) and found[3] > 1.25
+    beside = np.isin(np.arange(64) % 16, (15, 0, 1)) | np.zeros((64, 1), bool)  # ground at the lines alone
+    strips = SeamIndex(Lattice(16, 0, stride=4), 64, 64, False)
+    strips.add(ground, beside, (0, 0), (0, 0))
+    assert strips.result() == pytest.approx(1, abs=0.2)
     plain = SeamIndex(Lattice(4, 0, stride=4), 64, 64, False)  # no other line is at the same place
     plain.add(ground, valid, (0, 0), (0, 0))
     assert plain.result() == pytest.approx(1, abs=0.1)

@@ -16,7 +16,6 @@ from geop2p.raster.statistics import Distribution
 from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
-from geop2p.training.checkpoint import CONFIG
 from geop2p.training.claim import settings_of
 from geop2p.training.history import read_metrics
 from geop2p.translator import FILE_NAME, read_card
@@ -60,7 +59,7 @@ def is_model(result: str | Path, truth: str | Path) -> bool:
         truth: What it is compared with; nothing but a model is compared with a chip set.
     """
     place = Path(result)
-    if place.suffix.lower() in MODELS or any((place / name).is_file() for name in (FILE_NAME, CONFIG)):
+    if place.suffix.lower() in MODELS or (place / FILE_NAME).is_file() or settings_of(place) is not None:
         return True
     return not place.is_file() and (Path(truth) / DESCRIPTION).is_file()
 

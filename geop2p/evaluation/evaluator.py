@@ -77,7 +77,8 @@ def evaluate(
     weights = (config.lpips_file, config.lpips_heads, config.inception_file)
     check_report(report, overwrite, (model, chips, config.mosaic, *weights))
     if idle := [name for name in changed(config) if name in OF_RASTERS]:
-        raise ConfigError(f"{', '.join(idle)}: for PREDICTION REFERENCE, not for MODEL CHIPS; leave it out")
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ConfigError(f"{words}: for PREDICTION REFERENCE, not for MODEL CHIPS; leave it out")
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)

@@ -38,7 +38,8 @@ def legend_of(
     """
     if encoding.is_classes:
         encoding = _with_all_classes(encoding, layers, readers)
-        ignored = [int(code) for code in tags.get("ignored", "").split()] + _codes(ignore, encoding)
+        told = [int(code) for code in tags.get("ignored", "").split()]
+        ignored = list(dict.fromkeys(told + _codes(ignore, encoding)))
         classes = tuple(entry for entry in encoding.classes if entry.value not in ignored)
         return dataclasses.replace(encoding, classes=classes), ignored
     own = _with_intervals(encoding, tags.get("intervals", ""))

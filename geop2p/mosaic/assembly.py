@@ -191,7 +191,7 @@ def _remedies(mosaic: Mosaic) -> list[str]:
         found.append(_way_to_exact_tiles(mosaic.config))
     else:
         if mosaic.norm_stats == "tile" and takes_given(network.generator):
-            found.append("give --norm-stats field,")
+            found.append(f"give --norm-stats field{'' if mosaic.engine == 'torch' else ' with --engine torch'},")
         found.append("train with a recipe whose tiles are exact (pix2pix-geo),")
     if config.overlap is not None and config.overlap < MOST_OVERLAP:
         found.append("give a larger --overlap,")

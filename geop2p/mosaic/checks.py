@@ -20,7 +20,7 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
-from geop2p.raster.layers import UNLISTED_SHARE
+from geop2p.raster.layers import FOREIGN, UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.raster.styles import is_own_style, style_path
 from geop2p.raster.vectors import vector_parts
@@ -28,7 +28,6 @@ from geop2p.translator import Card, model_file
 
 log = logging.getLogger(__name__)
 
-FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map for the model
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
 GEOTIFF = (".tif", ".tiff")
 PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names, which it holds

@@ -25,7 +25,7 @@ class SeamIndex:
 
     1.0 means that a line of the lattice cannot be told from any other. For classes a step is a change of class, for
     backscatter it is one of dB. Where the network may repeat a pattern with its stride, the others are those at the
-    same place in the pattern, if there are any.
+    same place in the pattern, if anything changes there.
 
     Args:
         lattice: The tiles of the mosaic.
@@ -75,7 +75,8 @@ class SeamIndex:
     def result(self) -> float | None:
         """Mean over the axes that have lines; None where none has, or where nothing changes anywhere."""
         ratios = []
-        for (lines, others), sums, counts in zip(self._lines, self._sums, self._counts, strict=True):
+        for (lines, alike), sums, counts in zip(self._lines, self._sums, self._counts, strict=True):
+            others = alike if counts[alike].any() and sums[alike].any() else ~lines
             on, off = counts[lines].sum(), counts[others].sum()
             if on and off and sums[others].sum() > 0:
                 ratios.append((sums[lines].sum() / on) / (sums[others].sum() / off))
@@ -83,12 +84,10 @@ class SeamIndex:
 
 
 def _lines(lattice: Lattice, axis: int, side: int) -> tuple[Mask, Mask]:
-    """The pixels of an axis that tiles hand over at, and those that these are compared with."""
+    """The pixels of an axis that tiles hand over at, and the others at the same place of the network's stride."""
     pixels, handovers = np.arange(side), lattice.handovers(axis, side)
     lines = np.isin(pixels, handovers)
-    alike = ~lines & np.isin(pixels % lattice.stride, [line % lattice.stride for line in handovers])
-    alike[0] = False  # nothing is before it
-    return lines, alike if alike.any() else ~lines
+    return lines, ~lines & np.isin(pixels % lattice.stride, [line % lattice.stride for line in handovers])
 
 
 def survey(reader: Reader, encoding: Encoding, lattice: Lattice | None) -> tuple[list[BandSummary], float | None]:

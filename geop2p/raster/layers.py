@@ -26,6 +26,7 @@ from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector, vector_parts
 
+FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map in these colours
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 
 

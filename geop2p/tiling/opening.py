@@ -15,7 +15,7 @@ from geop2p.raster.class_table import ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.layers import FOREIGN, Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.raster.vectors import vector_parts
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
@@ -37,7 +37,8 @@ def open_pair(
     kinds = asked if earlier is None else {side: _known_kind(earlier, side, kind) for side, kind in asked.items()}
     fields = {"source": config.source_field, "target": config.target_field}
     table = None if config.classes is None else read_class_table(config.classes)
-    mapped = [] if table is None else _mapped_sides(kinds, asked, table, earlier)
+    goes_on = earlier is not None and bool(earlier.target.palette) and kinds["target"] == "image"
+    mapped = [] if table is None or goes_on else _mapped_sides(kinds, asked, table, earlier)
     layers = {}
     for side, path in zip(SIDES, (source, target), strict=True):
         own = table if side in mapped else None
@@ -46,9 +47,10 @@ def open_pair(
             layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
         layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
-        if _is_colored(layers["target"], asked["target"]):
+        if goes_on or _gives_colors(layers, kinds, asked["target"], table):
             colors = tuple(dict.fromkeys(entry.color for entry in table.classes))
             layers["target"] = dataclasses.replace(layers["target"], drawn_in=colors)
+            log.info("%s: predictions will have the %d colours of %s", target, len(colors), table.path)
         else:
             side = _mapped_side(layers, kinds, table)
             layers[side] = open_layer(layers[side].path, "classes", table=table)
@@ -156,9 +158,17 @@ def _mapped_sides(
     return fitting or [side for side in SIDES if asked[side] == "classes"] or sides
 
 
-def _is_colored(layer: Layer, asked: KindChoice) -> bool:
-    """Whether a map in colours is asked for as an image, whose colours a table of classes then gives."""
-    return asked == "image" and layer.raster is not None and has_colors(layer.raster)
+def _gives_colors(layers: dict[str, Layer], kinds: dict[str, KindChoice], asked: KindChoice, table: ClassTable) -> bool:
+    """Whether a table of classes tells the colours of a target that is asked for as an image.
+
+    It does where nothing else may be meant: the source is no map, and the target is drawn in these colours.
+    """
+    source, target = layers["source"], layers["target"]
+    may_be_map = kinds["source"] in ("auto", "classes") and (source.kind == "classes" or source.is_drawn)
+    if asked != "image" or may_be_map or target.raster is None or not has_colors(target.raster):
+        return False
+    table.check_colors()
+    return table.unlisted_share(*read_sample(target.path, as_colors=True))[0] <= FOREIGN
 
 
 def _mapped_side(layers: dict[str, Layer], kinds: dict[str, KindChoice], table: ClassTable) -> str:
