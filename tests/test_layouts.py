@@ -176,9 +176,14 @@ def test_virtual_chips_read_what_is_needed_to_know_them(tmp_path: Path, changed:
     assert first.target == again.target
 
 
+@pytest.mark.parametrize("target", ["image", "map"])
 def test_training_from_packed_chips_needs_neither_rasterio_nor_geopandas(
-    pair: tuple[Path, Path], tmp_path: Path
+    pair: tuple[Path, Path], tmp_path: Path, target: str
 ) -> None:
+    if target == "map":
+        with rasterio.open(pair[1]) as dataset:
+            drawn = grid(dataset.height, dataset.width)
+        pair = (pair[1], write_raster(tmp_path / "map.tif", class_map(drawn.height, drawn.width), drawn))
     tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, format="packed"))
     tile(*pair, tmp_path / "files", SMALL)
     blocked = ("rasterio", "geopandas", "pyproj", "shapely", "pyogrio", "pandas")

@@ -231,9 +231,10 @@ def test_the_best_epoch_is_kept_and_named(chips: Path, tmp_path: Path, caplog: p
     assert read_card(run / "best.safetensors").provenance["steps"] == history[best]["step"]
     assert f"epoch {best + 1}: best.safetensors" in caplog.text
     validation = ChipArrays.load(ChipSet.open(chips), "val")
-    again = keeper.validate(Translator.load(run / "best.safetensors"), validation, 4)
+    target = ChipSet.open(chips).target
+    again = keeper.validate(Translator.load(run / "best.safetensors"), validation, 4, target)
     assert again["ssim"] == pytest.approx(values[best], abs=1e-6)  # the very weights that were scored
-    last = keeper.validate(Translator.load(run), validation, 4)
+    last = keeper.validate(Translator.load(run), validation, 4, target)
     assert last["ssim"] == pytest.approx(values[-1], abs=1e-6)
 
 

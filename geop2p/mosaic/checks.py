@@ -15,12 +15,11 @@ from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference
 from geop2p.raster.atomic import make_folder
-from geop2p.raster.class_table import ClassTable, hex_color
+from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
-from geop2p.raster.layers import FOREIGN, UNLISTED_SHARE
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.raster.styles import is_own_style, style_path
 from geop2p.raster.vectors import vector_parts

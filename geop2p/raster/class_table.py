@@ -19,6 +19,8 @@ from geop2p.raster.encoding import Array, MapClass, Mask
 # the pixels that are not at an edge by less than 42, 99 % by less than 32 (measured on patches of 8 pixels).
 TOLERANCE = 40.0
 DRAWN_COLORS = 32  # an image with at most so many colours is probably a drawn map
+FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map in these colours
+UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 NAMED_COLORS = 3  # unlisted colours that a message names
 
 _UNSEEN, _UNLISTED = 255, 254  # in the lookup of colours; below: a place in the table

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from geop2p.config import Backscatter, Kind, Scaling
 from geop2p.errors import ConfigError
 from geop2p.raster.backscatter import from_decibel, to_decibel
+from geop2p.raster.palette import nearest_colors
 from geop2p.raster.statistics import Distribution
 
 Array = npt.NDArray[Any]
@@ -83,8 +84,7 @@ class Encoding:
         ignored: For kind `classes`: those that mean unlabelled; they encode to all zero.
         scaling: Where the encoded interval comes from: the integer type, or percentiles of the training values.
         backscatter: For kind `sar`: stored in dB, or as linear power or amplitude, which enter the network as dB.
-        relief: For kind `elevation`: radius in metres; values are height minus the mean height of the ground within
-            it. None: they are heights.
+        relief: For kind `elevation`: radius in metres of the ground whose mean is taken off; None: heights as they are.
         palette: For kind `image` of 8-bit red, green and blue: the only colours that come out; empty: any.
     """
 
@@ -215,8 +215,7 @@ class Encoding:
             encoded: (channels, rows, cols): scores of the classes, or values in [-1, 1] (clipped).
 
         Returns:
-            (bands, rows, cols) of `dtype`: the class with the highest score, or values, rounded for integers; of a
-            palette the nearest colour, the first of those that are as near.
+            (bands, rows, cols) of `dtype`: the class with the highest score; or values, rounded or of the palette.
         """
         if self.is_classes:
             codes = np.array([entry.value for entry in self.classes], dtype=self.dtype)
@@ -233,17 +232,7 @@ class Encoding:
             limits = np.iinfo(self.dtype)
             most = float(limits.max) if np.dtype(self.dtype).itemsize < 8 else np.nextafter(float(limits.max), 0)
             np.clip(np.rint(values, out=values), limits.min, most, out=values)
-        return self._snapped(values.astype(self.dtype)) if self.palette else values.astype(self.dtype)
-
-    def _snapped(self, values: Array) -> Array:
-        """The colour of the palette that is nearest to each pixel's (3, rows, cols)."""
-        colors = np.array(self.palette, np.int32)
-        apart = [
-            sum(np.square(band - part) for band, part in zip(values.astype(np.int32), color, strict=True))
-            for color in colors
-        ]
-        nearest: Array = colors[np.argmin(apart, axis=0)].astype(self.dtype)
-        return nearest.transpose(2, 0, 1)
+        return nearest_colors(values, self.palette).astype(self.dtype) if self.palette else values.astype(self.dtype)
 
     def clipped_share(self, values: Array, valid: Mask) -> float:
         """Share of valid values outside the encoded interval, which `encode` clips."""

@@ -15,7 +15,7 @@ from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
-from geop2p.raster.class_table import ClassTable, class_name
+from geop2p.raster.class_table import UNLISTED_SHARE, ClassTable, class_name
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
@@ -25,9 +25,6 @@ from geop2p.raster.relief import relief_reader
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector, vector_parts
-
-FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map in these colours
-UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,7 @@ class Layer:
 
     def block_on(self, grid: Grid) -> tuple[int, int]:
         """(rows, cols) that are read together on a grid: those of its file, or of the warp."""
-        coincides = self.raster is None or grid.offset_in(self.raster.grid) is not None
-        if not coincides:
+        if self.raster is not None and grid.offset_in(self.raster.grid) is None:
             return SIDE, SIDE
         return (1, 1) if self.raster is None else self.raster.block
 

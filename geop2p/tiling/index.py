@@ -1,9 +1,6 @@
 """The index of a chip set: a GeoPackage that opens in QGIS coloured by split."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,6 +10,7 @@ from rasterio.crs import CRS
 from geop2p.config import Split
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.tiling.geopackage import write_table
+from geop2p.tiling.shares import share_columns
 from geop2p.tiling.table import ChipTable
 
 INDEX_STYLE = "index.qml"
@@ -30,16 +28,6 @@ def write_index(file: Path, index: ChipTable) -> None:
     for ending in ("-wal", "-shm"):  # of a program that had the file of before open
         file.with_name(file.name + ending).unlink(missing_ok=True)
     write_text(file.with_name(INDEX_STYLE), _index_style())
-
-
-def share_columns(table: Iterable[Any]) -> list[str]:
-    """The columns of an index, or the names of an entry of it, that hold class shares."""
-    return [name for name in table if re.fullmatch(r"(source|target)_-?\d+", name)]
-
-
-def class_columns(table: Iterable[Any], side: str) -> dict[int, str]:
-    """The columns that hold the class shares of a side, by the code of the class."""
-    return {int(name.removeprefix(f"{side}_")): name for name in share_columns(table) if name.startswith(f"{side}_")}
 
 
 def joined(fixed: ChipTable, table: ChipTable) -> ChipTable:

@@ -11,11 +11,11 @@ import numpy as np
 
 from geop2p.config import KindChoice, TileConfig
 from geop2p.errors import ChipSetError, ConfigError, RasterError
-from geop2p.raster.class_table import ClassTable, read_class_table
+from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.layers import FOREIGN, Layer, open_layer
+from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.raster.vectors import vector_parts
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
