@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.tiling.shares import share_columns
+from geop2p.tiling.rows import share_columns
 from geop2p.tiling.table import ChipTable, Column
 
 TEMPER = 0.5  # 0: all chips alike, 1: every class equally often

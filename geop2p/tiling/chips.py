@@ -6,14 +6,12 @@ The description and packed chips are read without rasterio and geopandas, so tha
 import dataclasses
 import importlib
 import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, get_args
-from urllib.parse import quote
 
 import numpy as np
 
@@ -21,6 +19,7 @@ from geop2p.config import SPLITS, ChipFormat, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.tiling.rows import index_rows
 
 if TYPE_CHECKING:
     import geopandas
@@ -214,14 +213,9 @@ class ChipSet:
         Raises:
             ChipSetError: The index is missing or damaged.
         """
-        file, known = self.folder / INDEX, {scene.id for scene in self.scenes}
-        query = "SELECT id, scene, row_off, col_off, weight FROM chips WHERE split = ? ORDER BY fid"
-        try:
-            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
-                rows = [Entry(*row) for row in connection.execute(query, (split,))]
-        except sqlite3.Error as error:
-            raise ChipSetError(f"{file}: missing or damaged ({error}); tile again with --overwrite") from error
-        return [row for row in rows if row.scene in known]
+        known = {scene.id for scene in self.scenes}
+        rows = index_rows(self.folder / INDEX, split, "id, scene, row_off, col_off, weight")
+        return [Entry(*row) for row in rows if row["scene"] in known]
 
     def check_finished(self) -> None:
         """Refuse a chip set whose making was interrupted: its encodings may not be scaled yet.

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from geop2p.config import Split
 from geop2p.raster.atomic import replacing, write_text
 from geop2p.tiling.geopackage import write_table
-from geop2p.tiling.shares import share_columns
+from geop2p.tiling.rows import share_columns
 from geop2p.tiling.table import ChipTable
 
 INDEX_STYLE = "index.qml"

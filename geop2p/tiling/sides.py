@@ -17,7 +17,7 @@ from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.chips import Chip, ChipSet
-from geop2p.tiling.shares import class_columns
+from geop2p.tiling.rows import class_columns
 from geop2p.tiling.table import ChipTable
 
 READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots

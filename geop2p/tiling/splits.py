@@ -16,7 +16,7 @@ from geop2p.raster.grid import Grid
 from geop2p.tiling.areas import codes_on, read_areas
 from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
 from geop2p.tiling.chips import Scene
-from geop2p.tiling.shares import share_columns
+from geop2p.tiling.rows import share_columns
 from geop2p.tiling.table import ChipTable
 
 NEAR_SPLIT = "near another split"

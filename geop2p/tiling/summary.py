@@ -10,7 +10,7 @@ import numpy as np
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.raster.class_table import class_name, class_titles
 from geop2p.tiling.chips import SIDES, ChipSet
-from geop2p.tiling.shares import class_columns
+from geop2p.tiling.rows import class_columns
 from geop2p.tiling.table import ChipTable
 
 CLASSES_SHOWN = 6  # of a side, the most frequent

@@ -1,16 +1,13 @@
 """Classes that a split holds and a model has never seen: it cannot draw them, so their ground is always wrong."""
 
 import dataclasses
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
-from urllib.parse import quote
 
 from geop2p.config import Split
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding, MapClass, class_color
 from geop2p.tiling.chips import INDEX, ChipSet
-from geop2p.tiling.shares import class_columns
+from geop2p.tiling.rows import class_columns, index_rows
 
 
 def unseen_classes(chipset: ChipSet, target: Encoding, split: Split) -> list[tuple[MapClass, float]]:
@@ -23,7 +20,7 @@ def unseen_classes(chipset: ChipSet, target: Encoding, split: Split) -> list[tup
     """
     if not target.is_classes:
         return []
-    own, known = _rows(chipset, split), {entry.value for entry in target.classes}
+    own, known = index_rows(chipset.folder / INDEX, split), {entry.value for entry in target.classes}
     pixels = sum(row["valid"] for row in own)
     columns = class_columns(own[0].keys(), "target") if pixels else {}
     there = {entry.value: entry for entry in (*chipset.target.classes, *chipset.target.ignored)}
@@ -35,13 +32,6 @@ def unseen_classes(chipset: ChipSet, target: Encoding, split: Split) -> list[tup
         for code, column in columns.items()
         if code not in known
     ]
-
-
-def _rows(chipset: ChipSet, split: Split) -> list[sqlite3.Row]:
-    """The index of a split."""
-    with closing(sqlite3.connect(f"file:{quote(str(chipset.folder / INDEX))}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        return connection.execute("SELECT * FROM chips WHERE split = ?", (split,)).fetchall()
 
 
 def with_classes(target: Encoding, others: Iterable[MapClass]) -> Encoding:
