@@ -22,7 +22,7 @@ from shapely.geometry import Polygon, box
 
 from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
-from geop2p.errors import ChipSetError, NoGroundError, RasterError
+from geop2p.errors import ChipSetError, ConfigError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area, VectorReader, read_vector
@@ -205,11 +205,61 @@ def test_a_file_of_several_layers_is_refused_in_one_line(tmp_path: Path) -> None
     layer = read_vector(path, "use")  # tables do not count
     assert [entry.name for entry in layer.classes] == ["background", "True"]
     features.to_file(path, layer="lakes")
-    message = r"a\.gpkg: has 2 layers \(roads, lakes\), expected one; .*: ogr2ogr -f GPKG one\.gpkg .*a\.gpkg LAYER$"
+    message = r"a\.gpkg: has 2 layers \(roads, lakes\), expected one; say which .*: '.*a\.gpkg\|layername=roads'$"
     with pytest.raises(RasterError, match=message):
         read_vector(path, "use")
     with pytest.raises(RasterError, match=message):
         Area(path, grid(64, 64))
+
+
+@pytest.mark.parametrize(("file", "driver"), [("a.gpkg", "GPKG"), ("a.gdb", "OpenFileGDB")])
+def test_one_layer_of_several_is_named_as_qgis_names_it(tmp_path: Path, file: str, driver: str) -> None:
+    where, path = grid(64, 64), tmp_path / "here" / file
+    path.parent.mkdir()
+    left, bottom, right, top = where.bounds
+    middle = (left + right) / 2
+    shapes = {"west": box(left, bottom, middle, top), "east": box(middle, bottom, right, top), "roads": box(0, 0, 1, 1)}
+    for name, shape in shapes.items():
+        geopandas.GeoDataFrame({"use": [name]}, geometry=[shape], crs=UTM).to_file(path, driver=driver, layer=name)
+    image = write_raster(path.with_name("image.tif"), np.ones((3, 64, 64), np.uint8), where)
+    source, chips = f"{path}|layername=west", path.with_name("chips")
+    config = TileConfig(size=16, grid="target", source_field="use", format="virtual", aoi=Path(source), min_valid=1.0)
+    assert tile(source, image, chips, config).chips == 8
+    assert tile(source, image, chips, config).chips == 8 and len(ChipSet.open(chips).scenes) == 1  # it is known again
+    with ChipSet.open(chips).reader("train") as reader:
+        assert (reader.read(0).source == 2).all()
+    tile(f"{path}|layername=east", image, chips, dataclasses.replace(config, aoi=Path(f"{path}|layername=east")))
+    names = [(scene.id, Path(scene.source).name) for scene in ChipSet.open(chips).scenes]
+    assert names == [("image", f"{file}|layername=west"), ("image-2", f"{file}|layername=east")]
+    path.parent.rename(tmp_path / "there")  # layers and chips move together
+    chips, moved = tmp_path / "there" / "chips", tmp_path / "there" / file
+    with ChipSet.open(chips).reader("train") as reader:
+        assert (reader.read(0).source == 2).all()
+    (chips / "source").mkdir()
+    moved.rename(chips / "source" / file)
+    inside = f"{chips / 'source' / file}|layername=west"
+    with pytest.raises(ChipSetError, match="belongs to the chip set"):
+        tile(inside, tmp_path / "there" / "image.tif", chips, config, overwrite=True)
+    with pytest.raises(RasterError, match=f"{file}: has no layer 'lakes'; it has west, east, roads$"):
+        read_vector(inside.replace("west", "lakes"), "use")
+    with pytest.raises(RasterError, match=r"b\.gpkg: no such file$"):
+        read_vector(tmp_path / "b.gpkg|layername=lakes", "use")
+
+
+def test_a_mosaic_of_one_layer_does_not_go_on_with_another(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    where, path = grid(80, 100), tmp_path / "a.gpkg"
+    for name, use in (("one", "water"), ("two", "meadow")):
+        shape = box(*where.bounds)
+        geopandas.GeoDataFrame({"use": [use]}, geometry=[shape], crs=UTM).to_file(path, layer=name)
+    kinds = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
+    model, output = make_model(Identity, kinds), tmp_path / "out.tif"
+    settings = PredictConfig(source_field="use", tile_size=64)
+    predict(model, f"{path}|layername=one", output, dataclasses.replace(settings, shard="1/2"))
+    with pytest.raises(ConfigError, match="another input"):
+        predict(model, f"{path}|layername=two", output, settings)
+    predict(model, f"{path}|layername=one", output, settings)
+    with rasterio.open(output) as dataset:
+        assert (dataset.read(1) == 1).all()
 
 
 @pytest.mark.parametrize("folders", [False, True])

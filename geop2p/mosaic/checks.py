@@ -22,7 +22,6 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.raster.styles import is_own_style, style_path
-from geop2p.raster.vectors import vector_parts
 from geop2p.translator import Card, model_file
 
 log = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ def files_read(model: str | Path, input: str | Path, config: PredictConfig) -> d
     if config.like is not None:
         given["the raster of --like"] = files_of(config.like)
     if config.aoi is not None:
-        given["the layer of --aoi"] = [Path(config.aoi), *map(Path, vector_parts(config.aoi))]
+        given["the layer of --aoi"] = files_of(config.aoi)
     with contextlib.suppress(CheckpointError):
         given["the model"] = [model_file(model)]
     found: dict[Path, str] = {}

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from geop2p.raster.features import named_layer
+
 log = logging.getLogger(__name__)
 
 ENDS, PART_ENDS = 2**20, 2**12  # bytes at either end of a file that are looked at
@@ -36,14 +38,17 @@ def fingerprint(path: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     servers) count alone.
 
     Args:
-        path: File or GDAL name, or a folder, of which only the parts count.
+        path: File or GDAL name, or a folder, of which only the parts count; and the layer of several, which counts.
         parts: Further files that belong to it; of each the size and 4 KiB at either end count.
     """
-    found: dict[str, Any] = {}
-    if Path(path).is_file():
-        found["size"], found["sha256_ends"] = file_ends(Path(path), ENDS)
-    elif not Path(path).is_dir():
-        return {"name": str(path)} | _said_by_server(str(path)) | _archive(str(path))
+    name, layer = named_layer(path)
+    file, found = Path(name), dict[str, Any]()
+    if layer is not None:
+        found["layer"] = layer
+    if file.is_file():
+        found["size"], found["sha256_ends"] = file_ends(file, ENDS)
+    elif not file.is_dir():
+        return {"name": str(path)} | _said_by_server(name) | _archive(name)
     if parts:
         ends = [file_ends(Path(part), PART_ENDS) if Path(part).is_file() else part for part in parts]
         found["parts"] = hashlib.sha256(repr(ends).encode()).hexdigest()

@@ -8,16 +8,32 @@ from geop2p.errors import RasterError
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
 
+LAYER = "|layername="  # what QGIS writes between a file and the layer that is meant
+
+
+def named_layer(path: str | Path) -> tuple[str, str | None]:
+    """The file of `file.gpkg|layername=roads` and the layer that is meant; None: its only one."""
+    file, named, layer = str(path).partition(LAYER)
+    return file, layer if named else None
+
 
 def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
-    """All features of a layer that have a geometry, which may be none."""
+    """All features of a layer that have a geometry, which may be none.
+
+    Args:
+        path: Any vector file that GDAL opens; `|layername=NAME` after it says which of its layers.
+
+    Raises:
+        RasterError: It is missing, unreadable, a table or without CRS, or it is not said which layer.
+    """
     import geopandas
     import pyogrio
 
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
-        raise RasterError(f"{path}: no such file")
+    file, _ = named_layer(path)
+    if "://" not in file and not file.startswith("/vsi") and not Path(file).exists():
+        raise RasterError(f"{file}: no such file")
     try:
-        features = geopandas.read_file(path, layer=_layer_of(path))
+        features = geopandas.read_file(file, layer=_layer_of(path))
     except pyogrio.errors.DataSourceError as error:
         if "not recognized as being" in str(error):  # GDAL goes on about prefixes of drivers
             raise RasterError(f"{path}: is no vector layer; give a GeoPackage, GeoJSON or Shapefile") from error
@@ -46,29 +62,32 @@ def read_polygons(path: str | Path) -> "geopandas.GeoDataFrame":
 
 
 def _layer_of(path: str | Path) -> str | None:
-    """The one layer of a file that has places, if it has tables too; None: the only one.
+    """The layer that is meant; None: the only one.
 
     Raises:
-        RasterError: It has several.
+        RasterError: There are several with places and none is named, or none has the name.
     """
     import pyogrio
 
+    file, named = named_layer(path)
     try:
-        layers = pyogrio.list_layers(path)
+        layers = pyogrio.list_layers(file)
     except pyogrio.errors.DataSourceError:  # reading it says why
-        return None
+        return named
     places = [str(name) for name, geometry in layers if geometry is not None]
-    if len(places) > 1:
+    if named is not None and named not in (str(name) for name, _ in layers):
+        raise RasterError(f"{file}: has no layer '{named}'; it has {', '.join(places) or 'tables alone'}")
+    if named is None and len(places) > 1:
         raise RasterError(
-            f"{path}: has {len(places)} layers ({', '.join(places)}), expected one; extract the one that is meant: "
-            f"ogr2ogr -f GPKG one.gpkg {path} LAYER"
+            f"{file}: has {len(places)} layers ({', '.join(places)}), expected one; say which as QGIS does: "
+            f"'{file}{LAYER}{places[0]}'"
         )
-    return places[0] if places and len(layers) > 1 else None
+    return named or (places[0] if places and len(layers) > 1 else None)
 
 
 def is_boolean(path: str | Path, field: str) -> bool:
     """Whether a field of a layer holds booleans by what the file says."""
     import pyogrio
 
-    info = pyogrio.read_info(path, layer=_layer_of(path))
+    info = pyogrio.read_info(named_layer(path)[0], layer=_layer_of(path))
     return dict(zip(info["fields"], info["dtypes"], strict=True)).get(field) == "bool"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geop2p.errors import RasterError
+from geop2p.raster.features import named_layer
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.vectors import is_vector, vector_parts
 
@@ -17,7 +18,7 @@ def files_of(path: str | Path) -> list[Path]:
     Of a raster that cannot be opened it is the name alone; what is wrong is told by whoever reads it.
     """
     if is_vector(path):
-        return [Path(path), *map(Path, vector_parts(path))]
+        return [Path(named_layer(path)[0]), *map(Path, vector_parts(path))]
     found, todo = dict[str, None](), deque([str(path)])
     while todo:
         name = todo.popleft()

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
-from geop2p.raster.features import is_boolean, read_features, read_polygons
+from geop2p.raster.features import is_boolean, named_layer, read_features, read_polygons
 from geop2p.raster.grid import Grid
 from geop2p.raster.surroundings import on_ground_of
 
@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 
 def is_vector(path: str | Path) -> bool:
     """Whether a name looks like a vector layer rather than a raster; a GeoPackage may hold either."""
-    name = str(path).lower().rstrip("/")
-    return name.endswith(VECTOR_SUFFIXES) and not (name.endswith(".gpkg") and _holds_tiles(path))
+    file, layer = named_layer(path)
+    name = file.lower().rstrip("/")
+    return layer is not None or (name.endswith(VECTOR_SUFFIXES) and not (name.endswith(".gpkg") and _holds_tiles(path)))
 
 
 def _holds_tiles(path: str | Path) -> bool:
@@ -60,10 +61,11 @@ def is_geodatabase(path: str | Path) -> bool:
 
 def vector_parts(path: str | Path) -> list[str]:
     """The further files that hold the attributes and CRS of a shapefile, or the files of a geodatabase."""
-    if is_geodatabase(path):
-        return [str(file) for file in sorted(Path(path).iterdir()) if file.is_file() and file.suffix != ".lock"]
-    beside = (Path(path).with_suffix(suffix) for suffix in (".dbf", ".prj"))
-    return [str(file) for file in beside if str(path).lower().endswith(".shp") and file.is_file()]
+    file = Path(named_layer(path)[0])
+    if is_geodatabase(file):
+        return [str(part) for part in sorted(file.iterdir()) if part.is_file() and part.suffix != ".lock"]
+    beside = (file.with_suffix(suffix) for suffix in (".dbf", ".prj"))
+    return [str(part) for part in beside if file.suffix.lower() == ".shp" and part.is_file()]
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     """Read a vector layer whose features become classes; one without features is background everywhere.
 
     Args:
-        path: Any vector file that GDAL opens.
+        path: Any vector file that GDAL opens, and the layer of several; see `read_features`.
         field: Attribute that names the class; None makes all features one class, `feature`.
         known: Classes that other layers of the chip set, or the model, have; their names keep their codes. A name that
             is none of them is taken for one that differs in capitals or blanks alone, unless the layer has both; where

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
+from geop2p.raster.features import named_layer
 from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
     """The stem of the layer that gives the grid, with characters that suit a file name."""
     layer = layers[0] if config.grid == "source" and layers[0].grid is not None else layers[1]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(layer.path).stem)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(named_layer(layer.path)[0]).stem)
 
 
 def unused(name: str, earlier: ChipSet) -> str:

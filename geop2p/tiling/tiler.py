@@ -116,8 +116,9 @@ def _check_inputs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig
         GeoP2PError: A layer or a file of the settings cannot be used or belongs to that chip set, or no pair has common
             ground.
     """
-    read = [file for pair in pairs for path in pair for file in files_of(path)]
-    check_removable(folder, [*read, *map(Path, filter(None, (config.aoi, config.classes, config.split_file)))])
+    layers: list[str | Path] = [path for pair in pairs for path in pair]
+    read = [file for path in (*layers, *filter(None, (config.aoi,))) for file in files_of(path)]
+    check_removable(folder, [*read, *map(Path, filter(None, (config.classes, config.split_file)))])
     if config.aoi is not None:
         read_polygons(config.aoi)
     empty: list[NoGroundError] = []
