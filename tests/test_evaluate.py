@@ -263,6 +263,9 @@ def test_refusals(run: Path, pair: tuple[Path, Path]) -> None:
     tile(*pair, run / "single", TileConfig(size=32, split="1:0:0"))
     with pytest.raises(ChipSetError, match=r"has no test chips \(train has \d+\); choose with --split"):
         evaluate(run / "run", run / "single", run / "new.html")
+    for sides in ((pair[1], run / "chips"), (run / "chips", pair[1])):
+        with pytest.raises(ConfigError, match=r"chips: is a chip set, which only models are scored on"):
+            evaluate_mosaic(*sides, run / "new.html")
 
 
 def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> None:

@@ -9,17 +9,23 @@ from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.raster.vectors import is_vector
+from geop2p.tiling.chips import DESCRIPTION
 
 log = logging.getLogger(__name__)
 
 
 def check_rasters(*paths: str | Path) -> None:
-    """Refuse vector layers: the codes that they are burnt with are of their own making.
+    """Refuse vector layers, as the codes that they are burnt with are of their own making, and chip sets.
 
     Raises:
-        ConfigError: One of them is a vector layer.
+        ConfigError: One of them is no raster.
     """
     for path in paths:
+        if (Path(path) / DESCRIPTION).is_file():
+            raise ConfigError(
+                f"{path}: is a chip set, which only models are scored on; give MODEL CHIPS, or two rasters as "
+                "PREDICTION REFERENCE"
+            )
         if is_vector(path):
             raise ConfigError(
                 f"{path}: is a vector layer, whose classes have no codes to compare; burn it with the codes of the "
