@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +20,10 @@ from scipy import linalg
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.config import JudgeName
 from geop2p.errors import CheckpointError, ConfigError
+from geop2p.evaluation import schooling
 from geop2p.evaluation.features import FeatureDistance, frechet
 from geop2p.evaluation.ground import Ground, load_ground
-from geop2p.evaluation.judge import ENCODER, find_judge, judge_fits, verdict
+from geop2p.evaluation.judge import find_judge, judge_fits, verdict
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.scoring import Bench, notes_on
 from geop2p.evaluation.whereabouts import EDGES, ErrorByGround, boundary_bins, by_training_distance
@@ -37,7 +40,7 @@ STEPS = 20
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch-norm statistics from few chips: quick, and good enough here."""
-    monkeypatch.setattr("geop2p.evaluation.judge.STATISTICS_CHIPS", 32)
+    monkeypatch.setattr("geop2p.evaluation.schooling.STATISTICS_CHIPS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,44 @@ def test_judges_are_the_same_for_the_same_seed(chips: ChipSet, tmp_path: Path) -
     one, other = (find_judge(chips, "fcn", 2, tmp_path / name, "cpu") for name in "ab")
     pairs = zip(one.generator.state_dict().values(), other.generator.state_dict().values(), strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, None])
+def test_an_interrupted_judge_goes_on_and_is_the_same(
+    chips: ChipSet, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals | None
+) -> None:
+    """Also one with dropout, of which a kill leaves what was saved last."""
+    whole = find_judge(chips, "pspnet", 6, folder / "judges", "cpu")
+    monkeypatch.setattr(schooling, "CHECKPOINT_SECONDS", 1e9 if ending else 0.0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def broken(step: int, steps: int) -> float:
+        steps_done.append(step)
+        if step == 3 and ending:
+            os.kill(os.getpid(), ending)
+        elif step == 3:
+            raise KeyboardInterrupt
+        return decay(step, steps)
+
+    steps_done: list[int] = []
+    decay = schooling.decay
+    with monkeypatch.context() as patched:
+        patched.setattr(schooling, "decay", broken)
+        with pytest.raises(KeyboardInterrupt):
+            find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (begun,) = (tmp_path / "judges").iterdir()
+    assert begun.suffix == ".begun" and steps_done == [0, 1, 2, 3]
+    with monkeypatch.context() as patched:
+        patched.setattr(schooling, "decay", lambda step, steps: steps_done.append(step) or decay(step, steps))
+        again = find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
+    assert steps_done == [0, 1, 2, 3, *range(4 if ending else 3, 6)]
+    assert again.digest == whole.digest and not begun.exists()
+    begun.mkdir()
+    (begun / "last.pt").write_bytes(b"nothing")
+    next((tmp_path / "judges").glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match=r"begun: a damaged beginning of a judge; delete it"):
+        find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
 
 
 def scores(real: np.ndarray, predicted: np.ndarray, blocks: int = 4) -> BlockScores:
@@ -277,7 +318,7 @@ def test_more_chips_than_there_are(chips: ChipSet, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("architecture", get_args(JudgeName))
 def test_every_judge_gives_a_score_for_every_class_and_pixel(architecture: str) -> None:
     with torch.device("meta"):
-        network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=ENCODER, head="logits")
+        network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=schooling.ENCODER, head="logits")
         assert network(torch.zeros(2, 4, 64, 96)).shape == (2, 7, 64, 96)
     assert isinstance(network.get_submodule("network.encoder"), torch.nn.Module)
 

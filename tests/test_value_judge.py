@@ -35,7 +35,7 @@ HEIGHT, WIDTH = 300, 420
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statistics, draws of blocks and halves that are few: quick, and good enough here."""
-    monkeypatch.setattr("geop2p.evaluation.judge.STATISTICS_CHIPS", 32)
+    monkeypatch.setattr("geop2p.evaluation.schooling.STATISTICS_CHIPS", 32)
     monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
     monkeypatch.setattr("geop2p.evaluation.features.SPLITS", 3)
 
@@ -121,7 +121,7 @@ def test_a_judge_of_values_is_used_again_and_is_none_of_classes(
     assert file.stat().st_mtime_ns == made
     assert (first.card.source, first.card.target) == (chips.target, chips.source)
     as_map = dataclasses.replace(chips, source=dataclasses.replace(chips.source, kind="classes", classes=CLASSES))
-    monkeypatch.setattr("geop2p.evaluation.judge._train", lambda *_: pytest.fail("another is trained"))
+    monkeypatch.setattr("geop2p.evaluation.judge.train_judge", lambda *_: pytest.fail("another is trained"))
     find_judge(chips, "pspnet", 1, tmp_path, "cpu")
     with pytest.raises(pytest.fail.Exception, match="another is trained"):
         find_judge(as_map, "pspnet", 1, tmp_path, "cpu")

@@ -9,39 +9,19 @@ no score, as many values fit one picture, but features that know the target (`Fe
 import hashlib
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
 from geop2p.config import Device, JudgeName, ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
+from geop2p.evaluation.schooling import MAKING, train_judge
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
-from geop2p.models import GENERATORS
-from geop2p.raster.atomic import make_folder
+from geop2p.raster.atomic import make_folder, remove_folder
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
-from geop2p.training.augmentation import Augmentation
-from geop2p.training.calibration import estimate_statistics
-from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
-from geop2p.training.feeding import Feed
-from geop2p.training.loop import LOOKING
-from geop2p.training.objectives import masked_cross_entropy, masked_dice, masked_l1
-from geop2p.training.schedule import decay
-from geop2p.translator import Card, Translator, resolve_device
+from geop2p.translator import Translator, resolve_device
 
 log = logging.getLogger(__name__)
-
-VERSION = 1  # of what follows: judges made in another way are not taken for these
-ENCODER = "resnet18"
-BATCH = 8
-RATE = 1e-3
-STATISTICS_CHIPS = 256
-SEED = 0
 
 
 def judge_of(chipset: ChipSet, config: ScoringConfig, report: Path, progress: bool = False) -> Translator | None:
@@ -66,6 +46,8 @@ def find_judge(
 ) -> Translator:
     """The judge of a chip set: read from a folder of judges, or trained on its training chips and kept there.
 
+    A training that was interrupted goes on where it was.
+
     Args:
         chipset: Its target is what the judge sees, its source what the judge learns to tell: classes, or values.
         architecture: Network of the judge.
@@ -79,7 +61,7 @@ def find_judge(
         CheckpointError: The file of the judge is damaged.
     """
     said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
-    settings = [said, architecture, ENCODER, BATCH, RATE, STATISTICS_CHIPS, SEED, steps, VERSION]
+    settings = [said, architecture, steps, *MAKING]
     settings += [] if chipset.source.is_classes else ["values"]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     file = folder / f"{architecture}-{key}.safetensors"
@@ -87,7 +69,9 @@ def find_judge(
         make_folder(folder)
         what = "classes" if chipset.source.is_classes else "source's values"
         log.info("judge: %s learns the %s of real chips for %d steps, once: %s", architecture, what, steps, file)
-        _train(chipset, architecture, steps, device, progress).save(file)
+        begun = file.with_suffix(".begun")
+        train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
+        remove_folder(begun)
     try:
         return Translator.load(file, device)
     except CheckpointError as error:
@@ -111,63 +95,6 @@ def judge_fits(chipset: ChipSet) -> bool:
             f"{chipset.folder}: a judge tells the classes of the source, which has one class; leave --judge out"
         )
     return True
-
-
-def _train(chipset: ChipSet, architecture: JudgeName, steps: int, device: Device, progress: bool) -> Translator:
-    chips, place = ChipArrays.load(chipset, "train", progress), resolve_device(device)
-    torch.manual_seed(SEED)
-    arguments: dict[str, Any] = {"in_channels": chipset.target.channels, "out_channels": chipset.source.channels}
-    arguments |= {"architecture": architecture, "encoder": ENCODER, "norm": "batch", "head": "logits"}
-    network = GENERATORS["smp"](**arguments).to(place).train()
-    optimizer = torch.optim.Adam(network.parameters(), RATE)
-    per_epoch = math.ceil(len(chips) / BATCH)
-    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING  # where that does not change what is shown
-    feed = Feed(chips, chipset.source, chipset.target, place, Augmentation(SEED, d4=turns))
-    for step in tqdm(range(steps), desc="judge", unit="step", disable=not progress):
-        epoch, part = divmod(step, per_epoch)
-        rows = np.resize(batches(epoch_order(SEED, epoch, len(chips)), BATCH)[part], BATCH)  # a short batch is repeated
-        batch = _batch(feed, rows, epoch, network.stride)
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * decay(step, steps)
-        loss = _loss(network(batch.source), batch, chipset.source.is_classes)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-    spread = np.linspace(0, len(chips) - 1, min(STATISTICS_CHIPS, len(chips))).astype(np.int64)
-    parts = [np.resize(rows, BATCH) for rows in batches(spread, BATCH)]
-    still = Feed(chips, chipset.source, chipset.target, place)
-    plain = (_batch(still, rows, 0, network.stride).source for rows in parts)
-    estimate_statistics(network, plain)
-    provenance = {"chips": chipset.folder.name, "train_chips": len(chips), "steps": steps, "torch": torch.__version__}
-    card = Card(
-        generator="smp",
-        arguments=arguments,
-        source=chipset.target,
-        target=chipset.source,
-        pixel_size=chipset.pixel_size,
-        chip_size=chipset.size,
-        stride=network.stride,
-        field=None,
-        statistics="none",
-        recipe="judge",
-        provenance=provenance,
-    )
-    return Translator(network, card)
-
-
-def _loss(answers: Tensor, batch: Batch, is_classes: bool) -> Tensor:
-    if not is_classes:
-        return masked_l1(answers, batch.target, batch.valid)
-    return masked_cross_entropy(answers, batch.target, batch.valid) + masked_dice(answers, batch.target, batch.valid)
-
-
-def _batch(feed: Feed, rows: Indices, epoch: int, stride: int) -> Batch:
-    """Imagery and its classes or values; sides fit the network."""
-    found = feed.batch(rows, rows, epoch)
-    room = -found.valid.shape[-1] % stride
-    return Batch(
-        *(torch.nn.functional.pad(side, (0, room, 0, room)) for side in (found.target, found.source, found.valid))
-    )
 
 
 def verdict(judge: Translator, real: BlockScores, made: BlockScores) -> dict[str, Any]:
