@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import random
 import shutil
 import threading
 from collections import defaultdict
@@ -16,6 +17,8 @@ import pytest
 import rasterio
 import torch
 from conftest import Constant, Identity, TileMean, grid, image_encoding, no_file_above, stir_norms, write_raster
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rasterio.windows import Window
 from shapely.geometry import Polygon, box
 from torch import nn
@@ -692,3 +695,56 @@ def test_gdal_has_nothing_to_complain_of(
     assert capfd.readouterr().err == ""
     with rasterio.open(tmp_path / "part.tif") as dataset:
         assert (dataset.read()[:, valid] == values[:, valid]).all() and ((dataset.dataset_mask() > 0) == valid).all()
+
+
+def test_seam_figures_do_not_depend_on_the_size_of_parts(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, found = make_model(TileMean, image_encoding(), statistics="tile"), []
+    for side in (512, 1024, 2048):
+        monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_, side=side: side)
+        found.append(predict(model, scene, tmp_path / f"{side}.tif", PredictConfig(**BLENDED)))
+    assert [one.parts for one in found] == [9, 4, 1]
+    assert len({(one.tile_mismatch, one.seam_index) for one in found}) == 1 and found[0].tile_mismatch
+
+
+@given(
+    size=st.tuples(st.integers(1, 330), st.integers(1, 330)),
+    tile=st.integers(8, 24),
+    overlap=st.sampled_from([None, 0.0, 0.25, 0.5]),
+    part=st.sampled_from([64, 128, 192]),
+    draw=st.randoms(use_true_random=False),
+    shards=st.integers(1, 5),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_shards_in_any_order_with_any_parts_lost_give_the_pixels_of_one_process(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    make_model: Callable[..., Path],
+    size: tuple[int, int],
+    tile: int,
+    overlap: float | None,
+    part: int,
+    draw: random.Random,
+    shards: int,
+) -> None:
+    """Exact (without an overlap) or blended, of any size, with holes; some shards never run. The one has one part."""
+    folder, numbers = tmp_path_factory.mktemp("shards"), np.random.default_rng(draw.randrange(10**6))
+    values = numbers.integers(0, 255, (3, *size), dtype=np.uint8)
+    holes = np.kron(numbers.random((6, 6)) < 0.2, np.ones((55, 55), bool))[: size[0], : size[1]]
+    source = write_raster(folder / "in.tif", values, grid(*size), mask=~holes)
+    statistics = {"statistics": "none", "field": 0} if overlap is None else {"statistics": "tile"}
+    model = make_model(Identity if overlap is None else TileMean, image_encoding(), **statistics)
+    config = PredictConfig(tile_size=4 * tile, overlap=overlap)
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
+    whole, output = predict(model, source, folder / "whole.tif", config), folder / "out.tif"
+    monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: part)
+    assert whole.parts == 1 and whole.mode == ("exact" if overlap is None else "blend")
+    for number in draw.sample(range(1, shards + 1), draw.randint(1, shards)):
+        predict(model, source, output, dataclasses.replace(config, shard=f"{number}/{shards}"))
+        for path in sorted(folder.glob("out.tif.parts/part_*.tif")):
+            if draw.random() < 0.3:
+                path.unlink()
+    together = predict(model, source, output, config)
+    assert np.array_equal(pixels(folder / "whole.tif"), pixels(output), equal_nan=True)
+    assert together.tile_mismatch == whole.tile_mismatch and together.seam_index == whole.seam_index

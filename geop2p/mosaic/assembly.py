@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from geop2p.mosaic.extras import Extra
 from geop2p.mosaic.kept import COGS, check_present, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import write_overview
-from geop2p.mosaic.plan import parts
 from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.mosaic.tags import making, told
@@ -145,15 +145,28 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Seque
 
 
 def _windows_with_ground(finished: Reader, made: Sequence[Part]) -> Iterator[Window]:
-    """Some of the windows of 512 pixels that the parts are made of, drawn at random from those with valid pixels."""
-    windows = [
-        Window(cell.col_off + part.window.col_off, cell.row_off + part.window.row_off, cell.width, cell.height)
-        for part in made
-        for cell in parts(Window(0, 0, part.window.width, part.window.height), MISMATCH_SIDE)
-    ]
-    wanted = int(np.clip(len(windows) // 8, 1, MISMATCH_WINDOWS))
-    drawn = (windows[number] for number in np.random.default_rng(0).permutation(len(windows)))
-    yield from itertools.islice((window for window in drawn if finished.read(window)[1].any()), wanted)
+    """Some windows of 512 pixels of a mosaic, drawn at random from those with valid pixels; in no way by its parts.
+
+    Args:
+        finished: The mosaic.
+        made: Its parts with ground, beyond which there is none to look at.
+    """
+    grid, side = finished.grid, MISMATCH_SIDE
+    has_part = np.zeros((math.ceil(grid.height / side), math.ceil(grid.width / side)), bool)
+    for part in made:
+        rows, cols = part.window.toslices()
+        has_part[rows.start // side : math.ceil(rows.stop / side), cols.start // side : math.ceil(cols.stop / side)] = (
+            True
+        )
+    drawn = np.random.default_rng(0).permutation(has_part.size)
+    corners = (tuple(side * place for place in divmod(cell, has_part.shape[1])) for cell in drawn.tolist())
+    windows = (
+        Window(left, top, min(side, grid.width - left), min(side, grid.height - top))
+        for top, left in corners
+        if has_part[top // side, left // side]
+    )
+    wanted = int(np.clip(has_part.size // 8, 1, MISMATCH_WINDOWS))
+    yield from itertools.islice((window for window in windows if finished.read(window)[1].any()), wanted)
 
 
 def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None, is_empty: bool) -> None:
