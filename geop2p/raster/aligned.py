@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
-from geop2p.raster.blockwise import Blockwise
+from geop2p.raster.blockwise import SIDE, Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.culprit import unreadable_file
 from geop2p.raster.encoding import Array, Mask
@@ -29,10 +29,8 @@ from geop2p.raster.reading import (
     one_line,
     opened,
 )
-from geop2p.raster.reproject import CODES, FLOATS, Resampler, kernel, through_power
+from geop2p.raster.reproject import CODES, FLOATS, Resampler, pixel_ratio, through_power, warp_options
 from geop2p.raster.validity import MaskReader, drawn_pixels, is_told_once, mask_reader, valid_pixels
-
-WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 
 Read = Callable[[Window], tuple[Array, Mask]]
 
@@ -106,22 +104,26 @@ def aligned_reader(
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype = 1, "uint8"
         by_power, resampling = kind == "sar" and backscatter != "power", _resampling(own, grid, kind)
-        few = resampling in (Resampling.nearest, Resampling.bilinear)  # pixels of the raster for each of the grid
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
-        elif by_power or colors is not None or points is not None or (few and not is_told_once(dataset, bands)):
-            conversion = CODES if colors is not None else FLOATS
+        else:
+            seen, conversion, side = dataset, FLOATS, SIDE
             if by_power:
                 conversion = through_power(backscatter, *_scales(dataset, bands))
-            warped: Read = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
-            inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
-        else:
-            level = overview_for(dataset, bands, own, grid, kind)
-            seen = dataset if level is None else stack.enter_context(opened(path, level))
-            vrt = stack.enter_context(_warped(seen, grid_of(seen), grid, resampling))
-            seen_bands = data_bands(vrt)
-            warped = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
-            inside = Blockwise(warped, (grid.height, grid.width), count, dtype)
+            elif colors is not None:
+                conversion = CODES
+            elif points is None and (level := overview_for(dataset, bands, own, grid, kind)) is not None:
+                seen = stack.enter_context(opened(path, level))
+                own = grid_of(seen)
+                read = partial(_read_pixels, seen, bands, mask_reader(seen, bands), path)
+            if conversion is FLOATS and points is None and is_told_once(dataset, bands):
+                vrt = stack.enter_context(_warped(seen, own, grid, resampling))
+                seen_bands = data_bands(vrt)
+                warped: Read = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
+            else:
+                warped = Resampler(read, count, dtype, seen.shape, own, points, grid, conversion, resampling)
+                side = block_side(pixel_ratio(grid, own))
+            inside = Blockwise(warped, (grid.height, grid.width), count, dtype, side)
         yield AlignedReader(grid, count, dtype, inside)
 
 
@@ -142,11 +144,13 @@ def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:
 def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
     """A warped view on the grid that knows what is valid.
 
-    Where a value means no data every band keeps it, so that a pixel is valid only if all its bands are, as without
-    a warp; otherwise an alpha band is added, unless the data has its own.
+    Floats of which nothing is said may be NaN, which means no data. Where no value means that, an alpha band is added,
+    unless the data has its own.
     """
-    by_value = dataset.nodata is not None
+    is_float = np.dtype(dataset.dtypes[0]).kind == "f"
+    by_value = is_float or dataset.nodata is not None
     has_alpha = ColorInterp.alpha in dataset.colorinterp
+    missing = {"src_nodata": math.nan, "nodata": math.nan} if is_float else {}
     return WarpedVRT(
         dataset,
         src_crs=own.crs,
@@ -156,9 +160,8 @@ def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
         height=grid.height,
         resampling=resampling,
         add_alpha=not (by_value or has_alpha),
-        tolerance=WARP_TOLERANCE,
-        UNIFIED_SRC_NODATA="NO",
-        **kernel(resampling),
+        **missing,
+        **warp_options(resampling),
     )
 
 

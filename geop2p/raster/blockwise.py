@@ -4,6 +4,7 @@ GDAL computes a warp for the window that it is asked for, and chooses the size o
 pixel differs from window to window. Blocks anchored at the grid's origin make it a function of the grid alone.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -13,7 +14,14 @@ from rasterio.windows import Window
 from geop2p.raster.encoding import Array, Mask
 
 SIDE = 512  # pixels
+READ_SIDE = 2048  # pixels of a raster along a block of a grid, about, where its pixels become an array
 KEPT_BYTES = 16 * 2**20  # of blocks that are kept for the next windows
+
+
+def block_side(ratio: float) -> int:
+    """Side of blocks whose ground is a bounded piece of a raster that has `ratio` pixels along one of the grid."""
+    fits = math.floor(math.log2(READ_SIDE / max(ratio, 1)))
+    return min(SIDE, int(2 ** max(fits, 0)))
 
 
 class Blockwise:
@@ -24,24 +32,31 @@ class Blockwise:
         shape: (rows, columns) of the grid.
         bands: Bands that it gives.
         dtype: numpy name of their type.
+        side: Of a block.
     """
 
     def __init__(
-        self, read: Callable[[Window], tuple[Array, Mask]], shape: tuple[int, int], bands: int, dtype: str
+        self,
+        read: Callable[[Window], tuple[Array, Mask]],
+        shape: tuple[int, int],
+        bands: int,
+        dtype: str,
+        side: int = SIDE,
     ) -> None:
-        self._read, self._shape, self._bands, self._dtype = read, shape, bands, dtype
+        self._read, self._shape, self._bands, self._dtype, self._side = read, shape, bands, dtype, side
         self._blocks: OrderedDict[tuple[int, int], tuple[Array, Mask]] = OrderedDict()
-        self._most = max(2, KEPT_BYTES // (SIDE * SIDE * (bands * np.dtype(dtype).itemsize + 1)))
+        self._most = max(2, KEPT_BYTES // (side * side * (bands * np.dtype(dtype).itemsize + 1)))
 
     def __call__(self, window: Window) -> tuple[Array, Mask]:
         """Values (bands, rows, cols) and valid pixels (rows, cols)."""
         top, left, rows, cols = (int(value) for value in (window.row_off, window.col_off, window.height, window.width))
         values, valid = np.empty((self._bands, rows, cols), self._dtype), np.empty((rows, cols), bool)
-        for row in range(top // SIDE * SIDE, top + rows, SIDE):
-            for col in range(left // SIDE * SIDE, left + cols, SIDE):
+        side = self._side
+        for row in range(top // side * side, top + rows, side):
+            for col in range(left // side * side, left + cols, side):
                 found, there = self._block(row, col)
-                first, last = max(row, top), min(row + SIDE, top + rows)
-                start, end = max(col, left), min(col + SIDE, left + cols)
+                first, last = max(row, top), min(row + side, top + rows)
+                start, end = max(col, left), min(col + side, left + cols)
                 here = np.s_[first - top : last - top, start - left : end - left]
                 inside = np.s_[first - row : last - row, start - col : end - col]
                 values[:, *here], valid[here] = found[:, *inside], there[inside]
@@ -49,7 +64,7 @@ class Blockwise:
 
     def _block(self, row: int, col: int) -> tuple[Array, Mask]:
         if (row, col) not in self._blocks:
-            height, width = min(SIDE, self._shape[0] - row), min(SIDE, self._shape[1] - col)
+            height, width = min(self._side, self._shape[0] - row), min(self._side, self._shape[1] - col)
             self._blocks[row, col] = self._read(Window(col, row, width, height))
             if len(self._blocks) > self._most:
                 self._blocks.popitem(last=False)

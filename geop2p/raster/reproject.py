@@ -21,14 +21,17 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid, positions_in
 from geop2p.raster.placement import ControlPoints
 
+WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
 
-def kernel(resampling: Resampling) -> dict[str, float]:
-    """Arguments of GDAL's warp that fix the kernel of bilinear resampling to the four pixels around a position.
 
-    Left alone GDAL widens it by how much the window that it computes seems to shrink, so that neighbouring blocks are
-    smoothed differently, and pixels that coincide are not copied.
+def warp_options(resampling: Resampling) -> dict[str, Any]:
+    """Arguments of GDAL's warp for exact positions and, of bilinear resampling, the four pixels around a position.
+
+    Left alone GDAL widens that kernel by how much the window that it computes seems to shrink, so that neighbouring
+    blocks are smoothed differently, and pixels that coincide are not copied.
     """
-    return {"XSCALE": 1, "YSCALE": 1} if resampling == Resampling.bilinear else {}
+    kernel = {"XSCALE": 1, "YSCALE": 1} if resampling == Resampling.bilinear else {}
+    return {"tolerance": WARP_TOLERANCE} | kernel
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Conversion:
 
 
 def _to_signed(codes: Array, valid: Mask) -> npt.NDArray[np.int16]:
-    return np.where(valid, codes, -1).astype(np.int16)
+    return np.where(valid, codes.astype(np.int16), np.int16(-1))  # in 8 bits -1 would be the class 255
 
 
 def _from_signed(codes: Array, dtype: str) -> tuple[Array, Mask]:
@@ -55,15 +58,17 @@ def _from_signed(codes: Array, dtype: str) -> tuple[Array, Mask]:
     return np.where(found, codes, 0).astype(dtype), found
 
 
-def _to_floats(values: Array, valid: Mask) -> npt.NDArray[np.float64]:
-    floats: npt.NDArray[np.float64] = np.where(valid, values, np.nan).astype(np.float64)
+def _to_floats(values: Array, valid: Mask) -> Array:
+    floats: Array = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)  # halves stay halves
+    floats[:, ~valid] = np.nan
     return floats
 
 
 def _from_floats(values: Array, dtype: str) -> tuple[Array, Mask]:
     found: Mask = np.all(np.isfinite(values), axis=0)
     filled = np.where(found, values, 0)
-    return (np.rint(filled) if np.issubdtype(np.dtype(dtype), np.integer) else filled).astype(dtype), found
+    is_whole = np.issubdtype(np.dtype(dtype), np.integer)  # halves go up, as in GDAL
+    return (np.floor(filled + 0.5) if is_whole else filled).astype(dtype), found
 
 
 CODES = Conversion(-1, _to_signed, _from_signed)  # 8-bit classes
@@ -138,7 +143,7 @@ class Resampler:
             dst_crs=wanted.crs,
             dst_nodata=self.conversion.nodata,
             resampling=self.resampling,
-            **kernel(self.resampling),
+            **warp_options(self.resampling),
         )
         return self.conversion.back(result, self.dtype)
 
@@ -160,7 +165,7 @@ class Resampler:
             at = [to_pixels @ position for position in known]
         else:
             at = self.points.to_pixels([x for x, _ in known], [y for _, y in known])
-        reach = margin + math.ceil(max(1.0, _pixel_ratio(wanted, self.own)) * 2)
+        reach = margin + math.ceil(max(1.0, pixel_ratio(wanted, self.own)) * 2)
         cols, rows = zip(*at, strict=True)
         left, right = max(math.floor(min(cols)) - reach, 0), min(math.ceil(max(cols)) + reach, self.shape[1])
         top, bottom = max(math.floor(min(rows)) - reach, 0), min(math.ceil(max(rows)) + reach, self.shape[0])
@@ -169,7 +174,7 @@ class Resampler:
         return Window(left, top, right - left, bottom - top)
 
 
-def _pixel_ratio(wanted: Grid, own: Grid) -> float:
+def pixel_ratio(wanted: Grid, own: Grid) -> float:
     """How many pixels of `own` one pixel of `wanted` spans at most."""
     there, here = wanted.pixel_size, own.pixel_size
     if there is None or here is None:

@@ -48,13 +48,18 @@ def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
 
 
 def is_told_once(dataset: Any, bands: list[int]) -> bool:
-    """Whether a warp by GDAL knows what is valid: it sees one statement, one value for no data, and no NaN."""
+    """Whether a warp by GDAL knows what is valid: it sees one statement, and of several bands none by values.
+
+    By values it takes the bands one by one, so that a hole of one band would be filled from around it. Floats may be
+    NaN, whether the file says so or not, which is a statement, too.
+    """
     missing = {str(dataset.nodatavals[band - 1]) for band in bands}
     flags = [dataset.mask_flag_enums[band - 1] for band in bands]
     has_mask = any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
     statements = [missing != {"None"}, has_mask, ColorInterp.alpha in dataset.colorinterp]
-    may_be_nan = statements[0] and any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands)
-    return len(missing) == 1 and sum(statements) <= 1 and (not may_be_nan or missing == {"nan"})
+    if any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands):
+        return len(bands) == 1 and missing <= {"None", "nan"} and not any(statements[1:])
+    return sum(statements) <= 1 and (len(bands) == 1 or not statements[0])
 
 
 def _read(read: Callable[..., Array], bands: list[int], window: Window | None, shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,126 @@
+"""Rule 5 in warps: what is valid does not depend on how a file says it, nor on what stands where nothing is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from conftest import UTM, grid, write_raster
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from geop2p.config import Kind
+from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.blockwise import READ_SIDE, SIDE, Blockwise, block_side
+from geop2p.raster.class_table import ClassTable
+from geop2p.raster.encoding import Array, MapClass, Mask
+from geop2p.raster.grid import Grid
+
+SIZE = 200  # pixels of 2 m
+WEST, _, _, NORTH = transform_bounds(UTM, CRS.from_epsg(3035), *grid(SIZE, SIZE).bounds)
+GRIDS = {
+    "finer": grid(300, 300, 1.3),
+    "shifted": Grid(UTM, Affine(2, 0, 500_000.9, 0, -2, 5_299_999.3), 190, 190),
+    "coarser": grid(50, 50, 8.0),
+    "another CRS": Grid(CRS.from_epsg(3035), Affine(2, 0, WEST - 10, 0, -2, NORTH + 10), 220, 220),
+}
+
+
+def look(path: Path, where: Grid, kind: Kind = "image", colors: ClassTable | None = None) -> tuple[Array, Mask]:
+    with aligned_reader(path, where, kind, colors=colors) as reader:
+        return reader.read(Window(0, 0, where.width, where.height))
+
+
+def written(folder: Path, values: np.ndarray, valid: np.ndarray, told: str) -> Path:
+    """Values whose holes, (rows, cols) or (bands, rows, cols), are told in one way, or in several."""
+    hidden, everywhere = np.broadcast_to(~valid, values.shape), valid.all(axis=0) if valid.ndim == 3 else valid
+    nothing = {"nodata": 0.0, "nan": np.nan, "undeclared": np.nan, "-9999": -9999.0}
+    values, profile, mask = values.copy(), {}, None
+    if told in nothing:
+        values[hidden] = nothing[told]
+        profile = {} if told == "undeclared" else {"nodata": nothing[told]}
+    elif told == "nan and -9999":
+        values[hidden] = np.where(np.arange(hidden.sum()) % 2, np.nan, -9999)
+        profile = {"nodata": -9999}
+    elif told in ("mask and nodata", "mask and nan"):
+        upper = np.arange(SIZE)[:, None] < SIZE // 2
+        values[hidden & ~upper] = 0 if told == "mask and nodata" else np.nan
+        values[hidden & upper] = 77
+        profile, mask = {"nodata": 0} if told == "mask and nodata" else {}, everywhere | ~upper
+    else:
+        values[hidden], mask = 77, everywhere
+    return write_raster(folder / f"{told}.tif", values, grid(SIZE, SIZE), mask=mask, **profile)
+
+
+@pytest.mark.parametrize("where", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize(
+    ("kind", "bands", "dtype", "ways"),
+    [
+        ("image", 1, "uint8", ["mask", "nodata", "mask and nodata"]),
+        ("image", 3, "uint16", ["mask", "nodata", "mask and nodata"]),
+        ("classes", 1, "uint8", ["mask", "nodata", "mask and nodata"]),
+        ("elevation", 1, "float32", ["mask", "nan", "undeclared", "-9999", "nan and -9999", "mask and nan"]),
+        ("image", 2, "float32", ["mask", "nan", "undeclared", "-9999", "nan and -9999", "mask and nan"]),
+    ],
+)
+def test_what_is_valid_in_a_warp_does_not_depend_on_how_it_is_told(
+    tmp_path: Path, kind: Kind, bands: int, dtype: str, ways: list[str], where: Grid
+) -> None:
+    """Specks and a hole; 77 stands under masks alone."""
+    random = np.random.default_rng(0)
+    values = random.integers(1, 6, (bands, SIZE, SIZE)).astype(dtype)
+    valid = random.random((SIZE, SIZE)) > 0.02
+    valid[40:90, 60:130] = False
+    found = {told: look(written(tmp_path, values, valid, told), where, kind) for told in ways}
+    expected, there = found["mask"]
+    assert 0 < (~there).sum() < there.sum() and expected[:, there].max() <= 5
+    for told, (read, known) in found.items():
+        assert np.array_equal(known, there), told
+        assert np.abs(read.astype(float) - expected)[:, there].max() <= (0 if kind == "classes" else 1e-4), told
+
+
+@pytest.mark.parametrize("where", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize(("dtype", "told"), [("uint8", "nodata"), ("float32", "nan"), ("float32", "undeclared")])
+def test_a_pixel_with_a_hole_in_one_band_is_a_hole(tmp_path: Path, where: Grid, dtype: str, told: str) -> None:
+    random = np.random.default_rng(0)
+    values = random.integers(1, 6, (2, SIZE, SIZE)).astype(dtype)
+    valid = random.random((2, SIZE, SIZE)) > 0.01
+    valid[0, 40:90, 60:130] = False
+    valid[1, 80:120, 20:70] = False
+    read, there = look(written(tmp_path, values, valid, told), where)
+    expected, known = look(written(tmp_path, values, valid, "mask"), where)
+    assert np.array_equal(there, known)
+    assert np.abs(read.astype(float) - expected)[:, there].max() <= 1e-4
+
+
+@pytest.mark.parametrize("where", GRIDS.values(), ids=GRIDS)
+def test_masked_ground_of_a_drawn_map_is_no_class(tmp_path: Path, where: Grid) -> None:
+    """In 8 bits what means nothing would be the class 255."""
+    classes = (MapClass(1, "water", (40, 90, 160)), MapClass(255, "road", (255, 0, 255)))
+    colors = np.broadcast_to(np.array(classes[0].color, np.uint8)[:, None, None], (3, SIZE, SIZE))
+    valid = np.ones((SIZE, SIZE), bool)
+    valid[40:90, 60:130] = False
+    path = write_raster(tmp_path / "drawn.tif", colors, grid(SIZE, SIZE), mask=valid, photometric="RGB")
+    _, known = look(written(tmp_path, np.ones((1, SIZE, SIZE), np.uint8), valid, "mask"), where, "classes")
+    read, there = look(path, where, "classes", ClassTable("table.csv", classes))
+    assert np.array_equal(there, known) and not there.all() and (read[0][there] == 1).all()
+
+
+def test_blocks_of_coarse_grids_read_bounded_pieces() -> None:
+    """Whatever a pixel of the grid spans."""
+    for ratio in (0.1, 1, 3.9, 4, 4.1, 30, 500, 3000):
+        side = block_side(ratio)
+        assert side == SIDE if ratio <= 4 else side * ratio <= READ_SIDE or side == 1
+    asked: list[tuple[int, int]] = []
+
+    def read(window: Window) -> tuple[Array, Mask]:
+        asked.append((int(window.height), int(window.width)))
+        rows, cols = np.mgrid[: window.height, : window.width]
+        values = (window.row_off + rows) * 1000 + window.col_off + cols
+        return values[None].astype(np.int32), np.ones(values.shape, bool)
+
+    whole = Blockwise(read, (100, 150), 1, "int32")(Window(0, 0, 150, 100))[0]
+    asked.clear()
+    assert np.array_equal(Blockwise(read, (100, 150), 1, "int32", 32)(Window(5, 7, 120, 90))[0], whole[:, 7:97, 5:125])
+    assert max(asked) == (32, 32)
