@@ -147,6 +147,10 @@ def test_an_interrupted_judge_goes_on_and_is_the_same(
         again = find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
     assert steps_done == [0, 1, 2, 3, *range(4 if ending else 3, 6)]
     assert again.digest == whole.digest and not begun.exists()
+    begun.mkdir()  # left by a kill after the last step
+    (begun / "last.pt").touch()
+    find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
+    assert not begun.exists()
     begun.mkdir()
     (begun / "last.pt").write_bytes(b"nothing")
     next((tmp_path / "judges").glob("*.safetensors")).unlink()

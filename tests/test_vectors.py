@@ -24,9 +24,11 @@ from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
+from geop2p.raster.features import named_layer
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area, VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.opening import layer_path, stored_path
 from geop2p.tiling.tiler import tile
 
 DEGREES = CRS.from_epsg(4326)
@@ -231,6 +233,10 @@ def test_one_layer_of_several_is_named_as_qgis_names_it(tmp_path: Path, file: st
     tile(f"{path}|layername=east", image, chips, dataclasses.replace(config, aoi=Path(f"{path}|layername=east")))
     names = [(scene.id, Path(scene.source).name) for scene in ChipSet.open(chips).scenes]
     assert names == [("image", f"{file}|layername=west"), ("image-2", f"{file}|layername=east")]
+    said = (chips / "chipset.json").read_bytes()
+    shutil.copytree(path.parent, tmp_path / "copy")  # the layers lie where they were, so none has moved
+    tile(f"{tmp_path / 'copy' / file}|layername=west", tmp_path / "copy" / "image.tif", chips, config)
+    assert (chips / "chipset.json").read_bytes() == said
     path.parent.rename(tmp_path / "there")  # layers and chips move together
     chips, moved = tmp_path / "there" / "chips", tmp_path / "there" / file
     with ChipSet.open(chips).reader("train") as reader:
@@ -244,6 +250,17 @@ def test_one_layer_of_several_is_named_as_qgis_names_it(tmp_path: Path, file: st
         read_vector(inside.replace("west", "lakes"), "use")
     with pytest.raises(RasterError, match=r"b\.gpkg: no such file$"):
         read_vector(tmp_path / "b.gpkg|layername=lakes", "use")
+
+
+def test_names_of_layers_are_kept_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.gpkg").touch()
+    (tmp_path / "chips").mkdir()
+    for layer in ("a//b", "../x", "w.x|y", "c:d"):
+        name = f"{tmp_path / 'a.gpkg'}|layername={layer}"
+        stored = stored_path(name, tmp_path / "chips")
+        assert stored == f"../a.gpkg|layername={layer}"
+        there = layer_path(stored, tmp_path / "chips")
+        assert named_layer(there)[1] == layer and Path(named_layer(there)[0]).samefile(tmp_path / "a.gpkg")
 
 
 def test_a_mosaic_of_one_layer_does_not_go_on_with_another(tmp_path: Path, make_model: Callable[..., Path]) -> None:

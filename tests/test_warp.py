@@ -1,24 +1,29 @@
 """Rule 5 in warps: what is valid does not depend on how a file says it, nor on what stands where nothing is."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from conftest import UTM, grid, write_raster
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from geop2p.config import Kind
 from geop2p.raster import blockwise
-from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.blockwise import READ_SIDE, SIDE, Blockwise, block_side
+from geop2p.raster.aligned import COARSEST, aligned_reader
+from geop2p.raster.blockwise import READ_BYTES, SIDE, Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, MapClass, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.reproject import FLOAT_BYTES, FLOATS, MARGIN, Resampler
 
 SIZE = 200  # pixels of 2 m
+RGB = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
 WEST, _, _, NORTH = transform_bounds(UTM, CRS.from_epsg(3035), *grid(SIZE, SIZE).bounds)
 GRIDS = {
     "finer": grid(300, 300, 1.3),
@@ -69,7 +74,7 @@ def test_what_is_valid_in_a_warp_does_not_depend_on_how_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, bands: int, dtype: str, ways: list[str], where: Grid
 ) -> None:
     """Specks and a hole; 77 stands under masks alone. Arrays are read in small blocks."""
-    monkeypatch.setattr(blockwise, "READ_SIDE", 64)
+    monkeypatch.setattr(blockwise, "READ_BYTES", 2**16)
     random = np.random.default_rng(0)
     values = random.integers(1, 6, (bands, SIZE, SIZE)).astype(dtype)
     valid = random.random((SIZE, SIZE)) > 0.02
@@ -110,11 +115,80 @@ def test_masked_ground_of_a_drawn_map_is_no_class(tmp_path: Path, where: Grid) -
     assert np.array_equal(there, known) and not there.all() and (read[0][there] == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("bands", "dtype", "profile"),
+    [
+        (3, "uint8", {}),
+        (3, "uint8", {"nodata": 0}),
+        (2, "int16", {"nodata": -32768}),
+        (3, "float32", {}),
+        (1, "float32", {"nodata": -9999}),
+    ],
+)
+def test_ground_around_a_pole_is_read(tmp_path: Path, bands: int, dtype: str, profile: dict[str, float]) -> None:
+    """Its outline goes around the pole, which no outline of a block comes near."""
+    world = Grid(CRS.from_epsg(4326), Affine(1, 0, -180, 0, -1, 90), 180, 360)
+    path = write_raster(tmp_path / "world.tif", np.full((bands, 180, 360), 7, dtype), world, **profile)
+    for pixel, side in ((20e3, 300), (200e3, 30)):
+        corner = pixel * side / 2
+        where = Grid(CRS.from_epsg(3995), Affine(pixel, 0, -corner, 0, -pixel, corner), side, side)
+        values, valid = look(path, where)
+        assert valid.all() and (values == 7).all()
+
+
+@pytest.mark.parametrize("top", [1, 255, 65535])
+def test_an_alpha_band_of_any_type_hides_where_it_is_0(tmp_path: Path, top: int) -> None:
+    dtype = "uint8" if top < 256 else "uint16"
+    valid = np.random.default_rng(0).random((SIZE, SIZE)) > 0.1
+    for kind in {dtype, "uint16"}:
+        values = np.stack([*np.full((3, SIZE, SIZE), 5, kind), np.where(valid, top, 0).astype(kind)])
+        path = write_raster(tmp_path / f"{kind}.tif", values, grid(SIZE, SIZE))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.colorinterp = [*RGB, ColorInterp.alpha]
+        for where in GRIDS.values():
+            _, known = look(written(tmp_path, np.ones((1, SIZE, SIZE), np.uint8), valid, "mask"), where)
+            read, there = look(path, where)
+            assert np.array_equal(there, known) and (read[:, there] == 5).all()
+
+
+@pytest.mark.parametrize("told", ["mask", "nodata", "mask and nodata", "-9999", "nan"])
+def test_overviews_that_are_made_by_one_statement_are_no_source_for_two(tmp_path: Path, told: str) -> None:
+    valid, dtype = np.random.default_rng(0).random((SIZE, SIZE)) > 0.1, "uint8" if "nodata" in told else "float32"
+    path = written(tmp_path, np.full((1, SIZE, SIZE), 5, dtype), valid, told)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4], Resampling.average)
+    for where in (grid(40, 40, 10.0), grid(50, 50, 8.0)):
+        values, known = look(path, where)
+        assert known.mean() > 0.99 and np.allclose(values[:, known], 5)
+
+
+def test_the_mask_of_a_single_band_is_heeded(tmp_path: Path) -> None:
+    write_raster(tmp_path / "map.tif", np.full((1, 30, 30), 5, np.uint8), grid(30, 30))
+    write_raster(
+        tmp_path / "mask.tif", np.repeat([[0], [255]], 15, 0)[None].repeat(30, 2).astype(np.uint8), grid(30, 30)
+    )
+    band = '<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename></SimpleSource>'
+    transform = ", ".join(map(str, grid(30, 30).transform.to_gdal()))
+    (tmp_path / "in.vrt").write_text(
+        f'<VRTDataset rasterXSize="30" rasterYSize="30"><SRS>EPSG:32632</SRS><GeoTransform>{transform}</GeoTransform>'
+        f'<VRTRasterBand dataType="Byte" band="1">{band.format("map.tif")}<MaskBand><VRTRasterBand dataType="Byte">'
+        f"{band.format('mask.tif')}</VRTRasterBand></MaskBand></VRTRasterBand></VRTDataset>"
+    )
+    for where in (grid(30, 30), grid(30, 30, left=500_000.5)):
+        _, there = look(tmp_path / "in.vrt", where)
+        assert not there[:15].any() and there[15:, :29].all()
+
+
 def test_blocks_of_coarse_grids_read_bounded_pieces() -> None:
     """Whatever a pixel of the grid spans."""
-    for ratio in (0.1, 1, 3.9, 4, 4.1, 30, 500, 3000):
-        side = block_side(ratio)
-        assert side == SIDE if ratio <= 4 else side * ratio <= READ_SIDE or side == 1
+    where = grid(4000, 4000)
+    for ratio, bands in itertools.product((0.1, 1, 3.9, 4.1, 30, COARSEST), (1, 3, 12, 60)):
+        side = block_side(ratio, bands * FLOAT_BYTES, MARGIN)
+        assert side == SIDE or bands * ratio > 3
+        wanted = grid(side, side, 2 * ratio, left=503_000.0, top=5_297_000.0)
+        asked = Resampler(None, bands, "uint8", (4000, 4000), where, None, wanted, FLOATS, Resampling.average)
+        window = asked._window_around(wanted)
+        assert window is not None and window.height * window.width * bands * FLOAT_BYTES < 1.1 * READ_BYTES
     asked: list[tuple[int, int]] = []
 
     def read(window: Window) -> tuple[Array, Mask]:

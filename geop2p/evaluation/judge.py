@@ -14,10 +14,10 @@ from typing import Any
 
 from geop2p.config import Device, JudgeName, ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.evaluation.schooling import MAKING, train_judge
+from geop2p.evaluation.schooling import MAKING, forget, train_judge
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
-from geop2p.raster.atomic import make_folder, remove_folder
+from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.translator import Translator, resolve_device
 
@@ -61,17 +61,17 @@ def find_judge(
         CheckpointError: The file of the judge is damaged.
     """
     said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
-    settings = [said, architecture, steps, *MAKING]
+    settings = [said, architecture, *MAKING[:-1], steps, MAKING[-1]]
     settings += [] if chipset.source.is_classes else ["values"]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     file = folder / f"{architecture}-{key}.safetensors"
+    begun = file.with_suffix(".begun")
     if not file.is_file():
         make_folder(folder)
         what = "classes" if chipset.source.is_classes else "source's values"
         log.info("judge: %s learns the %s of real chips for %d steps, once: %s", architecture, what, steps, file)
-        begun = file.with_suffix(".begun")
         train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
-        remove_folder(begun)
+    forget(begun)
     try:
         return Translator.load(file, device)
     except CheckpointError as error:

@@ -1,5 +1,6 @@
 """How a judge learns to read real imagery."""
 
+import contextlib
 import logging
 import math
 import time
@@ -18,7 +19,7 @@ from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
-from geop2p.training.checkpoint import fitting_state, load_state, save_state
+from geop2p.training.checkpoint import LAST, fitting_state, load_state, save_state
 from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
 from geop2p.training.feeding import Feed
 from geop2p.training.interruption import Interruption
@@ -60,11 +61,11 @@ class _Pupil:
                 self.network.load_state_dict(state["network"])
                 self.optimizer.load_state_dict(state["optimizer"])
                 torch.set_rng_state(state["random"].cpu())
-                if self._device.type == "cuda":
+                if self._device.type == "cuda" and "random_cuda" in state:  # it may have been begun elsewhere
                     torch.cuda.set_rng_state(state["random_cuda"].cpu(), self._device)
                 self.step, self._earlier = state["step"], state["seconds"]
         except CheckpointError as error:
-            raise CheckpointError(f"{self._begun}: a damaged beginning of a judge; delete it ({error})") from error
+            raise CheckpointError(f"{self._begun}: a damaged beginning of a judge; delete it") from error
         log.info("judge: goes on after step %d", self.step)
 
     def save(self) -> None:
@@ -76,6 +77,13 @@ class _Pupil:
         if self._device.type == "cuda":
             state |= {"random_cuda": torch.cuda.get_rng_state(self._device)}
         save_state(self._begun, state)
+
+
+def forget(begun: Path) -> None:
+    """Remove what a training that is finished had kept; another process that is at the same keeps its own again."""
+    with contextlib.suppress(OSError):
+        (begun / LAST).unlink(missing_ok=True)
+        begun.rmdir()
 
 
 def train_judge(
@@ -125,6 +133,9 @@ def train_judge(
                     "judge: interrupted after step %d of %d; the same command goes on from there", step + 1, steps
                 )
                 interruption.act()
+        if interruption.is_waiting:  # since the last look
+            pupil.save()
+            interruption.act()
     spread = np.linspace(0, len(chips) - 1, min(STATISTICS_CHIPS, len(chips))).astype(np.int64)
     parts = [np.resize(rows, BATCH) for rows in batches(spread, BATCH)]
     still = Feed(chips, chipset.source, chipset.target, device)

@@ -29,8 +29,19 @@ from geop2p.raster.reading import (
     one_line,
     opened,
 )
-from geop2p.raster.reproject import CODES, FLOATS, Resampler, pixel_ratio, through_power, warp_options
-from geop2p.raster.validity import MaskReader, drawn_pixels, is_told_once, mask_reader, valid_pixels
+from geop2p.raster.reproject import (
+    CODES,
+    FLOAT_BYTES,
+    FLOATS,
+    MARGIN,
+    Resampler,
+    pixel_ratio,
+    through_power,
+    warp_options,
+)
+from geop2p.raster.validity import MaskReader, drawn_pixels, is_said_nothing, is_told_once, mask_reader, valid_pixels
+
+COARSEST = 64  # pixels of a raster along one of a grid that are averaged as arrays: more would fill the memory
 
 Read = Callable[[Window], tuple[Array, Mask]]
 
@@ -116,13 +127,15 @@ def aligned_reader(
                 seen = stack.enter_context(opened(path, level))
                 own = grid_of(seen)
                 read = partial(_read_pixels, seen, bands, mask_reader(seen, bands), path)
-            if conversion is FLOATS and points is None and is_told_once(dataset, bands):
+            ratio = pixel_ratio(grid, own)
+            fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
+            if conversion is FLOATS and points is None and (is_told_once(dataset, bands) or not fits):
                 vrt = stack.enter_context(_warped(seen, own, grid, resampling))
                 seen_bands = data_bands(vrt)
                 warped: Read = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
             else:
                 warped = Resampler(read, count, dtype, seen.shape, own, points, grid, conversion, resampling)
-                side = block_side(pixel_ratio(grid, own))
+                side = block_side(ratio, count * FLOAT_BYTES, MARGIN)
             inside = Blockwise(warped, (grid.height, grid.width), count, dtype, side)
         yield AlignedReader(grid, count, dtype, inside)
 
@@ -144,13 +157,13 @@ def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:
 def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
     """A warped view on the grid that knows what is valid.
 
-    Floats of which nothing is said may be NaN, which means no data. Where no value means that, an alpha band is added,
-    unless the data has its own.
+    Where a value means no data every band keeps it, so that a pixel is valid only if all its bands are; floats of which
+    nothing is said may be NaN, which means it. Otherwise an alpha band is added, unless the data has its own.
     """
-    is_float = np.dtype(dataset.dtypes[0]).kind == "f"
-    by_value = is_float or dataset.nodata is not None
-    has_alpha = ColorInterp.alpha in dataset.colorinterp
-    missing = {"src_nodata": math.nan, "nodata": math.nan} if is_float else {}
+    has_alpha, missing = ColorInterp.alpha in dataset.colorinterp, dict[str, float]()
+    if np.dtype(dataset.dtypes[0]).kind == "f" and is_said_nothing(dataset):
+        missing = {"src_nodata": math.nan, "nodata": math.nan}
+    by_value = bool(missing) or dataset.nodata is not None
     return WarpedVRT(
         dataset,
         src_crs=own.crs,
@@ -160,6 +173,7 @@ def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
         height=grid.height,
         resampling=resampling,
         add_alpha=not (by_value or has_alpha),
+        UNIFIED_SRC_NODATA="NO",
         **missing,
         **warp_options(resampling),
     )

@@ -14,14 +14,21 @@ from rasterio.windows import Window
 from geop2p.raster.encoding import Array, Mask
 
 SIDE = 512  # pixels
-READ_SIDE = 2048  # pixels of a raster along a block of a grid, about, where its pixels become an array
+READ_BYTES = 32 * 2**20  # of a raster for a block of a grid, where its pixels become an array
 KEPT_BYTES = 16 * 2**20  # of blocks that are kept for the next windows
 
 
-def block_side(ratio: float) -> int:
-    """Side of blocks whose ground is a bounded piece of a raster that has `ratio` pixels along one of the grid."""
-    fits = math.floor(math.log2(READ_SIDE / max(ratio, 1)))
-    return min(SIDE, int(2 ** max(fits, 0)))
+def block_side(ratio: float, pixel_bytes: int, margin: int) -> int:
+    """Side of blocks whose ground is a bounded piece of a raster, as long as one pixel's ground is.
+
+    Args:
+        ratio: Pixels of the raster along one of the grid.
+        pixel_bytes: Of the raster, all bands, as an array.
+        margin: Pixels of the raster that are read beyond a pixel of the grid around the block.
+    """
+    along = math.sqrt(READ_BYTES / pixel_bytes) - 2 * margin
+    fits = along / max(ratio, 1) - 2
+    return min(SIDE, 2 ** math.floor(math.log2(fits))) if fits >= 1 else 1
 
 
 class Blockwise:

@@ -17,6 +17,11 @@ def named_layer(path: str | Path) -> tuple[str, str | None]:
     return file, layer if named else None
 
 
+def lies_there(path: str | Path) -> bool:
+    """Whether there is a file or folder of a layer's name."""
+    return Path(named_layer(path)[0]).exists()
+
+
 def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     """All features of a layer that have a geometry, which may be none.
 
@@ -30,7 +35,7 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     import pyogrio
 
     file, _ = named_layer(path)
-    if "://" not in file and not file.startswith("/vsi") and not Path(file).exists():
+    if "://" not in file and not file.startswith("/vsi") and not lies_there(path):
         raise RasterError(f"{file}: no such file")
     try:
         features = geopandas.read_file(file, layer=_layer_of(path))

@@ -3,6 +3,7 @@
 All others go through `rasterio.vrt.WarpedVRT`, which ignores control points where its grid is given (rasterio 1.4).
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -72,7 +73,9 @@ def _from_floats(values: Array, dtype: str) -> tuple[Array, Mask]:
 
 
 CODES = Conversion(-1, _to_signed, _from_signed)  # 8-bit classes
-FLOATS = Conversion(math.nan, _to_floats, _from_floats)  # values as they are; exact for integers up to 53 bits
+FLOATS = Conversion(math.nan, _to_floats, _from_floats)  # values as they are; exact for integers up to 52 bits
+FLOAT_BYTES = 8  # of a value that is converted, at most
+MARGIN = 4  # pixels of a raster that are read around those that are asked for
 
 
 def through_power(stored: Backscatter, scale: Array, offset: Array) -> Conversion:
@@ -153,11 +156,26 @@ class Resampler:
             return {"src_transform": self.own.window(source).transform, "src_crs": self.own.crs}
         return {"gcps": self.points.in_window(source), "src_crs": self.points.crs, **self.points.warp_options}
 
-    def _window_around(self, wanted: Grid, margin: int = 4) -> Window | None:
+    @functools.cached_property
+    def _edge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Positions along the outline of the raster, (2, points): in its own CRS and in the grid's."""
+        own = outline(self.own)
+        return np.array(own), np.array(positions_in(self.own.crs, self.grid.crs, *own))
+
+    def _edge_inside(self, wanted: Grid) -> list[tuple[float, float]]:
+        """Positions of the raster's outline that lie inside a grid, as those of a pole that its outline goes around."""
+        own, here = self._edge
+        cols, rows = ~wanted.transform @ tuple(here)
+        inside = (cols > -1) & (cols < wanted.width + 1) & (rows > -1) & (rows < wanted.height + 1)
+        return list(map(tuple, own[:, inside].T.tolist()))
+
+    def _window_around(self, wanted: Grid) -> Window | None:
         """The window of the raster that covers a grid on the ground and a margin; None if they are apart."""
         there = self.own.crs if self.points is None else self.points.crs
         xs, ys = positions_in(wanted.crs, there, *outline(wanted))
         known = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        if self.points is None:
+            known += self._edge_inside(wanted)
         if not known:
             return None
         if self.points is None:
@@ -165,7 +183,7 @@ class Resampler:
             at = [to_pixels @ position for position in known]
         else:
             at = self.points.to_pixels([x for x, _ in known], [y for _, y in known])
-        reach = margin + math.ceil(max(1.0, pixel_ratio(wanted, self.own)) * 2)
+        reach = MARGIN + math.ceil(max(1.0, pixel_ratio(wanted, self.own)))
         cols, rows = zip(*at, strict=True)
         left, right = max(math.floor(min(cols)) - reach, 0), min(math.ceil(max(cols)) + reach, self.shape[1])
         top, bottom = max(math.floor(min(rows)) - reach, 0), min(math.ceil(max(rows)) + reach, self.shape[0])

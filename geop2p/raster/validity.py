@@ -1,5 +1,6 @@
 """Which pixels of a raster are data: by its mask, alpha band, value for no data or NaN."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -47,19 +48,41 @@ def mask_reader(dataset: Any, bands: list[int]) -> MaskReader:
     return joint
 
 
+def is_said_nothing(dataset: Any) -> bool:
+    """Whether a file says in no way what is no data."""
+    return all([MaskFlags.all_valid] == flags for flags in dataset.mask_flag_enums)
+
+
+def is_said_once(dataset: Any, bands: list[int]) -> bool:
+    """Whether a file says in one way at most what is no data, of all bands alike."""
+    missing = {dataset.nodatavals[band - 1] for band in bands}
+    has_nodata, has_mask = any(value is not None for value in missing), _has_mask(dataset, bands)
+    return len(set(map(str, missing))) == 1 and has_nodata + has_mask + (ColorInterp.alpha in dataset.colorinterp) <= 1
+
+
 def is_told_once(dataset: Any, bands: list[int]) -> bool:
     """Whether a warp by GDAL knows what is valid: it sees one statement, and of several bands none by values.
 
     By values it takes the bands one by one, so that a hole of one band would be filled from around it. Floats may be
-    NaN, whether the file says so or not, which is a statement, too.
+    NaN, whether the file says so or not, which is a statement, too. Masks of single bands it does not see, and alpha
+    of other types it takes for shares of their range.
     """
-    missing = {str(dataset.nodatavals[band - 1]) for band in bands}
+    if not is_said_once(dataset, bands):
+        return False
+    missing, kinds = dataset.nodatavals[bands[0] - 1], {np.dtype(dataset.dtypes[band - 1]).kind for band in bands}
+    known = {MaskFlags.all_valid, MaskFlags.per_dataset, MaskFlags.nodata, MaskFlags.alpha}
+    if any(not known & set(dataset.mask_flag_enums[band - 1]) for band in bands):
+        return False
+    if ColorInterp.alpha in dataset.colorinterp:
+        return "f" not in kinds and dataset.dtypes[dataset.colorinterp.index(ColorInterp.alpha)] == "uint8"
+    if "f" in kinds:
+        return len(bands) == 1 and (missing is None or math.isnan(missing)) and not _has_mask(dataset, bands)
+    return len(bands) == 1 or missing is None
+
+
+def _has_mask(dataset: Any, bands: list[int]) -> bool:
     flags = [dataset.mask_flag_enums[band - 1] for band in bands]
-    has_mask = any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
-    statements = [missing != {"None"}, has_mask, ColorInterp.alpha in dataset.colorinterp]
-    if any(np.dtype(dataset.dtypes[band - 1]).kind == "f" for band in bands):
-        return len(bands) == 1 and missing <= {"None", "nan"} and not any(statements[1:])
-    return sum(statements) <= 1 and (len(bands) == 1 or not statements[0])
+    return any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
 
 
 def _read(read: Callable[..., Array], bands: list[int], window: Window | None, shape: tuple[int, ...]) -> Array:

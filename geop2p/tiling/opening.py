@@ -15,7 +15,7 @@ from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.features import LAYER, named_layer
+from geop2p.raster.features import LAYER, lies_there, named_layer
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.raster.vectors import vector_parts
@@ -89,7 +89,7 @@ def reading_files(config: TileConfig, folder: Path) -> dict[str, str]:
 def stored_path(path: str | Path, folder: Path) -> str:
     """How a chip set names a layer: relative to its folder, so that both can move together; other names as they are."""
     file, layer = named_layer(path)
-    if not Path(file).exists():
+    if not lies_there(path):
         return str(path)
     there = Path(file).resolve()
     try:
@@ -101,8 +101,11 @@ def stored_path(path: str | Path, folder: Path) -> str:
 
 def layer_path(stored: str, folder: Path) -> str:
     """The layer that a chip set in `folder` names."""
-    file, there = named_layer(stored)[0], folder.resolve() / stored
-    return stored if "://" in file or file.startswith("/vsi") or ":" in Path(file).name else str(there)
+    file, layer = named_layer(stored)
+    if "://" in file or file.startswith("/vsi") or ":" in Path(file).name:
+        return stored
+    there = str(folder.resolve() / file)
+    return there if layer is None else f"{there}{LAYER}{layer}"
 
 
 def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:
@@ -120,7 +123,7 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     config = TileConfig(**settings | scene.options | files)
     for path in paths.values():
         file, _ = named_layer(path)
-        if "://" not in file and not file.startswith("/vsi") and not Path(file).exists():
+        if "://" not in file and not file.startswith("/vsi") and not lies_there(path):
             raise RasterError(
                 f"{path}: no such file, from which scene '{scene.id}' of {chipset.folder} is read; if the layers lie "
                 "elsewhere now, repeat the tile command with their new names and the same settings"

@@ -11,7 +11,7 @@ from typing import Any
 from geop2p.config import SPLITS, TileConfig
 from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
-from geop2p.raster.features import read_polygons
+from geop2p.raster.features import lies_there, read_polygons
 from geop2p.raster.given import files_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
@@ -273,7 +273,7 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
     """Note where the layers of a scene lie now, if they lie elsewhere and not where they were: they have moved."""
     here: dict[str, Any] = {"source": scene.source, "target": scene.target, "files": scene.files}
     there = [layer_path(getattr(known, side), earlier.folder) for side in SIDES]
-    if here == {name: getattr(known, name) for name in here} or all(Path(path).exists() for path in there):
+    if here == {name: getattr(known, name) for name in here} or all(map(lies_there, there)):
         return
     log.info("scene '%s' is read from %s and %s now", known.id, scene.source, scene.target)
     scenes = tuple(dataclasses.replace(known, **here) if other is known else other for other in earlier.scenes)
