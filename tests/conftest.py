@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from hypothesis import settings
 from rasterio.crs import CRS
 from torch import nn
 
@@ -23,6 +24,9 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
 from geop2p.tiling.scenes import lattice_axis
 from geop2p.translator import Card, Translator
+
+settings.register_profile("any speed", deadline=None)  # a busy machine is no fault
+settings.load_profile("any speed")
 
 UTM = CRS.from_epsg(32632)
 CLASSES = (

@@ -42,7 +42,7 @@ def test_both_sides_count_and_none_means_alike() -> None:
     classes=st.integers(1, 8),
     skew=st.floats(0.01, 3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_weights_are_positive_and_one_in_the_mean(seed: int, count: int, classes: int, skew: float) -> None:
     draws = np.random.default_rng(seed)
     shares = draws.dirichlet(np.full(classes, skew) / np.arange(1, classes + 1) ** 3 + 1e-3, count)

@@ -24,7 +24,7 @@ def test_integers_return_exactly_under_dtype_range(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint32"])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_wide_types_return_within_1e5_of_the_range(dtype: str, data: st.DataObject) -> None:
     low, high = 0.0 if dtype == "uint32" else -1000.0, 3000.0
     elements = st.floats(low, high, width=32) if dtype.startswith("f") else st.integers(int(low), int(high))

@@ -133,7 +133,7 @@ def test_a_margin_that_is_too_small_is_seen(tmp_path: Path) -> None:
     shift=st.integers(0, 5),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_size_any_tile_any_shift(
     tmp_path_factory: pytest.TempPathFactory, rows: int, cols: int, tile: int, shift: int, seed: int
 ) -> None:

@@ -52,7 +52,7 @@ def test_ramps_sum_to_one_and_are_never_zero(size: int, overlap: int) -> None:
     size=st.integers(2, 40), share=st.floats(0, 0.5), height=st.integers(1, 90), width=st.integers(1, 90),
     shift=st.integers(0, 50),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height: int, width: int, shift: int) -> None:
     lattice = Lattice(size, int(size * share), shift=(shift, shift // 2))
     window = Window(0, 0, width, height)
@@ -136,7 +136,7 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(job=jobs(), seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_whatever_is_cut_how_an_identity_generator_returns_it(
     tmp_path_factory: pytest.TempPathFactory, job: dict[str, Any], seed: int
 ) -> None:
@@ -231,7 +231,7 @@ ODD = {
 
 @example(cut=ODD, dn=100, batch_size=1)  # half of the side is 17.5
 @given(cut=cuts(), dn=st.integers(0, 255), batch_size=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_constant_stays_that_constant_for_every_window_overlap_and_size(
     tmp_path_factory: pytest.TempPathFactory, cut: dict[str, Any], dn: int, batch_size: int
 ) -> None:

@@ -50,7 +50,7 @@ def trained(values: np.ndarray, valid: np.ndarray, **encoding: Any) -> Encoding:
 
 @pytest.mark.parametrize("dtype", INTEGERS + FLOATS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_values_inside_the_interval_return(dtype: str, data: st.DataObject) -> None:
     """Within 1e-5 of the range, and at least to the next value of the type; those outside come to its ends."""
     values = data.draw(values_of(dtype))
@@ -124,7 +124,7 @@ def test_nothing_under_the_mask_changes_anything(backscatter: Backscatter, garba
     ("dtype", "backscatter"), [("float32", "power"), ("float64", "power"), ("uint16", "amplitude")]
 )
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_linear_backscatter_returns_in_decibels(dtype: str, backscatter: Backscatter, data: st.DataObject) -> None:
     """Within 1e-5 of the interval in dB; integers are also rounded to a whole number."""
     whole = dtype == "uint16"

@@ -94,7 +94,7 @@ def count_leaks(index: geopandas.GeoDataFrame, distance: float) -> int:
     rule=st.sampled_from(["block", "scene", "random"]),
     others=st.permutations([DEGREES, ZONE_33, grid(250, 200, left=500_141.0, top=5_299_777.0)]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_split_sees_the_ground_of_another(
     size: int, stride: int, buffer: int, density: float, seed: int, rule, others: list[Grid]
 ) -> None:
@@ -182,7 +182,7 @@ def test_a_buffer_wider_than_the_scene_is_told_at_once(pair: tuple[Path, Path], 
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 60), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ground_within_reach_is_what_a_look_at_every_cell_finds(height: int, width: int, reach: int, seed: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < 0.02
     rows, cols = np.indices(mask.shape)
@@ -212,7 +212,7 @@ def test_blocks_of_test_chips_stay_whole(stride: int) -> None:
     ),
     key=st.text(max_size=5),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
     rows, cols = np.array(list(areas)).T
     values = np.array(list(areas.values()))
@@ -227,7 +227,7 @@ def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
 @given(
     side=st.integers(1, 8), across=st.integers(7, 12), overlap=st.integers(1, 3), buffer=st.booleans(), key=st.text()
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_left_is_balanced_when_chips_overlap(
     side: int, across: int, overlap: int, buffer: bool, key: str
 ) -> None:
@@ -325,7 +325,7 @@ def test_scenes_of_a_split_file_that_overlap_are_named(tmp_path: Path, caplog: p
     groups=st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(SPLITS)), min_size=2, max_size=6),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_group_of_a_split_file_never_spans_splits(
     tmp_path_factory: pytest.TempPathFactory, groups: list[tuple[str, str]], seed: int
 ) -> None:
