@@ -116,7 +116,7 @@ def test_judges_are_the_same_for_the_same_seed(chips: ChipSet, tmp_path: Path) -
     assert all(torch.equal(first, second) for first, second in pairs)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, None])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, None])
 def test_an_interrupted_judge_goes_on_and_is_the_same(
     chips: ChipSet, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals | None
 ) -> None:

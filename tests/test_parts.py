@@ -716,7 +716,7 @@ def test_seam_figures_do_not_depend_on_the_size_of_parts(
     draw=st.randoms(use_true_random=False),
     shards=st.integers(1, 5),
 )
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shards_in_any_order_with_any_parts_lost_give_the_pixels_of_one_process(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

@@ -74,7 +74,7 @@ def test_what_is_valid_in_a_warp_does_not_depend_on_how_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, bands: int, dtype: str, ways: list[str], where: Grid
 ) -> None:
     """Specks and a hole; 77 stands under masks alone. Arrays are read in small blocks."""
-    monkeypatch.setattr(blockwise, "READ_BYTES", 2**16)
+    monkeypatch.setattr(blockwise, "READ_BYTES", 2**19)
     random = np.random.default_rng(0)
     values = random.integers(1, 6, (bands, SIZE, SIZE)).astype(dtype)
     valid = random.random((SIZE, SIZE)) > 0.02
