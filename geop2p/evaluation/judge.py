@@ -14,7 +14,7 @@ from typing import Any
 
 from geop2p.config import Device, JudgeName, ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.evaluation.schooling import MAKING, forget, train_judge
+from geop2p.evaluation.schooling import forget, making, train_judge
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
 from geop2p.raster.atomic import make_folder
@@ -61,7 +61,7 @@ def find_judge(
         CheckpointError: The file of the judge is damaged.
     """
     said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
-    settings = [said, architecture, *MAKING[:-1], steps, MAKING[-1]]
+    settings = [said, *making(architecture, steps)]
     settings += [] if chipset.source.is_classes else ["values"]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     file = folder / f"{architecture}-{key}.safetensors"

@@ -36,9 +36,12 @@ BATCH = 8
 RATE = 1e-3
 STATISTICS_CHIPS = 256
 SEED = 0
-MAKING = (ENCODER, BATCH, RATE, STATISTICS_CHIPS, SEED, VERSION)
-
 CHECKPOINT_SECONDS = 60.0  # of work that a kill can cost
+
+
+def making(architecture: JudgeName, steps: int) -> list[Any]:
+    """All that decides what a judge learns from given chips."""
+    return [architecture, ENCODER, BATCH, RATE, STATISTICS_CHIPS, SEED, steps, VERSION]
 
 
 class _Pupil:

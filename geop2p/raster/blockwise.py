@@ -19,7 +19,7 @@ KEPT_BYTES = 16 * 2**20  # of blocks that are kept for the next windows
 
 
 def block_side(ratio: float, pixel_bytes: int, margin: int) -> int:
-    """Side of blocks whose ground is a bounded piece of a raster, as long as one pixel's ground is.
+    """Side of blocks of which each needs no more than `READ_BYTES` of a raster; 1 where that is not enough for a pixel.
 
     Args:
         ratio: Pixels of the raster along one of the grid.

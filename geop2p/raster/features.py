@@ -17,9 +17,20 @@ def named_layer(path: str | Path) -> tuple[str, str | None]:
     return file, layer if named else None
 
 
+def with_layer(file: str, layer: str | None) -> str:
+    """The other way."""
+    return file if layer is None else f"{file}{LAYER}{layer}"
+
+
 def lies_there(path: str | Path) -> bool:
     """Whether there is a file or folder of a layer's name."""
     return Path(named_layer(path)[0]).exists()
+
+
+def is_missing(path: str | Path) -> bool:
+    """Whether a layer has the name of a local file that is not there."""
+    file, _ = named_layer(path)
+    return "://" not in file and not file.startswith("/vsi") and not Path(file).exists()
 
 
 def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
@@ -35,7 +46,7 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     import pyogrio
 
     file, _ = named_layer(path)
-    if "://" not in file and not file.startswith("/vsi") and not lies_there(path):
+    if is_missing(path):
         raise RasterError(f"{file}: no such file")
     try:
         features = geopandas.read_file(file, layer=_layer_of(path))
@@ -85,7 +96,7 @@ def _layer_of(path: str | Path) -> str | None:
     if named is None and len(places) > 1:
         raise RasterError(
             f"{file}: has {len(places)} layers ({', '.join(places)}), expected one; say which as QGIS does: "
-            f"'{file}{LAYER}{places[0]}'"
+            f"'{with_layer(file, places[0])}'"
         )
     return named or (places[0] if places and len(layers) > 1 else None)
 

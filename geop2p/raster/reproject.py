@@ -1,6 +1,8 @@
-"""Resampling of arrays: for values that must be converted before, and for rasters placed by control points.
+"""Resampling of arrays: where GDAL's own warp would not do.
 
-All others go through `rasterio.vrt.WarpedVRT`, which ignores control points where its grid is given (rasterio 1.4).
+For values that must be converted before, for rasters placed by control points, and for those whose valid ground GDAL
+would not know (`validity.is_told_once`). All others go through `rasterio.vrt.WarpedVRT`, which ignores control points
+where its grid is given (rasterio 1.4).
 """
 
 import functools
@@ -158,9 +160,11 @@ class Resampler:
 
     @functools.cached_property
     def _edge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Positions along the outline of the raster, (2, points): in its own CRS and in the grid's."""
-        own = outline(self.own)
-        return np.array(own), np.array(positions_in(self.own.crs, self.grid.crs, *own))
+        """Positions along the outline of the raster, (2, points), in its own CRS and in the grid's, which has them."""
+        own = np.array(outline(self.own))
+        here = np.array(positions_in(self.own.crs, self.grid.crs, *own.tolist()))
+        known = np.isfinite(here).all(axis=0)
+        return own[:, known], here[:, known]
 
     def _edge_inside(self, wanted: Grid) -> list[tuple[float, float]]:
         """Positions of the raster's outline that lie inside a grid, as those of a pole that its outline goes around."""

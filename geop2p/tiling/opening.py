@@ -15,7 +15,7 @@ from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.features import LAYER, lies_there, named_layer
+from geop2p.raster.features import is_missing, lies_there, named_layer, with_layer
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.raster.vectors import vector_parts
@@ -96,7 +96,7 @@ def stored_path(path: str | Path, folder: Path) -> str:
         stored = os.path.relpath(there, folder.resolve())
     except ValueError:  # on another drive
         stored = str(there)
-    return stored if layer is None else f"{stored}{LAYER}{layer}"
+    return with_layer(stored, layer)
 
 
 def layer_path(stored: str, folder: Path) -> str:
@@ -104,8 +104,7 @@ def layer_path(stored: str, folder: Path) -> str:
     file, layer = named_layer(stored)
     if "://" in file or file.startswith("/vsi") or ":" in Path(file).name:
         return stored
-    there = str(folder.resolve() / file)
-    return there if layer is None else f"{there}{LAYER}{layer}"
+    return with_layer(str(folder.resolve() / file), layer)
 
 
 def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:
@@ -122,8 +121,7 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     }
     config = TileConfig(**settings | scene.options | files)
     for path in paths.values():
-        file, _ = named_layer(path)
-        if "://" not in file and not file.startswith("/vsi") and not lies_there(path):
+        if is_missing(path):
             raise RasterError(
                 f"{path}: no such file, from which scene '{scene.id}' of {chipset.folder} is read; if the layers lie "
                 "elsewhere now, repeat the tile command with their new names and the same settings"
