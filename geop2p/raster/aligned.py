@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError
-from geop2p.raster.blockwise import SIDE, Blockwise, block_side
+from geop2p.raster.blockwise import Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.culprit import unreadable_file
 from geop2p.raster.encoding import Array, Mask
@@ -108,36 +108,51 @@ def aligned_reader(
                 "assign one (gdal_edit -a_srs)"
             )
         count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
+        conversion, resampling = FLOATS, _resampling(own, grid, kind)
+        if kind == "sar" and backscatter != "power":
+            conversion = through_power(backscatter, *_scales(dataset, bands))
         if colors is None:
             read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
         else:
             shown = color_bands(dataset)
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
-            count, dtype = 1, "uint8"
-        by_power, resampling = kind == "sar" and backscatter != "power", _resampling(own, grid, kind)
+            count, dtype, conversion = 1, "uint8", CODES
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
+        elif conversion is FLOATS and points is None:
+            level = overview_for(dataset, bands, own, grid, kind)
+            seen = dataset if level is None else stack.enter_context(opened(path, level))
+            inside = stack.enter_context(_warped(path, seen, grid, resampling))
         else:
-            seen, conversion, side = dataset, FLOATS, SIDE
-            if by_power:
-                conversion = through_power(backscatter, *_scales(dataset, bands))
-            elif colors is not None:
-                conversion = CODES
-            elif points is None and (level := overview_for(dataset, bands, own, grid, kind)) is not None:
-                seen = stack.enter_context(opened(path, level))
-                own = grid_of(seen)
-                read = partial(_read_pixels, seen, bands, mask_reader(seen, bands), path)
-            ratio = pixel_ratio(grid, own)
-            fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
-            if conversion is FLOATS and points is None and (is_told_once(dataset, bands) or not fits):
-                vrt = stack.enter_context(_warped(seen, own, grid, resampling))
-                seen_bands = data_bands(vrt)
-                warped: Read = partial(_read_pixels, vrt, seen_bands, mask_reader(vrt, seen_bands), path)
-            else:
-                warped = Resampler(read, count, dtype, seen.shape, own, points, grid, conversion, resampling)
-                side = block_side(ratio, count * FLOAT_BYTES, MARGIN)
-            inside = Blockwise(warped, (grid.height, grid.width), count, dtype, side)
+            resampler = Resampler(read, count, dtype, dataset.shape, own, points, grid, conversion, resampling)
+            inside = _in_blocks(resampler)
         yield AlignedReader(grid, count, dtype, inside)
+
+
+@contextmanager
+def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) -> Iterator[Read]:
+    """Read an open raster on a grid: by GDAL's own warp where it knows what is valid, else as arrays.
+
+    Averages of very many pixels are always GDAL's, which adds them up in pieces.
+    """
+    own, bands = grid_of(dataset), data_bands(dataset)
+    dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)
+    fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
+    if fits and not is_told_once(dataset, bands):
+        read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
+        yield _in_blocks(Resampler(read, len(bands), dtype, dataset.shape, own, None, grid, FLOATS, resampling))
+        return
+    with _warped_by_gdal(dataset, own, grid, resampling) as vrt:
+        seen = data_bands(vrt)
+        read = partial(_read_pixels, vrt, seen, mask_reader(vrt, seen), path)
+        yield Blockwise(read, (grid.height, grid.width), len(bands), dtype)
+
+
+def _in_blocks(resampler: Resampler) -> Read:
+    """A resampler in blocks that are small enough for what it reads for one."""
+    grid, bands = resampler.grid, resampler.bands
+    side = block_side(pixel_ratio(grid, resampler.own), bands * FLOAT_BYTES, MARGIN)
+    return Blockwise(resampler, (grid.height, grid.width), bands, resampler.dtype, side)
 
 
 def _read_shifted(
@@ -154,7 +169,7 @@ def _scales(dataset: Any, bands: list[int]) -> tuple[Array, Array]:
     return scales.reshape(-1, 1, 1), offsets.reshape(-1, 1, 1)
 
 
-def _warped(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
+def _warped_by_gdal(dataset: Any, own: Grid, grid: Grid, resampling: Resampling) -> Any:
     """A warped view on the grid that knows what is valid.
 
     Where a value means no data every band keeps it, so that a pixel is valid only if all its bands are; floats of which
