@@ -216,7 +216,7 @@ def test_the_nearest_colour_within_the_tolerance_is_taken() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("value,name\n1,a\n", "expected a CSV with the columns value, name and color"),
+        ("value,name\n1,a\n", "has the columns 'value,name', expected a CSV with the columns value, name, color"),
         ("value,name,color\nx,a,#000000\n", "line 2 has value 'x' and name 'a', expected an integer"),
         ("value,name,color\n1,a,blue\n", "line 2 has color 'blue', expected #rrggbb"),
         ("value,name,color\n1,a,0 0 300\n", "expected numbers from 0 to 255"),
@@ -241,7 +241,7 @@ def test_tables_that_cannot_name_colours_are_refused(drawn_pair: tuple[Path, Pat
         config = dataclasses.replace(SMALL, classes=table_file(tmp_path, classes))
         with pytest.raises(ConfigError, match=message):
             tile(source, target, tmp_path / "chips", config)
-    with pytest.raises(ConfigError, match="no such file of classes"):
+    with pytest.raises(ConfigError, match="no such file; expected a CSV with the columns value, name, color"):
         tile(source, target, tmp_path / "chips", dataclasses.replace(SMALL, classes=tmp_path / "none.csv"))
 
 

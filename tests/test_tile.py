@@ -443,7 +443,9 @@ def test_vector_layers_with_gaps_are_understood(tmp_path: Path, caplog: pytest.L
     ("text", "message"),
     [
         ("scene,split\na\n", "line 2 has split ''"),
-        ("scene;split\na;train\n", "expected a CSV with the columns"),
+        ("file,split\na,train\n", "has the columns 'file,split', expected a CSV with the columns scene, split"),
+        ("scene,split\n", "has no lines below its columns"),
+        ("", "has the columns '', expected a CSV"),
         ("scene,split\na,train\na,val\n", "scene 'a' is in train and in val"),
         (b"scene,split\n\xe4,train\n", "is not UTF-8 text"),
     ],
@@ -453,8 +455,21 @@ def test_bad_split_files_are_one_line(tmp_path: Path, text: str | bytes, message
 
     file = tmp_path / "split.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ChipSetError, match=message):
+    with pytest.raises(GeoP2PError, match=message):
         read_split_file(file)
+
+
+def test_split_files_are_read_as_spreadsheets_save_them(tmp_path: Path) -> None:
+    from geop2p.tiling.splits import read_split_file
+
+    expected = {"a": "train", "b, south": "val"}
+    for text in (
+        '"scene","split"\n"a","train"\n"b, south","val"\n',
+        "\ufeffscene;split;group\r\na;train;\r\nb, south;val;1\r\n",
+        'group, scene , split\n1,a, train\n2,"b, south",val\n',
+    ):
+        (tmp_path / "split.csv").write_text(text, encoding="utf-8")
+        assert read_split_file(tmp_path / "split.csv") == expected
 
 
 def test_outputs_through_a_file_and_damaged_sets_are_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:

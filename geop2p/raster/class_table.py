@@ -1,6 +1,5 @@
 """`ClassTable`: value, name and colour of every class, and what the colours of a drawn map stand for."""
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.errors import ConfigError
+from geop2p.raster.csv_rows import read_rows
 from geop2p.raster.encoding import Array, MapClass, Mask
 
 # Euclidean distance of RGB values within which a pixel takes the nearest colour. JPEG at quality 75 moves 99.9 % of
@@ -179,14 +179,7 @@ def read_class_table(path: Path) -> ClassTable:
     Raises:
         ConfigError: It is missing, lacks a column, or a line cannot be understood or repeats a value or name.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file of classes")
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    if not rows or not {"value", "name", "color"} <= set(rows[0]):
-        raise ConfigError(f"{path}: expected a CSV with the columns value, name and color")
+    rows = read_rows(path, ("value", "name", "color"))
     classes: list[MapClass] = []
     for number, row in enumerate(rows, start=2):
         entry = _map_class(row, f"{path}: line {number}")
@@ -199,7 +192,7 @@ def read_class_table(path: Path) -> ClassTable:
 
 def _map_class(row: dict[str, str], where: str) -> MapClass:
     """The class of a line."""
-    text, name, color = ((row[column] or "").strip() for column in ("value", "name", "color"))
+    text, name, color = row["value"], row["name"], row["color"]
     if not re.fullmatch(r"-?\d+", text) or not name:
         raise ConfigError(f"{where} has value '{text}' and name '{name}', expected an integer and a name")
     if match := re.fullmatch(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", color):

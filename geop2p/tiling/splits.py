@@ -1,6 +1,5 @@
 """Which chip trains, validates or tests. Opens no files but those that say the split."""
 
-import csv
 import dataclasses
 import logging
 import math
@@ -12,6 +11,7 @@ import shapely
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError
+from geop2p.raster.csv_rows import read_rows
 from geop2p.raster.grid import Grid
 from geop2p.tiling.areas import codes_on, read_areas
 from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
@@ -30,24 +30,17 @@ def read_split_file(path: Path) -> dict[str, Split]:
     """Split of every scene from a CSV with the columns scene, split and optionally group.
 
     Raises:
-        ChipSetError: It is missing, lacks a column, names another split, or a group is in two splits.
+        ConfigError: It is missing or lacks a column.
+        ChipSetError: It names another split, or a scene or group is in two splits.
     """
-    if not path.is_file():
-        raise ChipSetError(f"{path}: no such split file")
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except UnicodeDecodeError as error:
-        raise ChipSetError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    if not rows or not {"scene", "split"} <= set(rows[0]):
-        raise ChipSetError(f"{path}: expected a CSV with the columns scene, split and optionally group")
+    rows = read_rows(path, ("scene", "split"), ("group",))
     result: dict[str, Split] = {}
     groups: dict[str, Split] = {}
     for number, row in enumerate(rows, start=2):
-        found = (row["split"] or "").strip()
+        scene, found, group = row["scene"], row["split"], row["group"]
         split = next((name for name in SPLITS if name == found), None)
         if split is None:
             raise ChipSetError(f"{path}: line {number} has split '{found}', expected {', '.join(SPLITS)}")
-        scene, group = (row["scene"] or "").strip(), (row.get("group") or "").strip()
         if result.setdefault(scene, split) != split:
             raise ChipSetError(f"{path}: scene '{scene}' is in {result[scene]} and in {split}")
         if group and groups.setdefault(group, split) != split:
