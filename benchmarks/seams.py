@@ -1,10 +1,11 @@
 """What tiles cost and what they spoil: norm statistics and overlaps of one model on one raster.
 
-    python benchmarks/seams.py MODEL INPUT TRUTH [--aoi FILE] [--window ROW COL HEIGHT WIDTH]
+    python benchmarks/seams.py MODEL INPUT TRUTH [--window ROW COL HEIGHT WIDTH] [--repeat 5]
 
 A row a way of predicting: error against the truth, against the same network on the whole window at once, tile
-mismatch, seam index, corners over centre with its 95 % interval, seconds and network pixels a pixel. On stderr the
-table for people, on stdout one JSON object.
+mismatch, seam index, corners over centre with its 95 % interval, network pixels a pixel, and seconds: the median of
+some repetitions, which take the ways in turn and measure the statistics anew. On stderr the table for people, on stdout
+one JSON object.
 """
 
 import json
@@ -41,9 +42,7 @@ def measure(
     source, truth = readers
     with tempfile.TemporaryDirectory() as folder:
         mosaic = Mosaic(translator, grid, config, Path(folder))
-        start = time.perf_counter()
         made, valid = mosaic.window(source, window)
-        seconds = time.perf_counter() - start
         network_pixels = mosaic.network_pixels
         half = mosaic.shifts(2)[1]
         shifted, _ = mosaic.window(source, window, (half, half))
@@ -57,7 +56,6 @@ def measure(
             "error": float(pixel_error(made, real, target)[known].mean()),
             "mismatch": float(mismatch(target.in_units(made), target.in_units(shifted), valid, False).mean()),
             "seam_index": _seam_index(made, valid, mosaic.lattice.moved(window)),
-            "seconds": round(seconds, 2),
             "network_px_per_px": round(network_pixels / (window.width * window.height), 2),
         }
         if positions:
@@ -69,6 +67,15 @@ def measure(
             ratio = error_by_position(mosaic, source, truth, blocks).corner_ratio()
             rows |= {"corner_ratio": ratio.value, "corner_interval": [ratio.low, ratio.high]}
     return rows | {"made": made, "valid": valid}
+
+
+def _seconds(translator: Translator, source: Any, window: Window, config: PredictConfig) -> float:
+    """How long it takes to predict a window."""
+    with tempfile.TemporaryDirectory() as folder:
+        mosaic = Mosaic(translator, source.grid, config, Path(folder))
+        start = time.perf_counter()
+        mosaic.window(source, window)
+        return time.perf_counter() - start
 
 
 def _at_once(translator: Translator, source: Any, window: Window) -> np.ndarray:
@@ -94,8 +101,11 @@ def _seam_index(made: np.ndarray, valid: np.ndarray, lattice: Lattice) -> float 
 @click.argument("truth")
 @click.option("--window", nargs=4, type=int, help="ROW COL HEIGHT WIDTH of the ground; none: all of it.")
 @click.option("--positions/--no-positions", default=True, help="Corners over centre, which takes 16 predictions more.")
+@click.option("--repeat", default=5, help="How often the time is taken.")
 @click.option("--device", default="auto")
-def main(model: Path, input: str, truth: str, window: tuple[int, ...] | None, positions: bool, device: Any) -> None:
+def main(
+    model: Path, input: str, truth: str, window: tuple[int, ...] | None, positions: bool, repeat: int, device: Any
+) -> None:
     """Measure and print."""
     grid = describe_raster(input).grid
     row, col, height, width = window or (0, 0, grid.height, grid.width)
@@ -121,6 +131,11 @@ def main(model: Path, input: str, truth: str, window: tuple[int, ...] | None, po
             made, known = found.pop("made"), found.pop("valid")
             found["from_whole"] = float(pixel_error(made, at_once, card.target)[known].mean())
             table.append(found)
+        times = [
+            [_seconds(Translator.load(model, device), source, where, config) for config in ways] for _ in range(repeat)
+        ]
+        for found, seconds in zip(table, np.median(times, axis=0), strict=True):
+            found["seconds"] = round(float(seconds), 2)
             click.echo("  ".join(f"{key} {_short(value)}" for key, value in found.items()), err=True)
         truth_values, there = real.read(where)
         whole_error = float(pixel_error(at_once, truth_values, card.target)[valid & there].mean())
