@@ -139,9 +139,11 @@ def resolve_device(device: Device) -> torch.device:
     """The device that a setting means on this machine.
 
     Raises:
-        ConfigError: The device asked for is not there.
+        ConfigError: The device asked for is not there, or none that torch knows by that name.
     """
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device not in ("auto", *found):
+        raise ConfigError(f"device is '{device}', expected auto or {' or '.join(found)}")
     if device == "auto":
         return torch.device(next(name for name, there in found.items() if there))
     if not found[device]:
@@ -189,17 +191,21 @@ class Translator:
         """Translate one array in one pass.
 
         Args:
-            array: Stored source values (bands, rows, cols).
-            valid: Ground with data (rows, cols); none: all of it.
+            array: Stored source values (bands, rows, cols); what is not finite, or masked in any band, is no data.
+            valid: Ground with data (rows, cols), not 0 where there is some; none: all of it.
 
         Returns:
-            Stored target values (bands, rows, cols). The border is padded to the stride by reflection.
+            Stored target values (bands, rows, cols), of ground without data too. The border is padded to the stride by
+            reflection.
+
+        Raises:
+            ConfigError: The array is of another shape, or has not the bands of the source.
         """
-        rows, cols = array.shape[-2:]
-        mask = np.ones((rows, cols), bool) if valid is None else valid
+        values, mask = _pixels(array, valid)
+        rows, cols = mask.shape
         below, right = -rows % self.card.stride, -cols % self.card.stride
         at = np.ix_(reflect_indices(0, rows + below, rows), reflect_indices(0, cols + right, cols))
-        encoded = self.card.source.encode(array[:, at[0], at[1]], mask[at])
+        encoded = self.card.source.encode(values[:, at[0], at[1]], mask[at])
         result = self.translate(torch.from_numpy(encoded)[None])[0, :, :rows, :cols]
         return self.card.target.decode(result.cpu().numpy())
 
@@ -241,6 +247,22 @@ class Translator:
             raise CheckpointError(f"{file}: weights do not fit its own card ({first}); train it again") from error
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         return cls(generator.to(resolve_device(device)), card, digest)
+
+
+def _pixels(array: Any, valid: Any) -> tuple[Array, Mask]:
+    """Values (bands, rows, cols) and valid pixels (rows, cols) of what somebody gives as an array and a mask.
+
+    Raises:
+        ConfigError: They are of another shape.
+    """
+    values = np.asarray(array)
+    if values.ndim != 3 or not values.size:
+        raise ConfigError(f"array has the shape {values.shape}, expected (bands, rows, cols)")
+    mask = np.ones(values.shape[1:], bool) if valid is None else np.asarray(valid) != 0
+    if mask.shape != values.shape[1:]:
+        raise ConfigError(f"valid has the shape {mask.shape}, expected (rows, cols), {values.shape[1:]}")
+    known = np.isfinite(values) & ~np.ma.getmaskarray(array)
+    return values, mask & np.all(known, axis=0)
 
 
 def read_card(model: str | Path) -> Card:

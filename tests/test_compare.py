@@ -392,7 +392,7 @@ def test_without_training_chips_there_is_no_baseline_and_no_judge(folder: Path, 
     page = (tmp_path / "a.html").read_text()
     assert result["baseline"] is None and result["reasons"]["baseline"] == "no training chips"
     assert "baseline (no training chips)" in page and 'alt="baseline"' not in page and 'alt="prediction"' in page
-    table = compare([folder / "good"], tmp_path / "b.html", CompareConfig(chips=tmp_path / "chips", sample=3))
+    table = compare(str(folder / "good"), tmp_path / "b.html", CompareConfig(chips=tmp_path / "chips", sample=3))
     assert [row["name"] for row in table["rows"]] == ["good"]
     assert "Left out: baseline (no training chips)." in table["notes"]
     with pytest.raises(ConfigError, match="a judge learns from training chips, it has none; leave --judge out"):

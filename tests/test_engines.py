@@ -125,6 +125,8 @@ def test_an_exported_model_is_that_of_torch_and_carries_its_card(tmp_path: Path,
     assert Card.from_json(props["geop2p"], "out.onnx") == Translator.load(model).card
     with pytest.raises(OutputError, match="exists; give another name or --overwrite"):
         export(model, tmp_path / "out.onnx")
+    with pytest.raises(ConfigError, match=r"out\.pb: expected a name that ends in \.onnx"):
+        export(model, tmp_path / "out.pb")
 
 
 @has("onnx")

@@ -280,7 +280,8 @@ def test_shards_and_a_killed_run_give_the_pixels_of_one_process(
 
     def config(name: str, **more: Any) -> PredictConfig:
         files = {"confidence": tmp_path / f"{name}_sure.tif", "uncertainty": tmp_path / f"{name}_apart.tif"}
-        return PredictConfig(tile_size=128, overlap=0.5, **files, uncertainty_by=way, dropout_samples=2, **more)
+        few = {"dropout_samples": 2} if way == "dropout" else {}
+        return PredictConfig(tile_size=128, overlap=0.5, **files, uncertainty_by=way, **few, **more)
 
     predict(model, path, tmp_path / "whole.tif", config("whole"))
     monkeypatch.setattr(mosaic_module, "choose_part_side", lambda *_: 512)
@@ -343,6 +344,9 @@ def test_what_cannot_be_had_is_said_before_any_work(
     refused("apart.tif: exists; give another name or --overwrite", uncertainty=apart)
     with pytest.raises(ConfigError, match="there is no --uncertainty FILE"):
         PredictConfig(uncertainty_by="d4")
+    for way in ("auto", "d4", "tiles"):
+        with pytest.raises(ConfigError, match="dropout_samples is for --uncertainty-by dropout; leave it out"):
+            PredictConfig(uncertainty=apart, uncertainty_by=way, dropout_samples=3)
     with pytest.raises(ConfigError, match="dropout_samples is 1, expected at least 2"):
         PredictConfig(uncertainty=apart, uncertainty_by="dropout", dropout_samples=1)
 

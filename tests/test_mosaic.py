@@ -750,6 +750,48 @@ def test_the_translator_translates_one_array(make_model: Callable[..., Path]) ->
     assert np.array_equal(translator(values), values)
 
 
+def test_what_is_no_data_in_an_array_is_not_seen(make_model: Callable[..., Path]) -> None:
+    translator = Translator.load(make_model(Identity, image_encoding("float32", 1, 0, 100, "elevation")))
+    values = np.full((1, 40, 50), 60, np.float32)
+    valid = np.ones((40, 50), bool)
+    valid[7:9, 20:] = False
+    holes = np.where(valid, values, np.nan)
+    expected = translator(np.where(valid, values, 5), valid)
+    assert np.allclose(expected[:, valid], 60, atol=1e-3)
+    for array, mask in (
+        (holes, None),
+        (np.where(valid, values, -np.inf), None),
+        (np.ma.masked_array(np.where(valid, values, 9), ~valid[np.newaxis]), None),
+        (np.where(valid, values, 9), valid.astype(np.uint8) * 255),
+        (np.where(valid, values, 9), valid.astype(float)),
+    ):
+        assert np.array_equal(translator(array, mask), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "message"),
+    [
+        ((40, 50), None, r"array has the shape \(40, 50\), expected \(bands, rows, cols\)"),
+        ((1, 3, 40, 50), None, r"array has the shape \(1, 3, 40, 50\)"),
+        ((3, 0, 50), None, r"array has the shape \(3, 0, 50\)"),
+        ((3, 40, 50), (50, 40), r"valid has the shape \(50, 40\), expected \(rows, cols\), \(40, 50\)"),
+        ((3, 40, 50), (1, 40, 50), r"valid has the shape \(1, 40, 50\)"),
+        ((2, 40, 50), None, "array has 2 bands, the encoding has 3"),
+    ],
+)
+def test_arrays_of_another_shape_are_refused(
+    make_model: Callable[..., Path], shape: tuple[int, ...], mask: tuple[int, ...] | None, message: str
+) -> None:
+    translator = Translator.load(make_model(Identity, image_encoding()))
+    with pytest.raises(ConfigError, match=message):
+        translator(np.zeros(shape, np.uint8), None if mask is None else np.ones(mask, bool))
+
+
+def test_a_device_of_no_name_is_refused(make_model: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="device is 'gpu', expected auto or cuda or mps or cpu"):
+        Translator.load(make_model(Identity, image_encoding()), device="gpu")  # type: ignore[arg-type]
+
+
 def test_pictures_show_no_data_in_grey() -> None:
     values = np.full((3, 2, 2), 255, np.uint8)
     valid = np.array([[True, False], [True, True]])

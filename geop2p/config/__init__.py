@@ -37,8 +37,8 @@ from geop2p.config.fields import (
 )
 from geop2p.config.fields import at_least as _at_least
 from geop2p.config.fields import changed as _changed
-from geop2p.config.fields import check_numbers as _check_numbers
 from geop2p.config.fields import check_seed as _check_seed
+from geop2p.config.hints import settle as _settle
 from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
 
@@ -79,7 +79,7 @@ class TileConfig:
     """How two layers are cut into paired chips.
 
     Raises:
-        ConfigError: A value is out of its range, or two fields contradict each other.
+        ConfigError: A value is of another type or out of its range, or two fields contradict each other.
     """
 
     size: int = option(256, "Side of a chip in pixels.")
@@ -112,11 +112,11 @@ class TileConfig:
         "Radius in metres: the source is height minus the mean height of the ground within it. None: plain height.",
     )
     aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
-    min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, 0 to 1.")
+    min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, above 0 to 1.")
     max_shift: float | None = option(
         None, "Largest shift in pixels of the target against the source; chips that show more are dropped. None: any."
     )
-    max_share: float = option(1.0, "Largest share of one class in a chip, 0 to 1; chips above it are dropped.")
+    max_share: float = option(1.0, "Largest share of one class in a chip, above 0 to 1; chips above it are dropped.")
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
     split_by: SplitRule = option(
         "block",
@@ -136,7 +136,7 @@ class TileConfig:
     seed: int = option(0, "Seed of the split.")
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        _settle(self)
         _at_least("size", self.size, LEAST_SIZE)
         if self.stride is not None:
             _at_least("stride", self.stride, 1)
@@ -212,7 +212,7 @@ class TrainConfig:
     """How a translator is trained.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is of another type or out of its range.
     """
 
     recipe: RecipeName = option("pix2pix-geo", "Named set of networks, losses and optimiser.")
@@ -241,7 +241,7 @@ class TrainConfig:
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        _settle(self)
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
         for name in ("steps", "batch_size", "patience"):

@@ -15,6 +15,7 @@ from geop2p.config.fields import (
     option,
     refuse_idle,
 )
+from geop2p.config.hints import settle
 from geop2p.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ class ScoringConfig:
     """How models are scored on chips.
 
     Raises:
-        ConfigError: A value is out of its range, or nothing would heed it.
+        ConfigError: A value is of another type or out of its range, or nothing would heed it.
     """
 
     split: Split = option("test", "Chips to score a model on.")
@@ -49,6 +50,7 @@ class ScoringConfig:
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("batch_size", "judge_steps"):
             at_least(name, getattr(self, name), 1)
         if self.sample is not None:
@@ -82,7 +84,7 @@ class EvaluateConfig(ScoringConfig):
     """How a model or a mosaic is scored.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is of another type or out of its range.
     """
 
     mosaic: Path | None = option(None, "Mosaic of this model: shown in the report and measured for seams.")
@@ -119,7 +121,7 @@ class CompareConfig(ScoringConfig):
     """How runs are compared.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is of another type or out of its range.
     """
 
     chips: Path | None = option(

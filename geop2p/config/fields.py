@@ -1,7 +1,6 @@
 """What the settings are made of: closed vocabularies, fields with a sentence, checks."""
 
 import dataclasses
-import math
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -60,18 +59,6 @@ def at_least(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise ConfigError(f"{name} is {value}, expected at least {least}")
-
-
-def check_numbers(config: Any) -> None:
-    """Refuse fields that hold no finite number, which compare with nothing and so pass every bound.
-
-    Raises:
-        ConfigError: One does.
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{field.name} is {value}, expected a finite number")
 
 
 def changed(config: Any) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, check_numbers, option
+from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, changed, option
+from geop2p.config.hints import settle
 from geop2p.errors import ConfigError
 
 MOST_OVERLAP = 0.5  # of a tile's side: more would make three tiles meet
@@ -16,7 +17,7 @@ class PredictConfig:
     """How a raster is translated into a mosaic.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is of another type or out of its range, or nothing would heed it.
     """
 
     overlap: float | None = option(
@@ -85,13 +86,11 @@ class PredictConfig:
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        settle(self)
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to {MOST_OVERLAP}")
         if isinstance(self.tile_size, int):
             at_least("tile_size", self.tile_size, 16)
-        elif self.tile_size != "auto":
-            raise ConfigError(f"tile_size is {self.tile_size!r}, expected auto or a whole number of pixels")
         if self.batch_size is not None:
             at_least("batch_size", self.batch_size, 1)
         if self.line_width is not None and self.line_width <= 0:
@@ -105,6 +104,8 @@ class PredictConfig:
         if self.uncertainty is None and self.uncertainty_by != "auto":
             raise ConfigError(f"uncertainty_by is {self.uncertainty_by}, but there is no --uncertainty FILE; give one")
         at_least("dropout_samples", self.dropout_samples, 2)
+        if "dropout_samples" in changed(self) and self.uncertainty_by != "dropout":
+            raise ConfigError("dropout_samples is for --uncertainty-by dropout; leave it out")
         _ = self.memory_bytes, self.share_of_parts
 
     @property

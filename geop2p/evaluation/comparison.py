@@ -48,7 +48,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     report: str | Path,
     config: CompareConfig | None = None,
     *,
@@ -81,6 +81,7 @@ def compare(
     """
     start = time.monotonic()
     config, report = config or CompareConfig(), Path(report)
+    runs = [runs] if isinstance(runs, (str, Path)) else runs
     _check_outputs(report, overwrite, [*map(Path, runs), *([config.chips] if config.chips else [])])
     notes: list[str] = []
     if config.ablation is not None:

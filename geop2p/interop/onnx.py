@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from geop2p.errors import CheckpointError, OutputError
+from geop2p.errors import CheckpointError, ConfigError, OutputError
 from geop2p.models.engines import OnnxNetwork, onnx_bytes, require
 from geop2p.models.layers import Generator
 from geop2p.raster.atomic import replacing
@@ -43,10 +43,12 @@ def export(model: str | Path, output: str | Path, *, overwrite: bool = False) ->
 
     Raises:
         CheckpointError: The model is missing or damaged, or ONNX Runtime computes something else than torch.
-        ConfigError: The extra `onnx` is not installed.
+        ConfigError: The extra `onnx` is not installed, or the output has another suffix than .onnx.
         OutputError: The output exists or cannot be written.
     """
     output = Path(output)
+    if output.suffix.lower() != ".onnx":
+        raise ConfigError(f"{output}: expected a name that ends in .onnx, by which other programs know what it is")
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists; give another name or --overwrite")
     require("onnx")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geop2p.config import LossPreset, RecipeName, TrainConfig
+from geop2p.config.hints import NO_MATCH, Exactly, alternatives, described
 from geop2p.errors import ConfigError
 from geop2p.models.layers import Norm, Padding, Up
 from geop2p.models.patchgan import Patch
@@ -218,55 +219,27 @@ def _asked(config: TrainConfig) -> dict[str, tuple[Any, str]]:
 
 def _parse(key: str, text: str, hint: Any) -> Any:
     """The value that a text means for a field annotated so."""
-    for choice in _choices(hint):
+    for choice in alternatives(hint):
         found = _match(text, choice)
-        if found is not _NO_MATCH:
+        if found is not NO_MATCH:
             return found
-    raise ConfigError(f"{key} is '{text}', expected {' or '.join(_name(choice) for choice in _choices(hint))}")
-
-
-_NO_MATCH = object()
-
-
-@dataclass(frozen=True)
-class _Exactly:
-    """One value of a closed vocabulary."""
-
-    value: Any
-
-
-def _choices(hint: Any) -> list[Any]:
-    """A hint as its alternatives: the members of unions and literals, each by itself."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [choice for part in typing.get_args(hint) for choice in _choices(part)]
-    if typing.get_origin(hint) is Literal:
-        return [_Exactly(value) for value in typing.get_args(hint)]
-    return [hint]
+    raise ConfigError(f"{key} is '{text}', expected {described(hint)}")
 
 
 def _match(text: str, hint: Any) -> Any:
-    if isinstance(hint, _Exactly):
-        return hint.value if text == str(hint.value) else _NO_MATCH
+    if isinstance(hint, Exactly):
+        return hint.value if text == str(hint.value) else NO_MATCH
     if typing.get_origin(hint) is tuple:
         parts = [_match(part.strip(), kind) for part, kind in zip(text.split(","), typing.get_args(hint), strict=False)]
-        fits = len(text.split(",")) == len(typing.get_args(hint)) and _NO_MATCH not in parts
-        return tuple(parts) if fits else _NO_MATCH
+        fits = len(text.split(",")) == len(typing.get_args(hint)) and NO_MATCH not in parts
+        return tuple(parts) if fits else NO_MATCH
     if hint is types.NoneType:
-        return None if text == "none" else _NO_MATCH
+        return None if text == "none" else NO_MATCH
     if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), _NO_MATCH)
+        return {"true": True, "false": False}.get(text.lower(), NO_MATCH)
     if hint is str:
         return text
     try:
         return hint(text)
     except ValueError:
-        return _NO_MATCH
-
-
-def _name(hint: Any) -> str:
-    if isinstance(hint, _Exactly):
-        return str(hint.value)
-    if typing.get_origin(hint) is tuple:
-        return ",".join(_name(part) for part in typing.get_args(hint))
-    names = {types.NoneType: "none", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names[hint]
+        return NO_MATCH

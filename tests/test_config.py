@@ -1,0 +1,40 @@
+"""Settings that somebody makes in Python are held to what their fields say."""
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import geop2p
+from geop2p.config import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
+from geop2p.config.hints import Exactly, alternatives
+from geop2p.errors import ConfigError
+
+CONFIGS = (TileConfig, TrainConfig, PredictConfig, EvaluateConfig, CompareConfig)
+FIELDS = [(config, field.name) for config in CONFIGS for field in dataclasses.fields(config)]
+
+
+@pytest.mark.parametrize(("config", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_field_takes_nothing_that_it_does_not_say(config: type[Any], name: str) -> None:
+    choices = alternatives(typing.get_type_hints(config)[name])
+    wrong: list[Any] = [object(), b"text", {}, 1j]
+    wrong += ["auto ", "Tile", "foo"] if any(isinstance(choice, Exactly) for choice in choices) else []
+    wrong += ["1", 2.5, True] if int in choices else ["1", float("nan"), float("inf")] if float in choices else []
+    wrong += [1, None] if choices == [str] else [1] if Path in choices else [] if name != "set" else ["noise=1", (1,)]
+    for value in wrong:
+        with pytest.raises(ConfigError, match=f"^{name} is .*, expected "):
+            config(**{name: value})
+
+
+def test_paths_may_be_texts_and_numbers_those_of_numpy() -> None:
+    config = TileConfig(classes="a/b.csv", size=np.int64(64), min_valid=np.float32(0.5), line_width=2)  # type: ignore[arg-type]
+    assert config.classes == Path("a/b.csv") and (config.size, config.min_valid, config.line_width) == (64, 0.5, 2.0)
+    assert type(config.size) is int and type(config.line_width) is float
+    assert TrainConfig(set=["noise=1"]) == TrainConfig(set=("noise=1",))  # type: ignore[arg-type]
+
+
+def test_all_that_the_package_gives_is_listed() -> None:
+    assert {"tile", "train", "predict", "evaluate", "compare", "export", "Translator"} <= set(dir(geop2p))
