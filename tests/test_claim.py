@@ -18,6 +18,8 @@ from geop2p.evaluation.describe import describe
 from geop2p.training import caching
 from geop2p.training.checkpoint import LAST, save_state
 from geop2p.training.history import append_metrics
+from geop2p.training.keeper import Keeper
+from geop2p.training.loop import Training
 from geop2p.training.recipes import RECIPES
 from geop2p.translator import read_card
 
@@ -74,6 +76,31 @@ def test_overwriting_removes_what_a_run_owns_and_nothing_else(
     assert left == {str(name) for name in content(made / "run")} | {"notes.txt", "samples/mine.png"}
     assert json.loads((run / "config.json").read_text())["seed"] == 2
     assert read_card(run).provenance["seed"] == 2 and not (run / "cache").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_was_barely_begun_is_that_of_a_run(made: Path, tmp_path: Path, overwrite: bool) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".config.abc123.json").write_text("{")  # of a process that was killed while it wrote
+    train(made / "chips", run, ONE, overwrite=overwrite)
+    assert set(content(run)) == set(content(made / "run"))
+
+
+@pytest.mark.parametrize("when", ["before the last epoch ends", "before the page is written"])
+def test_a_run_that_is_removed_meanwhile_is_told(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    run = tmp_path / "run"
+    if when == "before the page is written":
+        keep = Keeper.keep
+        monkeypatch.setattr(Keeper, "keep", lambda *arguments: (keep(*arguments), shutil.rmtree(run))[0])
+    else:
+        checked = Training._check_weights
+        monkeypatch.setattr(Training, "_check_weights", lambda self: (checked(self), shutil.rmtree(run))[0])
+    with pytest.raises(CheckpointError, match="run: was removed while the training ran"):
+        train(made / "chips", run, ONE)
+    assert not run.exists()
 
 
 def test_a_run_is_not_removed_for_one_that_cannot_be_trained(made: Path, run: Path, tmp_path: Path) -> None:

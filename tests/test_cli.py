@@ -55,6 +55,16 @@ def test_commands_are_told_as_they_can_be_typed_again() -> None:
     assert as_typed(context) == "geop2p evaluate run 'my chips' r.html --strict"
 
 
+def test_ctrl_c_is_one_line_and_the_exit_code_that_shells_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geop2p.list_systems", interrupted, raising=False)
+    result = invoke("models")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.strip() == "Interrupted; repeat the command to go on"
+
+
 def test_help_imports_neither_torch_nor_rasterio() -> None:
     code = (
         "import sys; from geop2p_cli.main import main\n"

@@ -97,6 +97,22 @@ def test_the_better_run_comes_first_in_every_form_of_the_table(folder: Path, tmp
     assert errors == sorted(errors) and errors[0] < errors[-1]
 
 
+def test_tables_and_page_take_their_names_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = CompareConfig(sample=3)
+    for name in ("write_csv", "write_page"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"geop2p.evaluation.comparison.{name}", killed)
+            compare([folder / "good"], tmp_path / "table.html", config)
+        assert not list(tmp_path.iterdir())
+    compare([folder / "good"], tmp_path / "table.html", config)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".html", ".md", ".csv", ".json"}
+
+
 def places(count: int) -> list[tuple[int, str]]:
     """Five ranks of many, and what is said of them."""
     words = (", best", "", ", median", "", ", worst")

@@ -188,6 +188,22 @@ def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: P
     assert not list(tmp_path.glob(".error*"))
 
 
+def test_a_page_and_an_error_raster_take_their_names_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = write_raster(tmp_path / "made.tif", class_map(90, 70), grid(90, 70))
+    real = write_raster(tmp_path / "real.tif", class_map(90, 70, 1), grid(90, 70))
+    config, report = EvaluateConfig(error_raster=tmp_path / "e.tif"), tmp_path / "report.html"
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("geop2p.evaluation.mosaics.write_page", killed)
+        evaluate_mosaic(made, real, report, config)
+    assert not (tmp_path / "e.tif").exists() and not list(tmp_path.glob(".e.*"))
+    evaluate_mosaic(made, real, report, config)
+    assert (tmp_path / "e.tif").exists() and report.exists()
+
+
 def test_the_error_raster_of_a_map_says_right_or_wrong(tmp_path: Path) -> None:
     codes = class_map(90, 70)
     other = np.roll(codes, 3, axis=1)

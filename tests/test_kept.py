@@ -196,6 +196,46 @@ def test_a_killed_run_goes_on(
     }  # fmt: skip
 
 
+def test_parts_that_were_removed_after_a_kill_are_made_again(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
+    predict(model, scene, tmp_path / "one.vrt", KEPT)
+    for again in (False, True):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)  # all is there, the work is not yet gone
+            predict(model, scene, output, KEPT)
+        if again:  # nothing but what is in the way
+            output.unlink()
+            shutil.rmtree(tmp_path / "out_parts")
+            predict(model, scene, output, KEPT)
+        else:
+            with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
+                predict(model, scene, output, KEPT)
+        assert not (tmp_path / "out.vrt.parts").exists()
+        assert output.read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
+        assert listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
+        if not again:
+            shutil.rmtree(tmp_path / "out_parts")
+            for name in ("out.vrt", "out.json", "out.qml"):
+                (tmp_path / name).unlink()
+
+
+def test_a_mosaic_that_has_its_name_leaves_no_parts_behind(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)
+        predict(model, scene, output, PredictConfig(**BLENDED))
+    assert (tmp_path / "out.tif.parts").exists()
+    (tmp_path / ".out.tif.parts.removed-1").mkdir()  # of another that was killed a little later
+    before = output.read_bytes()
+    with pytest.raises(RasterError, match=r"out\.tif: exists; give another name or --overwrite"):
+        predict(model, scene, output, PredictConfig(**BLENDED))
+    assert output.read_bytes() == before and not list(tmp_path.glob("*out.tif.parts*"))
+
+
 def test_what_is_there_is_replaced_only_when_asked(
     tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

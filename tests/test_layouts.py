@@ -253,6 +253,48 @@ def test_a_killed_run_repeated_ends_in_the_same_bytes(
     assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
 
 
+def die_before_step(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Kill the run before the n-th time that a file or folder goes, or takes its name."""
+    count = die_at(number, lambda: None)
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            count()
+            return original(*arguments, **named)
+
+        return step
+
+    for place, name in ((Path, "unlink"), (Path, "replace"), (shutil, "rmtree")):
+        patch.setattr(place, name, counted(getattr(place, name)))
+
+
+@pytest.mark.parametrize(
+    ("layout", "overwrite", "steps"), [("packed", False, 99), ("packed", True, 20), ("geotiff", True, 12)]
+)
+def test_a_kill_at_any_step_leaves_what_the_same_command_finishes(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any, overwrite: bool, steps: int
+) -> None:
+    config = TileConfig(size=64, format=layout, source_kind="classes")
+    tile(*pair, tmp_path / "whole", config)
+    tile(*pair, tmp_path / "old", dataclasses.replace(config, size=96, min_valid=0.5))
+    number, was_killed = 0, True
+    while was_killed and number < steps:
+        number, was_killed, chips = number + 1, False, tmp_path / f"chips{number}"
+        if overwrite:
+            shutil.copytree(tmp_path / "old", chips)
+        with monkeypatch.context() as patch:
+            die_before_step(patch, number)
+            try:
+                tile(*pair, chips, config, overwrite=overwrite)
+            except KeyboardInterrupt:
+                was_killed = True
+        tile(*pair, chips, config, overwrite=overwrite and number % 2 == 0)
+        assert contents(chips) == contents(tmp_path / "whole"), number
+        assert check_chips(ChipSet.open(chips)) == []
+        shutil.rmtree(chips)
+    assert number > 10
+
+
 def test_a_kill_in_the_middle_of_a_journal_line_is_survived(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,9 +17,11 @@ from geop2p_cli.predict import predict
 from geop2p_cli.tile import tile
 from geop2p_cli.train import train
 
+INTERRUPTED = 130  # exit code by which shells know that Ctrl-C ended a command
+
 
 class OneLineErrors(click.Group):
-    """A group whose commands report geop2p's own errors in one line; bugs keep their traceback."""
+    """A group whose commands report geop2p's own errors, and Ctrl-C, in one line; bugs keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -27,6 +29,9 @@ class OneLineErrors(click.Group):
             return super().invoke(ctx)
         except GeoP2PError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except KeyboardInterrupt as error:
+            click.echo("Interrupted; repeat the command to go on", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from error
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from geop2p.evaluation.report import Strip, check_not_read, check_report, write_
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
 from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
 from geop2p.metrics import error_unit
-from geop2p.raster.atomic import write_json
+from geop2p.raster.atomic import replacing, write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
 from geop2p.training.validation import predict_chips
@@ -135,10 +136,14 @@ def compare(
     page.provenance = {name: read_card(folder).provenance for name, folder in folders.items()}
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)
-    write_markdown(report.with_suffix(".md"), result)
-    write_csv(report.with_suffix(".csv"), result)
-    write_json(report.with_suffix(".json"), result)
-    write_page(report, page, "comparison.html.j2")
+    with ExitStack() as stack:  # they take their names when all are whole
+        markdown, table, figures_file = (
+            stack.enter_context(replacing(report.with_suffix(suffix))) for suffix in (".md", ".csv", ".json")
+        )
+        write_markdown(markdown, result)
+        write_csv(table, result)
+        write_json(figures_file, result)
+        write_page(stack.enter_context(replacing(report)), page, "comparison.html.j2")
     return result
 
 

@@ -64,6 +64,8 @@ class ErrorRaster:
     def __init__(self, folder: Path, grid: Grid, encoding: Encoding) -> None:
         self._folder, self._grid, self._parts = folder, grid, list[Part]()
         self._statistics = BandStatistics()
+        self._whole = folder / "error.tif"
+        self._summary: BandSummary | None = None
         if encoding.is_classes:
             self._encoding = Encoding("classes", "uint8", (Band("error"),), classes=VERDICTS)
         else:
@@ -78,26 +80,32 @@ class ErrorRaster:
         self._parts.append(Part(name, window))
         self._statistics.add(error[valid])
 
-    def save(self, path: Path, description: str) -> None:
-        """Write the COG, its style and its class names."""
+    def put_together(self, description: str) -> None:
+        """Make one raster of what was added; nothing can be added after it."""
         found, share = self._statistics, 100 * self._statistics.count / (self._grid.height * self._grid.width)
         summary = BandSummary(found.minimum, found.maximum, found.mean, found.std, share)
         vrt = self._folder / "error.vrt"
         tags = {"TIFFTAG_IMAGEDESCRIPTION": description}
         write_text(vrt, vrt_xml(self._grid, self._encoding, self._parts, [summary], tags))
-        write_style(path, self._encoding, [summary])
+        write_cog(vrt, self._whole, self._encoding)
+        self._summary = summary
+
+    def place(self, path: Path) -> None:
+        """Give the raster its name, with its style and its class names."""
+        assert self._summary is not None
+        write_style(path, self._encoding, [self._summary])
         if self._encoding.is_classes:
             write_categories(path, self._encoding)
-        write_cog(vrt, path, self._encoding)
+        self._whole.replace(path)
 
 
 @contextmanager
-def error_raster(path: Path | None, grid: Grid, encoding: Encoding, description: str) -> Iterator[ErrorRaster | None]:
-    """Collect errors and write them to `path` when the block ends without error; None without a path."""
+def error_raster(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[ErrorRaster | None]:
+    """Collect errors, to be put together within the block, at whose end they take the name `path`; None without one."""
     if path is None:
         yield None
         return
     with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         raster = ErrorRaster(Path(folder), grid, encoding)
         yield raster
-        raster.save(path, description)
+        raster.place(path)

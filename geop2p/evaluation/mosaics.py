@@ -101,18 +101,19 @@ def evaluate_mosaic(
         real = stack.enter_context(truth.reader(grid))
         encoding, ignored = legend_of(common, (layer, truth), (made, real), tags, config.ignored_classes)
         found = _Scored(encoding, ignored)
-        said = f"Error of {Path(prediction).name} against {Path(str(reference)).name}"
-        with error_raster(config.error_raster, grid, encoding, said) as errors:
-            windows = parts(Window(0, 0, grid.width, grid.height), PART)
-            for window in tqdm(windows, desc="evaluate", unit="part", disable=not progress):
-                error, valid = found.add(made, real, window)
-                if errors is not None:
-                    errors.add(error, valid, window)
-                if calibrated is not None:
-                    spread, known = calibrated[1].read(window)
-                    calibrated[0].add(error, spread, valid & known)
-            if not found.places:
-                raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
+        errors = stack.enter_context(error_raster(config.error_raster, grid, encoding))
+        windows = parts(Window(0, 0, grid.width, grid.height), PART)
+        for window in tqdm(windows, desc="evaluate", unit="part", disable=not progress):
+            error, valid = found.add(made, real, window)
+            if errors is not None:
+                errors.add(error, valid, window)
+            if calibrated is not None:
+                spread, known = calibrated[1].read(window)
+                calibrated[0].add(error, spread, valid & known)
+        if not found.places:
+            raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
+        if errors is not None:
+            errors.put_together(f"Error of {Path(prediction).name} against {Path(str(reference)).name}")
         result: dict[str, Any] = {"path": str(report), "unit": error_unit(encoding), **found.scores.result()}
         result["warped"] = warped
         names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
@@ -125,25 +126,27 @@ def evaluate_mosaic(
             say_missing(result, OF_IMAGERY | {"judge": "the map itself is scored"})
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
         page.strips = found.strips(made, real)
-    if warped:
-        result["notes"].append(
-            f"The reference lies on {truth.grid.describe() if truth.grid else 'no grid'}: read by a warp."
-        )
-    if calibrated is not None:
-        result["calibration"] = calibrated[0].result()
-        if result["calibration"] is None:
-            result["notes"].append(f"{config.uncertainty}: has no valid pixel on the ground that both rasters show.")
-    if config.error_raster is not None:
-        result["error_raster"] = str(config.error_raster)
-    page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
-    result |= seam_figures(Path(prediction), encoding)
-    page.slider = slider_of(prediction, truth, encoding)
-    page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
-    page.mosaic_figures = tags
-    page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
-    page.commands = list(commands)
-    result["seconds"] = round(time.monotonic() - start, 2)
-    write_page(report, page)
+        if warped:
+            result["notes"].append(
+                f"The reference lies on {truth.grid.describe() if truth.grid else 'no grid'}: read by a warp."
+            )
+        if calibrated is not None:
+            result["calibration"] = calibrated[0].result()
+            if result["calibration"] is None:
+                result["notes"].append(
+                    f"{config.uncertainty}: has no valid pixel on the ground that both rasters show."
+                )
+        if config.error_raster is not None:
+            result["error_raster"] = str(config.error_raster)
+        page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
+        result |= seam_figures(Path(prediction), encoding)
+        page.slider = slider_of(prediction, truth, encoding)
+        page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
+        page.mosaic_figures = tags
+        page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
+        page.commands = list(commands)
+        result["seconds"] = round(time.monotonic() - start, 2)
+        write_page(report, page)
     return result
 
 

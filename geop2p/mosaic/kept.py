@@ -65,7 +65,7 @@ def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool
 def take_back(output: Path, folder: Path) -> None:
     """Undo what a run that was killed while it left its parts has done, so that they can be put together again."""
     if (folder / MOVED).exists():
-        if not (folder / COGS).exists():
+        if not (folder / COGS).exists() and kept_folder(output).exists():  # else they were removed, and are made again
             kept_folder(output).rename(folder / COGS)
         (folder / MOVED).unlink(missing_ok=True)
 

@@ -72,9 +72,14 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def leftovers(path: Path) -> list[Path]:
+    """What processes that were killed while they replaced `path` have left beside it."""
+    return list(path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"))
+
+
 def discard_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they replaced `path` have left beside it."""
-    for temporary in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+    """Remove the `leftovers` of a path; no other process may be replacing it."""
+    for temporary in leftovers(path):
         _discard(temporary)
 
 

@@ -1,5 +1,6 @@
 """Staged chips become a chip set: split, put in their places, indexed and described."""
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -24,6 +25,7 @@ from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 from geop2p.tiling.summary import report_gaps
 
+REMOVAL = "removal"  # among what is staged: the chip set is being removed
 CONVERSION = "conversion.json"  # among what is staged: what chips that are made by conversion are made of
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,9 @@ def finish(folder: Path, progress: bool) -> None:
     for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW):
         discard_leftovers(folder / name)
     report_gaps(chipset, index)
+    for scene in chipset.scenes:  # a process may have been killed between placing one and this
+        with writing(folder), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder / STAGING / scene.id)
     if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
         with writing(folder):
             shutil.rmtree(folder / STAGING)
@@ -139,17 +144,31 @@ def settings_of(config: TileConfig) -> dict[str, Any]:
 
 
 def remove(folder: Path) -> None:
-    """Delete a chip set, and nothing else that may lie in its folder."""
+    """Delete a chip set, and nothing else that may lie in its folder; killed meanwhile, it is known for none."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
     with writing(folder):
-        for path in _contents(folder):
+        (folder / STAGING).mkdir(exist_ok=True)
+        (folder / STAGING / REMOVAL).touch()
+    go_on_removing(folder)
+
+
+def go_on_removing(folder: Path) -> None:
+    """Finish a removal of a chip set that was begun, if one was."""
+    mark = folder / STAGING / REMOVAL
+    if not mark.exists():
+        return
+    with writing(folder):
+        staged = [path for path in mark.parent.iterdir() if path != mark]
+        for path in [*_contents(folder), *staged]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        mark.unlink()
+        mark.parent.rmdir()
 
 
 def check_removable(folder: Path, read: Iterable[Path]) -> None:
@@ -158,7 +177,7 @@ def check_removable(folder: Path, read: Iterable[Path]) -> None:
     Raises:
         ChipSetError: One of the files that are read belongs to it.
     """
-    own = [path.resolve() for path in _contents(folder)]
+    own = [path.resolve() for path in (*_contents(folder), folder / STAGING)]
     inside = next((file for file in read if any(file.resolve().is_relative_to(path) for path in own)), None)
     if inside is not None:
         raise ChipSetError(
@@ -167,7 +186,7 @@ def check_removable(folder: Path, read: Iterable[Path]) -> None:
 
 
 def _contents(folder: Path) -> list[Path]:
-    """The folders and files that a chip set may consist of, whatever its layout."""
+    """The folders and files that a finished chip set may consist of, whatever its layout; what tells it comes first."""
     arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
-    others = (*SIDES, STAGING, DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW)
-    return [*arrays, *(folder / name for name in others)]
+    others = (DESCRIPTION, *SIDES, INDEX, INDEX_STYLE, PREVIEW)
+    return [*(folder / name for name in others), *arrays]

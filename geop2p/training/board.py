@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from geop2p.errors import ConfigError
+from geop2p.raster.atomic import writing
 
 FOLDER = "tensorboard"
 
@@ -22,7 +23,8 @@ class Board:
 
     def __init__(self, run: Path, step: int) -> None:
         module = importlib.import_module("torch.utils.tensorboard")
-        self._writer = module.SummaryWriter(str(run / FOLDER), purge_step=step)
+        with writing(run / FOLDER):
+            self._writer = module.SummaryWriter(str(run / FOLDER), purge_step=step)
 
     def add(self, entry: dict[str, Any], sample: Path) -> None:
         """Show a line of the metrics, and the sample picture of its epoch if there is one."""

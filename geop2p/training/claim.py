@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.raster.atomic import write_json, writing
+from geop2p.raster.atomic import discard_leftovers, leftovers, write_json, writing
 from geop2p.raster.lock import alone_in
 from geop2p.training.board import FOLDER as BOARD
 from geop2p.training.caching import CACHE
@@ -72,7 +72,8 @@ def look_at(run: Path, overwrite: bool) -> Found:
     Raises:
         CheckpointError: The folder holds something else, or a run that has lost its checkpoint.
     """
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    begun = leftovers(run / CONFIG)  # of a process that was killed before it had made the folder that of a run
+    if not run.exists() or (run.is_dir() and not set(run.iterdir()) - set(begun)):
         return Found()
     settings = _read_settings(run)
     if overwrite:
@@ -161,6 +162,17 @@ def claim(run: Path, settings: dict[str, Any]) -> None:
         OutputError: It cannot be written there.
     """
     write_json(run / CONFIG, settings)
+    discard_leftovers(run / CONFIG)
+
+
+def check_claimed(run: Path) -> None:
+    """Refuse to go on where the folder of a run is gone: what is written now would be no run.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    if not (run / CONFIG).exists():
+        raise CheckpointError(f"{run}: was removed while the training ran, and what it had learnt with it; repeat it")
 
 
 def make_room(run: Path, cache: Path | None) -> None:

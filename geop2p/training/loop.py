@@ -15,6 +15,7 @@ from geop2p.training.augmentation import Augmentation
 from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
+from geop2p.training.claim import check_claimed
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
 from geop2p.training.distributed import World
@@ -170,13 +171,17 @@ class Training:
             self._conclude()
 
     def _conclude(self) -> None:
-        self.keeper.report(self.total)
+        self._report()
         self.keeper.close()
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
         if best is not None and "file" in best:
             log.info("the best %s, %.4g, is epoch %d: %s", *best.values())
+
+    def _report(self) -> None:
+        check_claimed(self.folder)
+        self.keeper.report(self.total)
 
     def _say_what_is_odd(self) -> None:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
@@ -282,6 +287,7 @@ class Training:
 
     def _keep(self, epoch: int, translator: Translator, losses: dict[str, float]) -> list[dict[str, Any]]:
         """What the leading process does at the end of an epoch; the history of the run."""
+        check_claimed(self.folder)
         figures = self.keeper.look(translator)
         epochs = math.ceil(self.total / self.steps_per_epoch)
         is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
@@ -290,5 +296,5 @@ class Training:
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.keeper.keep(translator, entry, self._state())
         if is_drawn:
-            self.keeper.report(self.total)
+            self._report()
         return self.keeper.history
