@@ -1,7 +1,9 @@
 """What README and docs promise exists: their commands parse, its Python runs, its picture is there."""
 
+import dataclasses
 import re
 import shlex
+import typing
 from pathlib import Path
 
 import click
@@ -9,6 +11,11 @@ import pytest
 from geop2p_cli.main import main
 
 import geop2p
+from geop2p.config.hints import Exactly, alternatives
+from geop2p.mosaic.predictor import PredictResult
+from geop2p.tiling.tiler import TileResult
+from geop2p.training.recipes import RECIPES, Recipe
+from geop2p.training.trainer import TrainResult
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -66,3 +73,35 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 def test_everything_exported_is_there() -> None:
     for name in geop2p.__all__:
         assert getattr(geop2p, name) is not None
+
+
+def test_all_that_can_be_set_of_a_recipe_is_told_with_its_values() -> None:
+    page = (ROOT / "docs" / "train.md").read_text()
+    (table,) = re.findall(r"## The fields of a recipe\n.*?(\| key .*?)\n\n", page, flags=re.DOTALL)
+    rows = {cells[1]: cells for line in table.splitlines()[2:] if (cells := line.split("|"))}
+    told = {key: cells for first, cells in rows.items() for key in re.findall(r"`(\w+)`", first)}
+    assert set(told) == {field.name for field in dataclasses.fields(Recipe)}
+    hints = typing.get_type_hints(Recipe)
+    for key, (_, keys, values, _, recipes, _) in told.items():
+        for choice in alternatives(hints[key]):
+            if isinstance(choice, Exactly) and "norm" not in key:
+                assert re.search(rf"\b{choice.value}\b", values), (key, choice)
+        if keys.count("`") == 2:
+            found = [str(getattr(recipe, key)).lower() for recipe in RECIPES.values()]
+            shown = [word.strip("` ") for word in recipes.split(",")]
+            assert len(shown) in (1, 2, 3), key
+            if key not in ("betas", "jitter"):
+                wanted = found if len(shown) == 3 else found[:1] * 3
+                assert [entry.removesuffix(".0") for entry in found] == [entry.removesuffix(".0") for entry in wanted]
+                assert shown == [entry.removesuffix(".0") for entry in wanted[: len(shown)]], key
+
+
+def test_what_programs_rely_on_is_told() -> None:
+    page = (ROOT / "docs" / "programs.md").read_text()
+    for command, result in {"tile": TileResult, "train": TrainResult, "predict": PredictResult}.items():
+        (line,) = re.findall(rf"^\| `geop2p {command}` \|(.*)\|$", page, flags=re.MULTILINE)
+        told = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", line))
+        assert told == [field.name for field in dataclasses.fields(result)]
+    code = "".join(file.read_text() for file in (ROOT / "geop2p").rglob("*.py"))
+    used = set(re.findall(r"\bGEOP2P_[A-Z][A-Z0-9_]+", code))
+    assert len(used) > 15 and used <= set(re.findall(r"GEOP2P_\w+", page))
