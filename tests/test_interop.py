@@ -91,6 +91,17 @@ def test_an_interrupted_conversion_begins_again_and_others_are_left_alone(
         convert(two_scenes, two_scenes, TileConfig(), overwrite=True)
 
 
+@pytest.mark.parametrize(
+    ("layout", "first"), [("packed", ".staging/.conversion.x1.json"), ("side-by-side", ".export.x1.json")]
+)
+def test_a_folder_that_was_barely_begun_is_taken(chips: Path, tmp_path: Path, layout: Any, first: str) -> None:
+    convert(chips, tmp_path / "whole", TileConfig(format=layout))
+    (tmp_path / "out" / first).parent.mkdir(parents=True)
+    (tmp_path / "out" / first).write_text("{")  # of a process that was killed while it wrote
+    convert(chips, tmp_path / "out", TileConfig(format=layout))
+    assert set(all_files(tmp_path / "out")) == set(all_files(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_pairs_go_out_side_by_side_and_come_back(pair: tuple[Path, Path], tmp_path: Path, direction: Any) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))  # only whole chips: A|B images have no mask

@@ -264,7 +264,7 @@ def die_before_step(patch: pytest.MonkeyPatch, number: int) -> None:
 
         return step
 
-    for place, name in ((Path, "unlink"), (Path, "replace"), (shutil, "rmtree")):
+    for place, name in ((Path, "unlink"), (Path, "replace"), (Path, "rename"), (shutil, "rmtree")):
         patch.setattr(place, name, counted(getattr(place, name)))
 
 

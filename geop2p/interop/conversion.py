@@ -17,7 +17,7 @@ from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
-from geop2p.raster.atomic import write_json
+from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
 from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, reopen, stored_path
@@ -112,11 +112,12 @@ def _claim(origin: Path, folder: Path, config: TileConfig, overwrite: bool) -> N
     options = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
     claim = {"from": str(origin.resolve()), "description": digest, "config": options}
     file = folder / STAGING / CONVERSION
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_bare(folder, file):
         if not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != claim:
             raise ChipSetError(f"{folder}: exists; give a new folder, or --overwrite to replace a chip set")
         remove(folder)
     write_json(file, claim)
+    discard_leftovers(file)
 
 
 def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:

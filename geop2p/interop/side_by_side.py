@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from geop2p.config import SPLITS, Direction, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import make_folder, write_json, write_text, writing
+from geop2p.raster.atomic import discard_leftovers, is_bare, make_folder, write_json, write_text, writing
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.render import render
@@ -78,7 +78,7 @@ def _claim(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
     Raises:
         ChipSetError: The folder holds something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_bare(folder, folder / CLAIM):
         there = _read_claim(folder)
         foreign = [path for path in folder.rglob("*") if not _is_ours(path.relative_to(folder), there)]
         if there is None or foreign:
@@ -95,6 +95,7 @@ def _claim(folder: Path, claim: dict[str, Any], overwrite: bool) -> None:
             return
         _remove(folder)
     write_json(folder / CLAIM, claim)
+    discard_leftovers(folder / CLAIM)
 
 
 def _read_claim(folder: Path) -> dict[str, Any] | None:

@@ -83,6 +83,14 @@ def discard_leftovers(path: Path) -> None:
         _discard(temporary)
 
 
+def is_bare(folder: Path, first: Path) -> bool:
+    """Whether a folder is not there, empty, or holds leftovers alone of the first file that is written in it."""
+    if not folder.is_dir():
+        return not folder.exists()
+    known = {*leftovers(first), *first.parents}
+    return all(path in known for path in folder.rglob("*"))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, unless it is there.
 

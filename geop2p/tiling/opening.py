@@ -119,7 +119,9 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     settings: dict[str, Any] = {
         name: chipset.settings[name] for name in ("ignore_class", "pixel_grid", *ENCODING_CHOICES)
     }
-    config = TileConfig(**settings | scene.options | files)
+    split = {"split_field": scene.options["split_field"]}  # moves no pixel
+    reading = {name: given for name, given in scene.options.items() if name not in split}
+    config = TileConfig(**settings | reading | files)
     for path in paths.values():
         if is_missing(path):
             raise RasterError(
@@ -128,7 +130,7 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
             )
     layers = open_pair(paths["source"], paths["target"], config, chipset)
     found = {side: layer.fingerprint for side, layer in zip(SIDES, layers, strict=True)}
-    options = reading_options(layers, config) | {"split_field": scene.options["split_field"]}  # moves no pixel
+    options = reading_options(layers, config) | split
     if found != scene.fingerprint or options != scene.options:
         raise ChipSetError(
             f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths.values())}) has changed since it was "

@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
-from geop2p.raster.atomic import discard_leftovers, writing
+from geop2p.raster.atomic import discard_leftovers, discard_removed, remove_folder, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
@@ -113,8 +113,7 @@ def finish(folder: Path, progress: bool) -> None:
         with writing(folder), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder / STAGING / scene.id)
     if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
-        with writing(folder):
-            shutil.rmtree(folder / STAGING)
+        remove_folder(folder / STAGING)
 
 
 def check_splits(chipset: ChipSet, config: TileConfig) -> None:
@@ -156,7 +155,8 @@ def remove(folder: Path) -> None:
 
 
 def go_on_removing(folder: Path) -> None:
-    """Finish a removal of a chip set that was begun, if one was."""
+    """Finish a removal of a chip set, or of what was staged for one, if one was begun."""
+    discard_removed(folder / STAGING)
     mark = folder / STAGING / REMOVAL
     if not mark.exists():
         return

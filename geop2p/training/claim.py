@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.raster.atomic import discard_leftovers, leftovers, write_json, writing
+from geop2p.raster.atomic import discard_leftovers, is_bare, write_json, writing
 from geop2p.raster.lock import alone_in
 from geop2p.training.board import FOLDER as BOARD
 from geop2p.training.caching import CACHE
@@ -72,8 +72,7 @@ def look_at(run: Path, overwrite: bool) -> Found:
     Raises:
         CheckpointError: The folder holds something else, or a run that has lost its checkpoint.
     """
-    begun = leftovers(run / CONFIG)  # of a process that was killed before it had made the folder that of a run
-    if not run.exists() or (run.is_dir() and not set(run.iterdir()) - set(begun)):
+    if is_bare(run, run / CONFIG):
         return Found()
     settings = _read_settings(run)
     if overwrite:
