@@ -1,6 +1,6 @@
 """What tiles cost and what they spoil: norm statistics and overlaps of one model on one raster.
 
-    python benchmarks/seams.py MODEL INPUT TRUTH [--window ROW COL HEIGHT WIDTH] [--repeat 5]
+    python benchmarks/seams.py MODEL INPUT TRUTH [--window ROW COL HEIGHT WIDTH] [--overlap 0.5]
 
 A row a way of predicting: error against the truth, against the same network on the whole window at once, tile
 mismatch, seam index, corners over centre with its 95 % interval, network pixels a pixel, and seconds: the median of
@@ -101,22 +101,32 @@ def _seam_index(made: np.ndarray, valid: np.ndarray, lattice: Lattice) -> float 
 @click.argument("truth")
 @click.option("--window", nargs=4, type=int, help="ROW COL HEIGHT WIDTH of the ground; none: all of it.")
 @click.option("--positions/--no-positions", default=True, help="Corners over centre, which takes 16 predictions more.")
+@click.option(
+    "--overlap", "overlaps", multiple=True, type=float, default=(0, 0.125, 0.25, 0.5), help="May be repeated."
+)
 @click.option("--repeat", default=5, help="How often the time is taken.")
 @click.option("--device", default="auto")
 def main(
-    model: Path, input: str, truth: str, window: tuple[int, ...] | None, positions: bool, repeat: int, device: Any
+    model: Path,
+    input: str,
+    truth: str,
+    window: tuple[int, ...] | None,
+    positions: bool,
+    overlaps: tuple[float, ...],
+    repeat: int,
+    device: Any,
 ) -> None:
     """Measure and print."""
     grid = describe_raster(input).grid
     row, col, height, width = window or (0, 0, grid.height, grid.width)
     where = Window(col, row, width, height)
     card = Translator.load(model, device).card
-    ways = [PredictConfig(overlap=overlap, device=device) for overlap in (0, 0.125, 0.25, 0.5)]
+    ways = [PredictConfig(overlap=overlap, device=device) for overlap in overlaps]
     if card.statistics == "tile":
         ways += [
             PredictConfig(overlap=overlap, norm_stats=statistics, device=device)
             for statistics in ("global", "field")
-            for overlap in (0, 0.25, 0.5)
+            for overlap in overlaps
         ]
     if card.field is not None:
         ways += [PredictConfig(norm_stats=statistics, device=device) for statistics in ("global", "field")][

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geop2p.mosaic.seams import survey
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.atomic import replacing, write_text
+from geop2p.raster.atomic import discard_leftovers, replacing, write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.styles import Ramp, write_style
@@ -38,6 +38,7 @@ class Beside:
 
     def place(self) -> None:
         """Give it its name, at once even on another file system, and a style."""
+        discard_leftovers(self._output)  # of a process that was killed while it moved one there
         remove_companions(self._output)
         write_style(self._output, self._encoding, self._summaries, self._ramp)
         with replacing(self._output) as temporary:
