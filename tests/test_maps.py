@@ -394,7 +394,7 @@ def test_thin_lines_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "one pixel wide" not in caplog.text
     shares = [ChipSet.open(tmp_path / name).index()["source_2"].sum() for name in "ab"]
     assert shares[1] == pytest.approx(6 * shares[0], rel=0.01)
-    with pytest.raises(ConfigError, match="line_width is 0, expected above 0"):
+    with pytest.raises(ConfigError, match=r"line_width is 0\.0, expected above 0"):
         TileConfig(line_width=0)
 
 

@@ -21,7 +21,7 @@ from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
 from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, reopen, stored_path
-from geop2p.tiling.placing import CONVERSION, finish, go_on_removing, remove
+from geop2p.tiling.placing import CONVERSION, finish, make_room, remove
 from geop2p.tiling.slots import Slots
 from geop2p.tiling.tiler import TileResult, summed_up
 
@@ -103,9 +103,7 @@ def _claim(origin: Path, folder: Path, config: TileConfig, overwrite: bool) -> N
     Raises:
         ChipSetError: The folder holds something else.
     """
-    if overwrite:
-        remove(folder)
-    go_on_removing(folder)
+    make_room(folder, overwrite)
     digest = None
     if (origin / DESCRIPTION).is_file():
         digest = hashlib.sha256((origin / DESCRIPTION).read_bytes()).hexdigest()

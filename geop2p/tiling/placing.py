@@ -25,7 +25,7 @@ from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 from geop2p.tiling.summary import report_gaps
 
-REMOVAL = "removal"  # among what is staged: the chip set is being removed
+REMOVED = "removed chips"  # among what is staged, a name that no scene has: the chip set that makes room
 CONVERSION = "conversion.json"  # among what is staged: what chips that are made by conversion are made of
 
 log = logging.getLogger(__name__)
@@ -142,33 +142,53 @@ def settings_of(config: TileConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in (*ground, *split, *ENCODING_CHOICES)}
 
 
+def make_room(folder: Path, overwrite: bool) -> None:
+    """Finish a removal of a chip set that a kill has cut short; with `overwrite` remove the one that is there."""
+    if overwrite:
+        remove(folder)
+    else:
+        _go_on_removing(folder)
+
+
 def remove(folder: Path) -> None:
-    """Delete a chip set, and nothing else that may lie in its folder; killed meanwhile, it is known for none."""
+    """Delete a chip set, and nothing else that may lie in its folder.
+
+    It is moved aside first, so that killed meanwhile it is known for what it is, and kept where it cannot be removed.
+
+    Raises:
+        ChipSetError: The folder holds something else.
+        OutputError: It cannot be removed.
+    """
+    discard_removed(folder / STAGING)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
     with writing(folder):
-        (folder / STAGING).mkdir(exist_ok=True)
-        (folder / STAGING / REMOVAL).touch()
-    go_on_removing(folder)
+        (folder / STAGING / REMOVED).mkdir(parents=True, exist_ok=True)
+    _go_on_removing(folder)
 
 
-def go_on_removing(folder: Path) -> None:
-    """Finish a removal of a chip set, or of what was staged for one, if one was begun."""
+def _go_on_removing(folder: Path) -> None:
+    """Finish a removal that was begun, if one was."""
     discard_removed(folder / STAGING)
-    mark = folder / STAGING / REMOVAL
-    if not mark.exists():
+    away = folder / STAGING / REMOVED
+    if not away.is_dir():
         return
     with writing(folder):
-        staged = [path for path in mark.parent.iterdir() if path != mark]
-        for path in [*_contents(folder), *staged]:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        mark.unlink()
-        mark.parent.rmdir()
+        try:
+            for path in filter(Path.exists, _contents(folder)):
+                path.rename(away / path.name)
+            shutil.rmtree(away)
+        except OSError:
+            for path in _contents(folder):
+                if (away / path.name).exists():
+                    (away / path.name).rename(path)
+            away.rmdir()
+            if not any((folder / STAGING).iterdir()):
+                (folder / STAGING).rmdir()
+            raise
+        remove_folder(folder / STAGING)
 
 
 def check_removable(folder: Path, read: Iterable[Path]) -> None:

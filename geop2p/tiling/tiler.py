@@ -19,16 +19,7 @@ from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import (
-    CONVERSION,
-    check_removable,
-    check_splits,
-    finish,
-    go_on_removing,
-    remove,
-    settings_of,
-    settle,
-)
+from geop2p.tiling.placing import CONVERSION, check_removable, check_splits, finish, make_room, settings_of, settle
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
@@ -100,9 +91,7 @@ def tile(
     if overwrite and folder.exists():
         _check_inputs(folder, pairs, config)
     with locked(folder):
-        if overwrite:
-            remove(folder)
-        go_on_removing(folder)
+        make_room(folder, overwrite)
         _check_folder(folder)
         try:
             _add_pairs(folder, pairs, config, progress)
