@@ -104,9 +104,16 @@ def one_thread() -> Iterator[None]:
 
 
 def test_workers_make_the_pixels_of_one_process_also_if_one_is_killed(
-    client: Any, tmp_path: Path, model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+    client: Any,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    model: Path,
+    scene: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_thread: None,
 ) -> None:
-    order, loads = tmp_path / "order", tmp_path / "loads"
+    told = tmp_path_factory.mktemp("told")  # stays, as the workers do
+    order, loads = told / "order", told / "loads"
     order.touch()
     client.run(exec, OBEDIENT, {"order": str(order), "loads": str(loads)})
     settings = PredictConfig(memory="1MB", tile_size=128, norm_stats="field", batch_size=2)
