@@ -44,7 +44,7 @@ def test_options_named_exist(page: Path) -> None:
     known = {option for command in main.commands.values() for entry in command.params for option in entry.opts}
     known |= {"--help", "--nproc-per-node", "--nthreads"}  # the second is torchrun's, the third Dask's
     for script in (ROOT / "benchmarks").glob("*.py"):
-        known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text()))
+        known |= set(re.findall(r'(?<=["/])--[a-z-]+(?=["/])', script.read_text()))
     assert set(re.findall(r"--[a-z][a-z-]+", page.read_text())) <= known
 
 
