@@ -199,7 +199,7 @@ class Translator:
             reflection.
 
         Raises:
-            ConfigError: The array is of another shape, or has not the bands of the source.
+            ConfigError: The array is of another shape, holds no numbers, or has not the bands of the source.
         """
         values, mask = _pixels(array, valid)
         rows, cols = mask.shape
@@ -261,7 +261,11 @@ def _pixels(array: Any, valid: Any) -> tuple[Array, Mask]:
     mask = np.ones(values.shape[1:], bool) if valid is None else np.asarray(valid) != 0
     if mask.shape != values.shape[1:]:
         raise ConfigError(f"valid has the shape {mask.shape}, expected (rows, cols), {values.shape[1:]}")
-    known = np.isfinite(values) & ~np.ma.getmaskarray(array)
+    if values.dtype.kind not in "biuf":
+        raise ConfigError(f"array holds {values.dtype}, expected numbers")
+    known = np.isfinite(values)
+    if isinstance(array, np.ma.MaskedArray):
+        known &= ~np.ma.getmaskarray(array)
     return values, mask & np.all(known, axis=0)
 
 

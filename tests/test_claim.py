@@ -82,7 +82,7 @@ def test_overwriting_removes_what_a_run_owns_and_nothing_else(
 def test_a_folder_that_was_barely_begun_is_that_of_a_run(made: Path, tmp_path: Path, overwrite: bool) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / ".config.abc123.json").write_text("{")  # of a process that was killed while it wrote
+    (run / ".config.abc12345.json").write_text("{")  # of a process that was killed while it wrote
     train(made / "chips", run, ONE, overwrite=overwrite)
     assert set(content(run)) == set(content(made / "run"))
 

@@ -23,6 +23,7 @@ def test_a_field_takes_nothing_that_it_does_not_say(config: type[Any], name: str
     wrong: list[Any] = [object(), b"text", {}, 1j]
     wrong += ["auto ", "Tile", "foo"] if any(isinstance(choice, Exactly) for choice in choices) else []
     wrong += ["1", 2.5, True] if int in choices else ["1", float("nan"), float("inf")] if float in choices else []
+    wrong += [10**400] if float in choices else [""] if Path in choices else []
     wrong += [1, None] if choices == [str] else [1] if Path in choices else [] if name != "set" else ["noise=1", (1,)]
     for value in wrong:
         with pytest.raises(ConfigError, match=f"^{name} is .*, expected "):

@@ -92,7 +92,7 @@ def test_an_interrupted_conversion_begins_again_and_others_are_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("layout", "first"), [("packed", ".staging/.conversion.x1.json"), ("side-by-side", ".export.x1.json")]
+    ("layout", "first"), [("packed", ".staging/.conversion.x1234567.json"), ("side-by-side", ".export.x1234567.json")]
 )
 def test_a_folder_that_was_barely_begun_is_taken(chips: Path, tmp_path: Path, layout: Any, first: str) -> None:
     convert(chips, tmp_path / "whole", TileConfig(format=layout))

@@ -201,24 +201,35 @@ def test_parts_that_were_removed_after_a_kill_are_made_again(
 ) -> None:
     model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
     predict(model, scene, tmp_path / "one.vrt", KEPT)
-    for again in (False, True):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)  # all is there, the work is not yet gone
+        predict(model, scene, output, KEPT)
+    with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
+        predict(model, scene, output, KEPT)
+    assert output.exists() and listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
+    output.unlink()  # what is in the way, and nothing else
+    shutil.rmtree(tmp_path / "out_parts")
+    predict(model, scene, output, KEPT)
+    assert not (tmp_path / "out.vrt.parts").exists()
+    assert output.read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
+    assert listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
+
+
+def test_a_repeat_never_removes_parts_that_are_not_put_together(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the end, then while it was replaced: what a call without --overwrite finds must stay."""
+    model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
+    for name, overwrite in (("predictor.remove_folder", False), ("assembly.leave_parts", True)):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)  # all is there, the work is not yet gone
-            predict(model, scene, output, KEPT)
-        if again:  # nothing but what is in the way
-            output.unlink()
-            shutil.rmtree(tmp_path / "out_parts")
-            predict(model, scene, output, KEPT)
-        else:
-            with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
-                predict(model, scene, output, KEPT)
-        assert not (tmp_path / "out.vrt.parts").exists()
-        assert output.read_text() == (tmp_path / "one.vrt").read_text().replace("one_parts/", "out_parts/")
-        assert listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
-        if not again:
-            shutil.rmtree(tmp_path / "out_parts")
-            for name in ("out.vrt", "out.json", "out.qml"):
-                (tmp_path / name).unlink()
+            patch.setattr(f"geop2p.mosaic.{name}", killed)
+            predict(model, scene, output, KEPT, overwrite=overwrite)
+    before = listing(tmp_path / "out.vrt.parts")
+    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+        predict(model, scene, output, KEPT)
+    assert listing(tmp_path / "out.vrt.parts") == before and any("part_" in name for name in before)
+    predict(model, scene, output, KEPT, overwrite=True)
+    assert not np.isnan(pixels(output)).all()
 
 
 def test_a_mosaic_that_has_its_name_leaves_no_parts_behind(
@@ -226,10 +237,9 @@ def test_a_mosaic_that_has_its_name_leaves_no_parts_behind(
 ) -> None:
     model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.tif"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)
+        patch.setattr(shutil, "rmtree", killed)  # the parts have lost their name, and are there
         predict(model, scene, output, PredictConfig(**BLENDED))
-    assert (tmp_path / "out.tif.parts").exists()
-    (tmp_path / ".out.tif.parts.removed-1").mkdir()  # of another that was killed a little later
+    assert list(tmp_path.glob(".out.tif.parts*"))
     before = output.read_bytes()
     with pytest.raises(RasterError, match=r"out\.tif: exists; give another name or --overwrite"):
         predict(model, scene, output, PredictConfig(**BLENDED))

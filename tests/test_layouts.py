@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -245,31 +246,32 @@ def test_a_killed_run_repeated_ends_in_the_same_bytes(
         except KeyboardInterrupt:
             with pytest.raises(ChipSetError, match=r"began 'image' from .*\(size is 64, there it is 32; stride "):
                 tile(*pair, tmp_path / "chips", dataclasses.replace(config, size=64, stride=64))
-            for leftover in (".preview.a1.png", ".index.b2.gpkg", ".chipset.c3.json"):  # of files that were replaced
-                (tmp_path / "chips" / leftover).write_bytes(b"cut off")
+            for name in (".preview.a1_45678.png", ".index.b2345678.gpkg", ".chipset.c3456789.json"):  # were to replace
+                (tmp_path / "chips" / name).write_bytes(b"cut off")
         else:
             assert name == "replace" and layout != "geotiff"  # few files, few renames
     tile(*pair, tmp_path / "chips", config)
     assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
 
 
-def die_before_step(patch: pytest.MonkeyPatch, number: int) -> None:
-    """Kill the run before the n-th time that a file or folder goes, or takes its name."""
-    count = die_at(number, lambda: None)
+def die_before_step(patch: pytest.MonkeyPatch, number: int, *more: tuple[Any, str]) -> None:
+    """Kill the run before the n-th time that a file or folder goes, or takes its name; nothing comes after it."""
+    steps = itertools.count(1)
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **named: Any) -> Any:
-            count()
+            if next(steps) >= number:
+                raise KeyboardInterrupt
             return original(*arguments, **named)
 
         return step
 
-    for place, name in ((Path, "unlink"), (Path, "replace"), (Path, "rename"), (shutil, "rmtree")):
+    for place, name in ((Path, "unlink"), (Path, "replace"), (Path, "rename"), (shutil, "rmtree"), *more):
         patch.setattr(place, name, counted(getattr(place, name)))
 
 
 @pytest.mark.parametrize(
-    ("layout", "overwrite", "steps"), [("packed", False, 99), ("packed", True, 20), ("geotiff", True, 12)]
+    ("layout", "overwrite", "steps"), [("packed", False, 99), ("packed", True, 30), ("geotiff", True, 14)]
 )
 def test_a_kill_at_any_step_leaves_what_the_same_command_finishes(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any, overwrite: bool, steps: int
@@ -279,11 +281,11 @@ def test_a_kill_at_any_step_leaves_what_the_same_command_finishes(
     tile(*pair, tmp_path / "old", dataclasses.replace(config, size=96, min_valid=0.5))
     number, was_killed = 0, True
     while was_killed and number < steps:
-        number, was_killed, chips = number + 1, False, tmp_path / f"chips{number}"
+        number, was_killed, chips = number + 1, False, tmp_path / f"chips{number + 1}"
         if overwrite:
             shutil.copytree(tmp_path / "old", chips)
         with monkeypatch.context() as patch:
-            die_before_step(patch, number)
+            die_before_step(patch, number, *([(Path, "rmdir")] if overwrite else []))
             try:
                 tile(*pair, chips, config, overwrite=overwrite)
             except KeyboardInterrupt:
@@ -293,6 +295,19 @@ def test_a_kill_at_any_step_leaves_what_the_same_command_finishes(
         assert check_chips(ChipSet.open(chips)) == []
         shutil.rmtree(chips)
     assert number > 10
+
+
+def test_ctrl_c_before_a_chip_set_has_made_room_leaves_it_as_it_was(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TileConfig(size=64, format="packed", source_kind="classes")
+    tile(*pair, tmp_path / "chips", config)
+    before = contents(tmp_path / "chips")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", die_at(3, Path.rename))
+        tile(*pair, tmp_path / "chips", dataclasses.replace(config, size=96), overwrite=True)
+    assert contents(tmp_path / "chips") == before and check_chips(ChipSet.open(tmp_path / "chips")) == []
+    assert not (tmp_path / "chips" / ".staging").exists()
 
 
 def test_a_kill_in_the_middle_of_a_journal_line_is_survived(

@@ -232,7 +232,8 @@ def test_what_cannot_be_removed_is_one_line(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=32))
-    convert(tmp_path / "chips", tmp_path / "pairs", TileConfig(format="side-by-side"))
+    convert(tmp_path / "chips", tmp_path / "others", TileConfig(format="packed"))
+    convert(tmp_path / "others", tmp_path / "pairs", TileConfig(format="side-by-side"))
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -241,7 +242,9 @@ def test_what_cannot_be_removed_is_one_line(
     with pytest.raises(OutputError, match=r"chips: cannot be written .*Permission denied"):
         tile(*pair, tmp_path / "chips", TileConfig(size=32), overwrite=True)
     with pytest.raises(OutputError, match=r"pairs: cannot be written .*Permission denied"):
-        convert(tmp_path / "chips", tmp_path / "pairs", TileConfig(format="side-by-side"), overwrite=True)
+        convert(tmp_path / "others", tmp_path / "pairs", TileConfig(format="side-by-side"), overwrite=True)
+    monkeypatch.undo()
+    assert tile(*pair, tmp_path / "chips", TileConfig(size=32)).chips  # what was left of it goes now
 
 
 def test_a_vector_layer_is_read_through_vsi(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class OneLineErrors(click.Group):
         except GeoP2PError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt as error:
-            click.echo("Interrupted; repeat the command to go on", err=True)
+            click.echo("Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
 
 

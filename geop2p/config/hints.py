@@ -76,8 +76,13 @@ def _fitting(value: Any, choice: Any) -> Any:
         fits = isinstance(value, (tuple, list)) and all(isinstance(entry, str) for entry in value)
         return tuple(value) if fits else NO_MATCH
     if choice is Path:
-        return Path(value) if isinstance(value, (str, os.PathLike)) else NO_MATCH
+        if isinstance(value, str) and "://" in value:  # a name that GDAL knows, in which a path would lose a slash
+            return value
+        return Path(value) if isinstance(value, os.PathLike) or (isinstance(value, str) and value) else NO_MATCH
     if choice in (int, float):
         fits = isinstance(value, numbers.Integral if choice is int else numbers.Real) and not isinstance(value, bool)
-        return choice(value) if fits else NO_MATCH
+        try:
+            return choice(value) if fits else NO_MATCH
+        except OverflowError:  # a whole number beyond what floats reach
+            return NO_MATCH
     return value if isinstance(value, choice) else NO_MATCH

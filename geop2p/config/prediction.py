@@ -104,8 +104,8 @@ class PredictConfig:
         if self.uncertainty is None and self.uncertainty_by != "auto":
             raise ConfigError(f"uncertainty_by is {self.uncertainty_by}, but there is no --uncertainty FILE; give one")
         at_least("dropout_samples", self.dropout_samples, 2)
-        if "dropout_samples" in changed(self) and self.uncertainty_by != "dropout":
-            raise ConfigError("dropout_samples is for --uncertainty-by dropout; leave it out")
+        if "dropout_samples" in changed(self) and (self.uncertainty is None or self.uncertainty_by in ("d4", "tiles")):
+            raise ConfigError("dropout_samples is for --uncertainty FILE over dropout; leave it out")
         _ = self.memory_bytes, self.share_of_parts
 
     @property

@@ -137,13 +137,12 @@ def compare(
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)
     with ExitStack() as stack:  # they take their names when all are whole
-        markdown, table, figures_file = (
-            stack.enter_context(replacing(report.with_suffix(suffix))) for suffix in (".md", ".csv", ".json")
-        )
+        paths = [report, *map(report.with_suffix, (".md", ".csv", ".json"))]  # the first takes its name last
+        whole, markdown, table, data = (stack.enter_context(replacing(path)) for path in paths)
         write_markdown(markdown, result)
         write_csv(table, result)
-        write_json(figures_file, result)
-        write_page(stack.enter_context(replacing(report)), page, "comparison.html.j2")
+        write_json(data, result)
+        write_page(whole, page, "comparison.html.j2")
     return result
 
 

@@ -57,12 +57,13 @@ class ErrorRaster:
 
     Args:
         folder: For the parts.
+        path: What the whole is to be called.
         grid: Of the whole.
         encoding: Of what is compared.
     """
 
-    def __init__(self, folder: Path, grid: Grid, encoding: Encoding) -> None:
-        self._folder, self._grid, self._parts = folder, grid, list[Part]()
+    def __init__(self, folder: Path, path: Path, grid: Grid, encoding: Encoding) -> None:
+        self._folder, self._path, self._grid, self._parts = folder, path, grid, list[Part]()
         self._statistics = BandStatistics()
         self._whole = folder / "error.tif"
         self._summary: BandSummary | None = None
@@ -90,22 +91,23 @@ class ErrorRaster:
         write_cog(vrt, self._whole, self._encoding)
         self._summary = summary
 
-    def place(self, path: Path) -> None:
+    def place(self) -> None:
         """Give the raster its name, with its style and its class names."""
         assert self._summary is not None
-        write_style(path, self._encoding, [self._summary])
+        write_style(self._path, self._encoding, [self._summary])
         if self._encoding.is_classes:
-            write_categories(path, self._encoding)
-        self._whole.replace(path)
+            write_categories(self._path, self._encoding)
+        with writing(self._path):
+            self._whole.replace(self._path)
 
 
 @contextmanager
 def error_raster(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[ErrorRaster | None]:
-    """Collect errors, to be put together within the block, at whose end they take the name `path`; None without one."""
+    """Collect errors, to be put together and placed under the name `path` within the block; None without one."""
     if path is None:
         yield None
         return
-    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
-        raster = ErrorRaster(Path(folder), grid, encoding)
-        yield raster
-        raster.place(path)
+    with writing(path):
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
+    with folder as name:
+        yield ErrorRaster(Path(name), path, grid, encoding)

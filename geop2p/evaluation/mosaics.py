@@ -29,6 +29,7 @@ from geop2p.mosaic.plan import parts
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.given import files_of
@@ -146,7 +147,10 @@ def evaluate_mosaic(
         page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
         page.commands = list(commands)
         result["seconds"] = round(time.monotonic() - start, 2)
-        write_page(report, page)
+        with replacing(report) as written:
+            write_page(written, page)
+            if errors is not None:
+                errors.place()
     return result
 
 

@@ -19,7 +19,7 @@ from geop2p.mosaic.beside import Beside, put_together, remove_companions
 from geop2p.mosaic.catalogue import write_item
 from geop2p.mosaic.checks import PLACING
 from geop2p.mosaic.extras import Extra
-from geop2p.mosaic.kept import COGS, MOVED, check_present, leave_parts
+from geop2p.mosaic.kept import COGS, check_present, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import write_overview
 from geop2p.mosaic.seam_map import make_seam_map
@@ -33,7 +33,6 @@ from geop2p.raster.writing import write_categories, write_cog
 
 log = logging.getLogger(__name__)
 
-COG = "mosaic.tif"  # among the parts, until it takes its name
 MISMATCH_WINDOWS = 16
 MISMATCH_SIDE = 512
 
@@ -54,7 +53,7 @@ def assemble(
         GeoP2PError: Tiles disagree more than the settings allow, or there is nothing to measure that by.
     """
     target, grid = mosaic.translator.card.target, mosaic.shown
-    vrt, cog = folder / "mosaic.vrt", folder / COG
+    vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
     blank = [BandSummary(None, None, None, None, 0.0)] * len(target.bands)
     write_text(vrt, vrt_xml(grid, target, made, blank, {}))
     with aligned_reader(vrt, grid, target.kind) as finished:
@@ -84,17 +83,6 @@ def assemble(
     else:
         cog.replace(output)
     return figures
-
-
-def is_left(output: Path, folder: Path) -> bool:
-    """Whether a mosaic has its name, and the parts it was made of are of no more use.
-
-    Args:
-        output: The COG or the VRT.
-        folder: Where the parts were made.
-    """
-    is_placed = (folder / PLACING).exists() and not (folder / COG).exists()
-    return output.exists() and (is_placed or (folder / MOVED).exists())
 
 
 def _leave(

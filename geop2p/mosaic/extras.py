@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from geop2p.config import PredictConfig, UncertaintyBy
+from geop2p.config.fields import changed
 from geop2p.errors import ConfigError
 from geop2p.models.dropout import GroundDropout
 from geop2p.mosaic.blend import Floats
@@ -151,6 +152,8 @@ def _choose(
     if asked == "auto":
         asked = "d4" if not by_place else "dropout" if _dropout(translator) else "tiles"
         log.info("uncertainty: over %s (--uncertainty-by %s)", WAYS[asked], asked)
+    if asked != "dropout" and "dropout_samples" in changed(config):
+        raise ConfigError(f"dropout_samples is for --uncertainty-by dropout, which would be {asked} here; leave it out")
     if asked == "tiles":
         _check_overlap(lattice)
         return asked, TileSpread(card.target)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import PredictConfig
-from geop2p.mosaic.assembly import assemble, is_left
+from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_output, check_space, files_read
 from geop2p.mosaic.claims import claim_folder, put_together_alone
@@ -108,8 +108,6 @@ def predict(
     folder = output.with_name(f"{output.name}.parts")
     read = files_read(model, input, config)
     discard_removed(folder)
-    if not overwrite and is_left(output, folder):
-        remove_folder(folder)  # of a process that was killed when all had its name
     check_output(read, output, overwrite, config.keep_parts)
     if config.keep_parts:
         check_kept(read, output, folder, overwrite)

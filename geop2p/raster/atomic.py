@@ -5,6 +5,7 @@ import glob
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -74,7 +75,9 @@ def _flush(path: Path) -> None:
 
 def leftovers(path: Path) -> list[Path]:
     """What processes that were killed while they replaced `path` have left beside it."""
-    return list(path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"))
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")  # as `mkstemp` names them
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [other for other in there if ours.fullmatch(other.name)]
 
 
 def discard_leftovers(path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
-from geop2p.raster.atomic import discard_leftovers, discard_removed, remove_folder, writing
+from geop2p.raster.atomic import discard_leftovers, discard_removed, leftovers, remove_folder, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
@@ -153,7 +153,8 @@ def make_room(folder: Path, overwrite: bool) -> None:
 def remove(folder: Path) -> None:
     """Delete a chip set, and nothing else that may lie in its folder.
 
-    It is moved aside first, so that killed meanwhile it is known for what it is, and kept where it cannot be removed.
+    It is moved aside first, so that killed meanwhile it is known for what it is; where a part of it cannot be moved, or
+    Ctrl-C comes before all is, it stays as it was.
 
     Raises:
         ChipSetError: The folder holds something else.
@@ -176,19 +177,26 @@ def _go_on_removing(folder: Path) -> None:
     if not away.is_dir():
         return
     with writing(folder):
-        try:
-            for path in filter(Path.exists, _contents(folder)):
-                path.rename(away / path.name)
-            shutil.rmtree(away)
-        except OSError:
-            for path in _contents(folder):
-                if (away / path.name).exists():
-                    (away / path.name).rename(path)
+        _move_aside(folder, away)
+        shutil.rmtree(away)
+    remove_folder(folder / STAGING)
+
+
+def _move_aside(folder: Path, away: Path) -> None:
+    """Move what a chip set consists of into a folder, all or nothing."""
+    moved: list[Path] = []
+    try:
+        for path in filter(Path.exists, _contents(folder)):
+            path.rename(away / path.name)
+            moved.append(path)
+    except BaseException:  # a file that is open, or Ctrl-C
+        for path in moved:
+            (away / path.name).rename(path)
+        if not any(away.iterdir()):  # what an earlier call has moved there is not ours to bring back
             away.rmdir()
-            if not any((folder / STAGING).iterdir()):
-                (folder / STAGING).rmdir()
-            raise
-        remove_folder(folder / STAGING)
+            if not any(away.parent.iterdir()):
+                away.parent.rmdir()
+        raise
 
 
 def check_removable(folder: Path, read: Iterable[Path]) -> None:
@@ -208,5 +216,5 @@ def check_removable(folder: Path, read: Iterable[Path]) -> None:
 def _contents(folder: Path) -> list[Path]:
     """The folders and files that a finished chip set may consist of, whatever its layout; what tells it comes first."""
     arrays = [array_path(folder, split, name) for split in SPLITS for name in ARRAYS]
-    others = (DESCRIPTION, *SIDES, INDEX, INDEX_STYLE, PREVIEW)
-    return [*(folder / name for name in others), *arrays]
+    told = [folder / name for name in (DESCRIPTION, INDEX, INDEX_STYLE, PREVIEW)]
+    return [*told, *(left for path in told for left in leftovers(path)), *(folder / side for side in SIDES), *arrays]

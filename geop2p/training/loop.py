@@ -171,17 +171,14 @@ class Training:
             self._conclude()
 
     def _conclude(self) -> None:
-        self._report()
+        check_claimed(self.folder)
+        self.keeper.report(self.total)
         self.keeper.close()
         best = self.keeper.best()
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
         if best is not None and "file" in best:
             log.info("the best %s, %.4g, is epoch %d: %s", *best.values())
-
-    def _report(self) -> None:
-        check_claimed(self.folder)
-        self.keeper.report(self.total)
 
     def _say_what_is_odd(self) -> None:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
@@ -221,6 +218,7 @@ class Training:
 
     def _save(self) -> None:
         """Save the state within an epoch."""
+        check_claimed(self.folder)
         self._check_losses()
         self._check_weights()
         self._count_seconds()
@@ -287,8 +285,8 @@ class Training:
 
     def _keep(self, epoch: int, translator: Translator, losses: dict[str, float]) -> list[dict[str, Any]]:
         """What the leading process does at the end of an epoch; the history of the run."""
-        check_claimed(self.folder)
         figures = self.keeper.look(translator)
+        check_claimed(self.folder)
         epochs = math.ceil(self.total / self.steps_per_epoch)
         is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
         self._count_seconds()
@@ -296,5 +294,6 @@ class Training:
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.keeper.keep(translator, entry, self._state())
         if is_drawn:
-            self._report()
+            check_claimed(self.folder)
+            self.keeper.report(self.total)
         return self.keeper.history
