@@ -65,7 +65,7 @@ def test_a_folder_of_others_is_refused(made: Path, tmp_path: Path, config: bytes
 def test_overwriting_removes_what_a_run_owns_and_nothing_else(
     made: Path, run: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    for name in ("notes.txt", "samples/mine.png", "best.safetensors", "cache/0/train_source.npy", ".last.ab.pt"):
+    for name in ("notes.txt", "samples/mine.png", "best.safetensors", "cache/0/train_source.npy", ".last.ab345678.pt"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")
     (run.parent / "link").symlink_to(run)

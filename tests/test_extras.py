@@ -347,7 +347,7 @@ def test_what_cannot_be_had_is_said_before_any_work(
     for settings in ({"uncertainty_by": "d4"}, {"uncertainty_by": "tiles"}, {"uncertainty": None}):
         with pytest.raises(ConfigError, match="dropout_samples is for --uncertainty FILE over dropout; leave it out"):
             PredictConfig(**{"uncertainty": apart, "dropout_samples": 3} | settings)
-    refused("which would be d4 here; leave it out", uncertainty=apart, dropout_samples=3)
+    refused("which would be d4 here; leave it out", uncertainty=tmp_path / "more.tif", dropout_samples=3)
     with pytest.raises(ConfigError, match="dropout_samples is 1, expected at least 2"):
         PredictConfig(uncertainty=apart, uncertainty_by="dropout", dropout_samples=1)
 
