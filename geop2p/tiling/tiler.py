@@ -19,7 +19,8 @@ from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import CONVERSION, check_removable, check_splits, finish, make_room, settings_of, settle
+from geop2p.tiling.placing import CONVERSION, check_splits, finish, settings_of, settle
+from geop2p.tiling.removal import check_removable, make_room
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
 from geop2p.tiling.splits import check_rule
