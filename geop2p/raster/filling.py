@@ -6,20 +6,29 @@ from rasterio.fill import fillnodata
 
 from geop2p.raster.encoding import Mask
 
+MOST = 2**24 - 1  # pixels that 32-bit floats can number
+
 
 def fill_from_nearest(values: npt.NDArray[np.float32], valid: Mask, depth: int) -> npt.NDArray[np.float32]:
     """Give ground without data the values that lie nearest to it.
 
-    What a pixel gets depends on no pixel farther than `depth`.
+    What a pixel gets depends on no pixel farther than `depth`. Which one is nearest is looked for once, whatever the
+    number of channels: GDAL fills the places of the pixels, not their values.
 
     Args:
-        values: float32 (channels, rows, cols).
+        values: float32 (channels, rows, cols), of at most `MOST` pixels.
         valid: Ground with data (rows, cols).
         depth: Pixels into the ground without data; what lies deeper keeps its values.
 
     Returns:
         (channels, rows, cols).
+
+    Raises:
+        ValueError: There are more pixels.
     """
-    mask = valid.astype(np.uint8)
-    planes = [fillnodata(plane.copy(), mask, max_search_distance=depth, INTERPOLATION="NEAREST") for plane in values]
-    return np.stack(planes)
+    if valid.size > MOST:
+        raise ValueError(f"{valid.shape} are more than {MOST} pixels")
+    own = np.arange(1, valid.size + 1, dtype=np.float32).reshape(valid.shape)
+    found = fillnodata(own.copy(), valid.astype(np.uint8), max_search_distance=depth, INTERPOLATION="NEAREST")
+    places = np.where(found == 0, own, found).astype(np.intp) - 1  # GDAL leaves 0 where what it found is too far
+    return values.reshape(len(values), -1)[:, places]
