@@ -67,12 +67,13 @@ def boundary_bins(codes: Array, valid: Mask) -> npt.NDArray[np.int64]:
         view = np.swapaxes(beside, 0, axis)
         view[1:] |= steps
         view[:-1] |= steps
-    near = torch.from_numpy(beside).float()[None, None]
-    bins = np.full(codes.shape, len(EDGES) - 1)
-    for column in range(len(EDGES) - 2, -1, -1):
-        reach = EDGES[column + 1] - 1
-        within = functional.max_pool2d(near, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
-        bins[within.numpy()] = column
+    within, reached = torch.from_numpy(beside).float()[None], 0
+    bins = np.zeros(codes.shape, np.int64)
+    for edge in EDGES[1:]:
+        step, reached = edge - 1 - reached, edge - 1
+        within = functional.max_pool2d(within, (2 * step + 1, 1), stride=1, padding=(step, 0))
+        within = functional.max_pool2d(within, (1, 2 * step + 1), stride=1, padding=(0, step))
+        bins += (within[0] == 0).numpy()
     return bins
 
 

@@ -1,12 +1,13 @@
 """Scores of values: imagery, backscatter, heights."""
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geop2p.metrics.similarity import SMALLEST, ms_ssim, ssim_map
+from geop2p.metrics.similarity import SMALLEST, over_scales, scale_maps
 from geop2p.raster.encoding import Array, Encoding, Mask
 
 Sums = npt.NDArray[np.float64]
@@ -51,13 +52,14 @@ class ImageScores:
         sums["absolute"] += np.abs(difference).sum(axis=1)
         sums["squared"] += np.square(difference).sum(axis=1)
         sums["pixels"] += valid.sum()
-        similarity, whole = ssim_map(first, second, valid, self._range)
-        sums["similarity"] += similarity[:, whole].sum(axis=1)
-        sums["windows"] += whole.sum()
+        scales = scale_maps(first, second, valid, self._range)
+        finest = next(scales)
+        sums["similarity"] += finest.similarity[:, finest.whole].sum(dim=1).numpy()
+        sums["windows"] += int(finest.whole.sum())
         if not self._full:
             return
         self._side = max(self._side, min(valid.shape))
-        multiscale, count = ms_ssim(first, second, valid, self._range)
+        multiscale, count = over_scales(itertools.chain([finest], scales))
         sums["multiscale"] += multiscale * count
         sums["coarse_windows"] += count
         here, there = here - self._middle, there - self._middle
