@@ -1,9 +1,12 @@
 """A translator on chips: predictions, scores and sample pictures."""
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +22,10 @@ from geop2p.translator import Translator
 
 SAMPLES = 6  # chips shown in a sample picture
 FRAME = 2  # white pixels around each picture of it
+SCORERS = 4  # threads that score chips
 
 Scores = dict[str, Any]
+Sums = dict[str, npt.NDArray[np.float64]]
 
 
 def validate(translator: Translator, chips: ChipArrays, batch_size: int, scored: Encoding) -> Scores:
@@ -35,13 +40,29 @@ def validate(translator: Translator, chips: ChipArrays, batch_size: int, scored:
     Raises:
         ChipSetError: A valid pixel of a chip is not finite, so that nothing can be said of it.
     """
-    scores = scores_for(scored)
-    for rows in batches(np.arange(len(chips)), batch_size):
-        for row in rows:
-            _check_finite(chips, row)
-        for row, predicted in zip(rows, predict_chips(translator, chips, rows), strict=True):
-            scores.add(predicted, chips.target[row], chips.valid[row])
-    return scores.result()
+    total = scores_for(scored)
+
+    def score(row: int, predicted: Array) -> Sums:
+        one = scores_for(scored)
+        one.add(predicted, chips.target[row], chips.valid[row])
+        return one.sums
+
+    def take_in(sums: Sums) -> None:
+        for name, values in sums.items():
+            total.sums[name] += values
+
+    waiting = deque[Future[Sums]]()
+    with ThreadPoolExecutor(SCORERS) as pool:  # while the network makes the next ones
+        for rows in batches(np.arange(len(chips)), batch_size):
+            for row in rows:
+                _check_finite(chips, row)
+            for row, predicted in zip(rows, predict_chips(translator, chips, rows), strict=True):
+                waiting.append(pool.submit(score, row, predicted))
+            while len(waiting) > 2 * SCORERS:
+                take_in(waiting.popleft().result())
+        for future in waiting:  # in the order of the chips, so that sums are the same to the bit
+            take_in(future.result())
+    return total.result()
 
 
 def _check_finite(chips: ChipArrays, row: int) -> None:
