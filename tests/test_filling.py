@@ -29,10 +29,8 @@ def test_what_lies_deeper_keeps_its_values() -> None:
     values[:, 4, 2] = 1, 2
     filled = fill_from_nearest(values, valid, 3)
     assert filled[:, 4, 5].tolist() == [1, 2]
-    rows, cols = np.nonzero((filled == values).all(axis=0))
     far = (np.abs(np.arange(9)[:, None] - 4) > 3) | (np.abs(np.arange(40) - 2) > 3)
-    assert far[rows, cols].sum() == far.sum()
-    assert not far.all() and (filled[:, 4, 6:] == 7).all()
+    assert (filled[:, far] == 7).all()
 
 
 def test_more_pixels_than_can_be_told_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,19 @@ from conftest import class_map, grid, write_raster
 
 from geop2p import TileConfig, TrainConfig, predict, tile, train
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
+from geop2p.metrics import scores_for
 from geop2p.models.patchgan import PatchGAN
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import loop
 from geop2p.training.augmentation import Augmentation
-from geop2p.training.data import ChipArrays, epoch_order
+from geop2p.training.data import ChipArrays, batches, epoch_order
 from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.objectives import adversarial, fill, masked_cross_entropy, masked_l1
 from geop2p.training.schedule import decay
-from geop2p.training.validation import validate
+from geop2p.training.validation import predict_chips, validate
 from geop2p.translator import Translator, read_card
 
 TINY = TrainConfig(recipe="pix2pix", epochs=2, batch_size=4, width=4, downs=5)
@@ -69,6 +70,18 @@ def test_the_running_mean_is_what_is_validated_and_kept(chips: Path, tmp_path: P
     assert validate(translator, validation, 4, translator.card.target)["l1"] == pytest.approx(found["l1"], rel=1e-6)
     translator.generator.load_state_dict(state["generator"])
     assert validate(translator, validation, 4, translator.card.target)["l1"] != pytest.approx(found["l1"], rel=1e-3)
+
+
+def test_threads_score_a_validation_as_one_after_the_other_does(chips: Path, tmp_path: Path) -> None:
+    train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=1, width=2, downs=3, device="cpu"))
+    translator, validation = Translator.load(tmp_path / "run"), ChipArrays.load(ChipSet.open(chips), "val")
+    target = translator.card.target
+    scores, rows = scores_for(target), batches(np.arange(len(validation)), 1)
+    for (row,) in rows:
+        scores.add(
+            predict_chips(translator, validation, np.array([row]))[0], validation.target[row], validation.valid[row]
+        )
+    assert len(rows) > 1 and validate(translator, validation, 1, target) == scores.result()
 
 
 def test_images_per_second_are_those_of_the_steps_alone(

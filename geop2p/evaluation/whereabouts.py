@@ -1,5 +1,6 @@
 """Where a model errs on the ground: by class, by distance to the next class, by distance from the training."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,10 @@ def boundary_bins(codes: Array, valid: Mask) -> npt.NDArray[np.int64]:
         view = np.swapaxes(beside, 0, axis)
         view[1:] |= steps
         view[:-1] |= steps
-    within, reached = torch.from_numpy(beside).float()[None], 0
+    within = torch.from_numpy(beside).float()[None]
     bins = np.zeros(codes.shape, np.int64)
-    for edge in EDGES[1:]:
-        step, reached = edge - 1 - reached, edge - 1
+    for before, edge in pairwise((1, *EDGES[1:])):
+        step = edge - before  # what is within the next edge lies so far from what is within this one
         within = functional.max_pool2d(within, (2 * step + 1, 1), stride=1, padding=(step, 0))
         within = functional.max_pool2d(within, (1, 2 * step + 1), stride=1, padding=(0, step))
         bins += (within[0] == 0).numpy()
