@@ -1,5 +1,7 @@
 """Number formats that the hardware computes fast, looked up rather than assumed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +17,21 @@ def has_fast_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(BF16_FLAGS & _cpu_flags())
+
+
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Let cuDNN choose the same algorithm for the same shape every time.
+
+    `torch.backends.cudnn.flags` would turn cuDNN off as well, unless it is told not to, and set what is not named.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 class InBf16(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from rasterio.windows import Window
 
 from geop2p.config import PredictConfig
+from geop2p.models.hardware import repeatable_convolutions
 from geop2p.mosaic.blend import Blend, Floats
 from geop2p.mosaic.engine import choose_engine, with_engine
 from geop2p.mosaic.extras import Extras
@@ -232,14 +233,15 @@ class Mosaic:
 
     def _run(self, batch: list[Window], look: Look, spread: Spread | None) -> Iterator[Translated]:
         """Translate tiles of one shape, and throw their halos away. What is given is good until the next batch."""
-        halo, sources, count = self.lattice.halo, self._batch, len(batch)
-        sources[count:] = sources[count - 1]
+        halo, count = self.lattice.halo, len(batch)
+        self._batch[count:] = self._batch[count - 1]
+        sources = self._batch.to(self.translator.device)  # waited for: the next tiles take the same memory
         places = [grown(tile, halo) for tile in batch + batch[-1:] * (len(sources) - count)]
         inner = slice(halo, -halo or None)
 
         def translate(sources: torch.Tensor) -> torch.Tensor:
             self.network_pixels += len(sources) * sources.shape[2] * sources.shape[3]
-            with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            with repeatable_convolutions():
                 if self._ground is None:
                     made = self.translator.translate(sources)
                 else:
