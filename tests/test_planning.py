@@ -85,6 +85,11 @@ def allocated(work: Callable[[], Any]) -> int:
     return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
 
 
+def test_a_plan_counts_in_fp32_whatever_is_asked_for(chips: Path) -> None:
+    plain, asked = (plan_training(chips, dataclasses.replace(TINY, precision=name)) for name in ("fp32", "bf16"))
+    assert asked["memory_mib"] == plain["memory_mib"] and asked["bf16"] and not plain["bf16"]
+
+
 def test_a_plan_refuses_what_the_training_would(chips: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be halved 7 times"):
         plan_training(chips, dataclasses.replace(TINY, downs=7))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import image_encoding
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from geop2p.config import TrainConfig
 from geop2p.models import hardware
@@ -94,6 +95,38 @@ def test_one_pass_under_spectral_norm_learns_what_two_do() -> None:
     apart.discriminator.load_state_dict(together.discriminator.state_dict())  # type: ignore[union-attr]
     together.judges_together = True
     assert_close(gradients(together), gradients(apart))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(feature_weight=10, r1_weight=1.0, r1_every=1)])
+def test_a_spectral_norm_is_computed_once_for_each_update(recipe: Recipe) -> None:
+    """However often the discriminator looks; in float32, whatever the looks themselves are computed in."""
+    one, in_autocast = made("none", True, recipe), list[bool]()
+    one.uses_bf16 = True
+    assert one.discriminator is not None
+    norms = [part for part in one.discriminator.modules() if isinstance(part, ParametrizationList)]
+    for norm in norms:
+        norm[0].register_forward_hook(lambda *_: in_autocast.append(torch.is_autocast_enabled("cpu")))
+    one(batch(), 0)
+    assert in_autocast == [False] * (2 * len(norms)) and norms
+
+
+def test_adams_moments_lie_in_memory_as_the_weights_do(tmp_path: Path) -> None:
+    """A GPU trains with channels last and a processor does not; fused Adam does not ask how either lies."""
+    gpu, cpu = (made("none", False, Recipe(), generator_norm="batch") for _ in range(2))
+    assert gpu.discriminator is not None
+    for network in (gpu.generator, gpu.discriminator):
+        network.to(memory_format=torch.channels_last)
+    gpu._layout = torch.channels_last
+    gpu(batch(), 0)
+    torch.save(gpu.state(), tmp_path / "state.pt")
+    cpu.load_state(torch.load(tmp_path / "state.pt"))
+    for name, optimizer in cpu.optimizers.items():
+        for (weight, kept), there in zip(optimizer.state.items(), gpu.optimizers[name].state.values(), strict=True):
+            assert kept["exp_avg"].stride() == kept["exp_avg_sq"].stride() == weight.stride()
+            assert torch.equal(kept["exp_avg"], there["exp_avg"]) and kept["step"] == there["step"] == 1
+    gpu(batch(), 1), cpu(batch(), 1)
+    for there, here in zip(gpu.generator.parameters(), cpu.generator.parameters(), strict=True):
+        assert torch.allclose(there, here, atol=2e-5)  # a step moves a weight by 2e-4
 
 
 def test_batch_norm_keeps_real_and_fake_apart(monkeypatch: pytest.MonkeyPatch) -> None:

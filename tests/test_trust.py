@@ -329,6 +329,7 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_kept(
     [
         (lambda: torch.empty(10**15), 8, "out of memory with 8 chips a step and width 2; try --batch-size 4"),
         (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to")), 3, "try --batch-size 1"),
+        (lambda: _raise(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), 2, "try --batch-size 1"),
         (lambda: _raise(MemoryError()), 1, "out of memory with 1 chips a step and width 2; try --width 1"),
         (lambda: _raise(RuntimeError("stride is wrong")), 8, None),
     ],

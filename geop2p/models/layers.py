@@ -1,6 +1,8 @@
 """What generators and discriminators share: norms, padded convolutions, up-sampling and the initial weights."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -228,6 +230,19 @@ def spectral(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             spectral_norm(module)
+
+
+@contextmanager
+def normed_once(network: nn.Module) -> Iterator[None]:
+    """Within the block all looks of a network see the same spectral norms, computed once and in float32.
+
+    In every look, and under a GPU's autocast, they would be more than half of its kernels.
+    """
+    with parametrize.cached():
+        for module in network.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                _ = module.weight
+        yield
 
 
 def init_weights(network: nn.Module, std: float = 0.02) -> None:

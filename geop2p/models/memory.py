@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_iter
 
 from geop2p.errors import GeoP2PError
 
+FULL = ("out of memory", "allocate memory", "alloc_failed", "allocation_failed")  # of torch, cuDNN, cuBLAS and oneDNN
+
 
 class HeldBytes:
     """Bytes of tensors from when they are counted until nothing holds them; those that share memory count once.
@@ -85,7 +87,7 @@ def telling_when_full(told: GeoP2PError) -> Iterator[None]:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory, of the machine or of a GPU, was not enough."""
     text = " ".join(str(error).lower().split())
-    told = "out of memory" in text or "allocate memory" in text
+    told = any(words in text for words in FULL)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 

@@ -17,7 +17,7 @@ from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
 from geop2p.training.claim import check_claimed
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
-from geop2p.training.diagnosis import explain_losses, explain_weights, explaining_memory, is_finite
+from geop2p.training.diagnosis import explain_losses, explain_weights, is_finite
 from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.history import METRICS
@@ -98,18 +98,16 @@ class Training:
 
         Raises:
             CheckpointError: It is damaged or of another training, or the metrics beside it are damaged.
-            GeoP2PError: It does not fit into memory.
         """
-        with explaining_memory(self.batch_size, self.config):
-            state = load_state(self.folder, self.device)
-            if state is not None:
-                with fitting_state(self.folder):
-                    check_chips_are_those(self.folder, state["chips"], self.chips.ids)
-                    self.update.load_state(state)
-                    self.tally.load_state(state["tally"])
-                    self.step, self.seconds = state["step"], state["seconds"]
-                if self.world.leads:
-                    self._say_where(state.get("device"))
+        state = load_state(self.folder, self.device)
+        if state is not None:
+            with fitting_state(self.folder):
+                check_chips_are_those(self.folder, state["chips"], self.chips.ids)
+                self.update.load_state(state)
+                self.tally.load_state(state["tally"])
+                self.step, self.seconds = state["step"], state["seconds"]
+            if self.world.leads:
+                self._say_where(state.get("device"))
         self.keeper.history = self.world.lead(self._rewind)
 
     def _say_where(self, earlier: str | None) -> None:
@@ -162,10 +160,9 @@ class Training:
         ):
             while self.step < self.total and not self.keeper.has_lost_patience():
                 epoch, start = self.step // self.steps_per_epoch, time.monotonic()
-                with explaining_memory(self.batch_size, self.config):
-                    self._train_epoch(epoch, bar)
-                    self.busy += time.monotonic() - start
-                    self._finish_epoch(epoch)
+                self._train_epoch(epoch, bar)
+                self.busy += time.monotonic() - start
+                self._finish_epoch(epoch)
                 self._give_way()
         if self.world.leads:
             self._conclude()

@@ -96,7 +96,8 @@ def step_bytes(networks: Networks, recipe: Recipe, config: TrainConfig, chipset:
     for part in (networks.generator, networks.discriminator, networks.vgg, networks.lpips):
         if part is not None:
             part.to(meta)
-    update = TrainingStep(dataclasses.replace(networks, device=meta), recipe, config, total=2)
+    plain = dataclasses.replace(config, precision="fp32")  # the meta device has no other
+    update = TrainingStep(dataclasses.replace(networks, device=meta), recipe, plain, total=2)
     update.generator.train()
     parts = (update.generator, update.discriminator, update.mean, update.vgg, update.lpips)
     with _AllBytes() as counter:

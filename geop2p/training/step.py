@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from geop2p.config import TrainConfig
+from geop2p.models.layers import normed_once
 from geop2p.models.perceptual import TAP_WEIGHTS
 from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Batch
@@ -85,6 +87,8 @@ class TrainingStep:
         """Go on from `state`."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for optimizer in self.optimizers.values():
+            _lay_out(optimizer)
 
     def _parts(self) -> dict[str, Any]:
         networks = {"generator": self.generator, "discriminator": self.discriminator, "ema": self.mean}
@@ -134,13 +138,14 @@ class TrainingStep:
         if self.discriminator is not None and recipe.adversarial != "none":
             of_discriminator = self._teach_discriminator(fake.detach(), batch, step)
             self.discriminator.requires_grad_(False)
-            judged = self._judge(batch.source, fake)
+            with normed_once(self.discriminator):
+                judged = self._judge(batch.source, fake)
+                with torch.no_grad():
+                    real = self._judge(batch.source, batch.target) if recipe.feature_weight else None
             scales = [adversarial(one[-1].float(), True, batch.valid, recipe.adversarial, True) for one in judged]
             losses["gan"] = _mean(scales)
             terms.append(losses["gan"])
-            if recipe.feature_weight:
-                with torch.no_grad():
-                    real = self._judge(batch.source, batch.target)
+            if real is not None:
                 losses["features"] = feature_matching(judged, real, batch.valid)
                 terms.append(recipe.feature_weight * losses["features"])
         if self.vgg is not None:
@@ -163,17 +168,18 @@ class TrainingStep:
         recipe, valid = self.recipe, batch.valid
         assert self.discriminator is not None and recipe.adversarial != "none"
         self.discriminator.requires_grad_(True)
-        fakes, reals = (
-            _mean([adversarial(logits.float(), is_real, valid, recipe.adversarial) for logits in answers])
-            for is_real, answers in zip((False, True), self._answers(batch.source, fake, batch.target), strict=True)
-        )
-        losses = {"d": recipe.discriminator_weight * (fakes + reals)}
-        loss = losses["d"]
-        if recipe.r1_weight and step % recipe.r1_every == 0:
-            losses["r1"] = gradient_penalty(
-                lambda image: self._judged(batch.source, image, self.discriminator), batch.target, valid
+        with normed_once(self.discriminator):
+            fakes, reals = (
+                _mean([adversarial(logits.float(), is_real, valid, recipe.adversarial) for logits in answers])
+                for is_real, answers in zip((False, True), self._answers(batch.source, fake, batch.target), strict=True)
             )
-            loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
+            losses = {"d": recipe.discriminator_weight * (fakes + reals)}
+            loss = losses["d"]
+            if recipe.r1_weight and step % recipe.r1_every == 0:
+                losses["r1"] = gradient_penalty(
+                    lambda image: self._judged(batch.source, image, self.discriminator), batch.target, valid
+                )
+                loss = loss + recipe.r1_every * recipe.r1_weight * losses["r1"]
         _update(self.optimizers["optimizer_d"], loss)
         return losses
 
@@ -199,13 +205,24 @@ class TrainingStep:
         """Move the running mean; early on it is shorter, so that it forgets the first weights."""
         keep = min(self.recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            for kept, now in zip(mean.parameters(), self.generator.parameters(), strict=True):
-                kept.lerp_(now, 1 - keep)
+            weights = [*mean.parameters()], [*self.generator.parameters()]
+            get_ema_multi_avg_fn(keep)(*weights, None)  # type: ignore[no-untyped-call]  # a few kernels for all
             for state, current in zip(mean.buffers(), self.generator.buffers(), strict=True):
                 state.copy_(current)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.uses_bf16 else nullcontext()
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give Adam's moments the memory layout of their weights, which fused Adam takes for granted.
+
+    They are loaded in the one they were saved in, which on another device may have been another.
+    """
+    for weight, kept in optimizer.state.items():
+        for name, moment in kept.items():
+            if moment.shape == weight.shape:
+                kept[name] = torch.empty_like(weight).copy_(moment)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

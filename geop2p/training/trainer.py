@@ -13,10 +13,12 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import chips_digest
 from geop2p.training.claim import VALUES, check_settings, claim, known_start, look_at, make_room, occupied
+from geop2p.training.diagnosis import explaining_memory
 from geop2p.training.distributed import World, joined
 from geop2p.training.keeper import score_to_keep
 from geop2p.training.loop import Training
 from geop2p.training.networks import Networks, build_networks
+from geop2p.training.recipes import recipe_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train(
         CheckpointError: The run's checkpoint is damaged or gone, the folder is something else, or another process
             trains there.
         OutputError: The run cannot be written.
-        GeoP2PError: The losses are no longer finite.
+        GeoP2PError: The losses are no longer finite, or memory is not enough.
     """
     config, run = config or TrainConfig(), Path(run)
     chipset = ChipSet.open(chips)
@@ -77,6 +79,7 @@ def train(
         check_board()
     with joined(config.device) as world, ExitStack() as stack:
         world.lead(lambda: stack.enter_context(occupied(run)))
+        stack.enter_context(explaining_memory(recipe_of(config).batch_size, config))
         return _train(chipset, run, config, overwrite, progress, world)
 
 
