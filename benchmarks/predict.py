@@ -1,6 +1,7 @@
 """How fast tiles become a mosaic and what memory that takes, beside the tools that people use for it.
 
     python benchmarks/predict.py --size 4096 --rounds 5 --peers VENV
+    python benchmarks/predict.py --only network --only "narrow network" --device cuda
 
 Every job runs in a process of its own that reports the seconds and the added memory of the job alone, imports and input
 left out; the jobs of a round follow each other, so that ratios are of one moment. Tiles of 256 pixels overlap by half.
@@ -10,7 +11,7 @@ left out; the jobs of a round follow each other, so that ratios are of one momen
   reports seams
 - network: GeoTIFF to GeoTIFF through the U-Net-256 of pix2pix (width 64), beside that network alone on as many tiles,
   those of the seam report included
-- narrow network: the same with a U-Net of width 16, a larger raster
+- narrow network: the same with a U-Net of width 16, a larger raster; on a GPU both are done once before they count
 - memory: what a raster adds to the process, by its size and by --memory
 - bounds: what real networks add, by --memory; their weights were loaded before
 - large: long, wide and large rasters, up to 30,000 x 20,000 pixels, a picture repeated
@@ -148,7 +149,7 @@ def geop2p_arrays(options: argparse.Namespace, folder: Path) -> Callable[[], Any
             rows, cols = window.toslices()
             return values[:, rows, cols], np.ones((int(window.height), int(window.width)), bool)
 
-    config = PredictConfig(tile_size=TILE, overlap=0.5, batch_size=4)
+    config = PredictConfig(tile_size=TILE, overlap=0.5, batch_size=4, device="cpu")
     mosaic = Mosaic(Translator.load(make_model(folder, "identity")), Memory.grid, config, folder)
 
     def job() -> None:
@@ -212,11 +213,11 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     output, memory = Path(options.folder) / f"out_{os.getpid()}.tif", options.memory
     settings: dict[str, Any] = {"memory": memory} if memory else {}
     if options.group == "bounds":
-        translator = Translator.load(model)
+        translator = Translator.load(model, options.device)
         Translator.load = lambda *_: translator  # type: ignore[method-assign, assignment]
     else:
         settings |= {"tile_size": TILE, "overlap": 0.5, "batch_size": 4}
-    config = geop2p.PredictConfig(**settings)
+    config = geop2p.PredictConfig(**settings, device=options.device)
 
     translate, tiles = Translator.translate, [0]
 
@@ -227,6 +228,7 @@ def geop2p_rasters(options: argparse.Namespace, folder: Path) -> Callable[[], An
     Translator.translate = counted  # type: ignore[method-assign]
 
     def job() -> dict[str, Any]:
+        tiles[0] = 0
         made = geop2p.predict(model, options.input, output, config)
         output.unlink()
         return {"tiles": tiles[0], "mode": made.mode, "tile_size": made.tile_size}
@@ -259,12 +261,14 @@ def bare_network(options: argparse.Namespace, folder: Path) -> Callable[[], Any]
 
     from geop2p.translator import Translator
 
-    translator = Translator.load(make_model(folder, ALONE[options.group][0]))
+    translator = Translator.load(make_model(folder, ALONE[options.group][0]), options.device)
     tiles = torch.rand(4, 3, TILE, TILE)
 
     def job() -> None:
         for _ in range(options.tiles // 4):
             translator.translate(tiles)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
 
     return job
 
@@ -295,6 +299,8 @@ def child(options: argparse.Namespace) -> None:
         except ModuleNotFoundError as error:
             print(error, file=sys.stderr)
             sys.exit(3)
+        if options.device == "cuda" and options.group in ALONE:
+            job()
         Path("/proc/self/clear_refs").write_text("5")
         before, cpu, start = status("VmRSS"), time.process_time(), time.perf_counter()
         figures = job() or {}
@@ -306,6 +312,7 @@ def run(options: argparse.Namespace, group: str, job: str, **settings: Any) -> d
     """Figures of a job in a process of its own; None where its tool is absent."""
     python = f"{options.peers}/bin/python" if options.peers else sys.executable
     command = [python, __file__, "--folder", options.folder, "--group", group, "--job", job]
+    command += ["--device", options.device]
     command += [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     environment = os.environ | {"GDAL_NUM_THREADS": "ALL_CPUS", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -366,7 +373,7 @@ def measured(options: argparse.Namespace, group: str) -> dict[str, Any]:
     return result
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What the figures hold for."""
     import rasterio
     import torch
@@ -374,6 +381,7 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
     figures = {"cpu": model, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    figures["device"] = torch.cuda.get_device_name() if device == "cuda" else device
     return figures | {"torch": torch.__version__, "gdal": rasterio.__gdal_version__}
 
 
@@ -383,13 +391,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="Pixels per side of arrays and rasters.")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds that count.")
     parser.add_argument("--peers", help="Virtual environment with MONAI, pytorch-toolbelt and geoai.")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="Where networks of geop2p run.")
     parser.add_argument("--only", choices=GROUPS, action="append", help="Leave the other groups out.")
     for name in ("folder", "group", "job", "input", "memory", "tiles"):
         parser.add_argument(f"--{name}", type=int if name == "tiles" else str, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         return child(options)
-    result: dict[str, Any] = {"machine": machine(), "size": options.size, "rounds": options.rounds}
+    result: dict[str, Any] = {"machine": machine(options.device), "size": options.size, "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as options.folder:
         for group in options.only or GROUPS:
             result[group] = measured(options, group)

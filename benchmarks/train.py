@@ -2,11 +2,11 @@
 
     python benchmarks/train.py --rounds 5 --peer ../pytorch-CycleGAN-and-pix2pix
 
-Steps: U-Net-256 and 70x70 PatchGAN with instance norm, cross entropy and 100 L1, for every precision, batch size and,
-with --compile, compiled networks. Loading: one pair of chips, stored, to an encoded and augmented batch, on one thread.
-With --peer, a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, its own training step and its own AlignedDataset run in
-the same process on the same data, in turn with ours. On a GPU the share of the time in which kernels run is measured
-too. Prints one JSON line: medians over the rounds.
+Steps: U-Net-256 and 70x70 PatchGAN with instance norm, cross entropy and 100 L1, or those of --recipe, for every
+precision, batch size and, with --compile, compiled networks. Loading: one pair of chips, stored, to an encoded and
+augmented batch, on one thread. With --peer, a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, its own training step
+and its own AlignedDataset run in the same process on the same data, in turn with ours. On a GPU the share of the time
+in which kernels run is measured too. Prints one JSON line: medians over the rounds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from geop2p.config import Precision, TrainConfig
+from geop2p.config import Precision, RecipeName, TrainConfig
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.hardware import CPU_FLAGS, has_fast_bf16
 from geop2p.models.layers import init_weights
@@ -37,7 +37,7 @@ from geop2p.training.augmentation import Augmentation
 from geop2p.training.data import Batch, ChipArrays, batches
 from geop2p.training.feeding import Feed
 from geop2p.training.networks import Networks
-from geop2p.training.recipes import recipe_of
+from geop2p.training.recipes import RECIPES, recipe_of
 from geop2p.training.step import TrainingStep
 from geop2p.translator import Card
 
@@ -73,19 +73,22 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def our_step(precision: Precision, compiled: bool, device: torch.device) -> TrainingStep:
-    """The step of the recipe pix2pix on images of three bands."""
+def our_step(name: RecipeName, precision: Precision, compiled: bool, device: torch.device) -> TrainingStep:
+    """The step of a recipe on images of three bands."""
     torch.manual_seed(0)
-    generator = GENERATORS["unet"](in_channels=3, out_channels=3)
-    discriminator = DISCRIMINATORS["patchgan"](in_channels=6)
+    config = TrainConfig(recipe=name, precision=precision)
+    recipe = recipe_of(config)
+    own = {"norm": recipe.norm, "dropout": recipe.dropout, "up": recipe.up, "padding": recipe.padding}
+    generator = GENERATORS["unet"](in_channels=3, out_channels=3, downs=recipe.downs or 8, **own)
+    judging = {"norm": recipe.discriminator_norm, "with_spectral_norm": recipe.spectral_norm}
+    discriminator = DISCRIMINATORS["patchgan"](in_channels=6, scales=recipe.scales, **judging)
     for network in (generator, discriminator):
         init_weights(network)
         network.to(device)
         if compiled:
-            network.compile()
-    card = Card("unet", {}, RGB, RGB, None, SIZE, SIZE, 765, "tile", "pix2pix", {})
-    config = TrainConfig(recipe="pix2pix", precision=precision)
-    return TrainingStep(Networks(generator, discriminator, card, device), recipe_of(config), config, 1_000_000)
+            network.compile(dynamic=False)
+    card = Card("unet", {}, RGB, RGB, None, SIZE, generator.stride, None, "tile", name, {})
+    return TrainingStep(Networks(generator, discriminator, card, device), recipe, config, 1_000_000)
 
 
 def peer_model(device: torch.device) -> Any:
@@ -97,7 +100,7 @@ def peer_model(device: torch.device) -> Any:
     rest = {"init_type": "normal", "init_gain": 0.02, "no_dropout": False, "input_nc": 3, "output_nc": 3}
     place = {"gpu_ids": [0] if device.type == "cuda" else [], "checkpoints_dir": ".", "name": ".", "preprocess": "none"}
     model = Pix2PixModel(SimpleNamespace(isTrain=True, **networks, **losses, **rest, **place))
-    ours = our_step("fp32", False, torch.device("cpu"))
+    ours = our_step("pix2pix", "fp32", False, torch.device("cpu"))
     for theirs, mine in ((model.netG, ours.generator), (model.netD, ours.discriminator)):
         if sum(one.numel() for one in theirs.parameters()) != sum(one.numel() for one in mine.parameters()):
             raise SystemExit("the peer's networks are not of the same size: another version?")
@@ -131,7 +134,7 @@ def measure_steps(options: argparse.Namespace, device: torch.device) -> list[dic
         add("peer", size, peer_step, precision="fp32", compiled=False)
     for compiled in (False, True) if options.compile else (False,):
         for precision in options.precision:
-            step = our_step(precision, compiled, device)
+            step = our_step(options.recipe, precision, compiled, device)
             for size in options.batch:
                 name = f"geop2p {precision}" + (" compiled" if compiled else "")
                 add(name, size, lambda batch, step=step: step(batch, 0), precision=precision, compiled=compiled)
@@ -227,7 +230,7 @@ def measure_busy(options: argparse.Namespace, folder: Path, device: torch.device
     feed = Feed(chips, RGB, RGB, device, Augmentation(0, JITTER, flip=True))
     result: dict[str, Any] = {"chips": feed.place}
     for size in options.batch:
-        step = our_step("auto", options.compile, device)
+        step = our_step(options.recipe, "auto", options.compile, device)
         pieces = [(places, places) for places in batches(np.arange(options.pairs), size)]
         for batch in feed.stream(pieces[:3], 0):
             step(batch, 0)
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="Measure compiled networks too.")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="Where steps run.")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Threads of the steps on a CPU.")
+    parser.add_argument("--recipe", default="pix2pix", choices=tuple(RECIPES), help="Whose steps are measured.")
     parser.add_argument("--peer", type=Path, help="Checkout of junyanz/pytorch-CycleGAN-and-pix2pix.")
     parser.add_argument("--only", choices=("steps", "loading"), help="Leave the other out.")
     options = parser.parse_args()
@@ -273,6 +277,7 @@ def main() -> None:
         sys.path.insert(0, str(options.peer))
     device = torch.device(options.device)
     figures: dict[str, Any] = {"torch": torch.__version__, "device": name_of(device), "threads": options.threads}
+    figures["recipe"] = options.recipe
     figures |= {"fast_bf16": has_fast_bf16(device), "rounds": options.rounds, "load": os.getloadavg()[0]}
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
