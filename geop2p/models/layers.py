@@ -19,7 +19,8 @@ Up = Literal["transposed", "resize", "pixelshuffle"]
 Head = Literal["tanh", "logits"]
 
 GROUPS = 32  # of group norm at most (Wu & He, ECCV 2018, arXiv 1803.08494)
-POWER_ITERATIONS = 15  # after which spectral norms fit fresh weights
+FRESH_LOOKS = 15  # after which spectral norms fit fresh weights
+POWER_ITERATIONS = 2  # in each look: `normed_once` leaves one for real and fake
 
 
 class Generator(nn.Module):
@@ -229,7 +230,7 @@ def spectral(network: nn.Module) -> None:
     """Divide the weights of every convolution by their spectral norm (Miyato et al., arXiv 1802.05957)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            spectral_norm(module)
+            spectral_norm(module, n_power_iterations=POWER_ITERATIONS)
 
 
 @contextmanager
@@ -270,7 +271,7 @@ def _raw_weight(module: nn.Module) -> Tensor:
 
 
 def _refit(module: nn.Module) -> None:
-    """Bring a spectral norm's vectors to new weights: each look at the weight in training mode is an iteration."""
+    """Bring a spectral norm's vectors to new weights: each look at the weight in training mode improves them."""
     with torch.no_grad():
-        for _ in range(POWER_ITERATIONS):
+        for _ in range(FRESH_LOOKS):
             _ = module.weight
