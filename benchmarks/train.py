@@ -227,7 +227,8 @@ def peer_loading(folder: Path, jitter: bool, pairs: int) -> Job:
 def measure_busy(options: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, Any]:
     """Share of the time of steps, loading included, in which the GPU runs kernels."""
     chips = packed_chips(folder, options.pairs)[False]
-    feed = Feed(chips, RGB, RGB, device, Augmentation(0, JITTER, flip=True))
+    recipe = RECIPES[options.recipe]
+    feed = Feed(chips, RGB, RGB, device, Augmentation(0, recipe.jitter, recipe.flip, recipe.d4))
     result: dict[str, Any] = {"chips": feed.place}
     for size in options.batch:
         step = our_step(options.recipe, "auto", options.compile, device)
@@ -271,7 +272,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("steps", "loading"), help="Leave the other out.")
     options = parser.parse_args()
     options.batch, options.precision = options.batch or [1, 4], options.precision or ["fp32", "bf16"]
+    torch._dynamo.config.recompile_limit = 64  # the discriminator learns and judges, in every precision and size
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would run as it is, under the name of compiled
     if options.peer:
+        if options.recipe != "pix2pix":
+            parser.error("--peer trains pix2pix; leave --recipe out")
         if not (options.peer / "models" / "pix2pix_model.py").is_file():
             parser.error(f"{options.peer}: no checkout of pytorch-CycleGAN-and-pix2pix")
         sys.path.insert(0, str(options.peer))

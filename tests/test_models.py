@@ -110,6 +110,18 @@ def test_spectral_norms_are_one_from_the_first_step_on() -> None:
             assert norm == pytest.approx(1, abs=0.1)
 
 
+def test_a_look_in_training_is_two_power_iterations() -> None:
+    torch.manual_seed(0)
+    network = MultiScale(3, patch=1, width=8, with_spectral_norm=True)
+    layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    raw, norm = layer.parametrizations.weight.original.detach().flatten(1), layer.parametrizations.weight[0]
+    left, right = norm._u.clone(), norm._v.clone()
+    for _ in range(2):
+        left = functional.normalize(raw @ right, dim=0)
+        right = functional.normalize(raw.T @ left, dim=0)
+    assert torch.allclose(layer.weight.flatten(1), raw / (left @ raw @ right))
+
+
 @pytest.mark.parametrize(("downs", "field"), [(4, 45), (5, 93), (6, 189), (7, 381), (8, 765)])
 def test_one_sided_field_of_the_unet(downs: int, field: int) -> None:
     assert one_sided_field(UNet(2, 1, downs=downs, width=1), 2, 2**downs) == field

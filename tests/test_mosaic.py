@@ -103,21 +103,23 @@ def test_an_identity_generator_returns_the_raster(
         assert np.array_equal(dataset.read()[:, valid], values[:, valid])
 
 
-def test_cudnn_computes_what_it_is_asked_in_one_way(
-    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("dtype", "tf32"), [("uint8", True), ("int16", False)])
+def test_cudnn_computes_in_one_way_and_as_finely_as_the_target_needs(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, dtype: str, tf32: bool
 ) -> None:
-    cudnn, seen, original = torch.backends.cudnn, set[tuple[bool, bool, bool]](), Translator.translate
+    cudnn, seen, original = torch.backends.cudnn, set[tuple[bool, ...]](), Translator.translate
 
     def translate(self: Translator, encoded: torch.Tensor) -> torch.Tensor:
-        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark))
+        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
         return original(self, encoded)
 
-    model = make_model(Identity, image_encoding("uint8", 3, 0, 255))
-    path = write_raster(tmp_path / "in.tif", np.full((3, 90, 90), 9, np.uint8), grid(90, 90))
+    model = make_model(Identity, image_encoding(dtype, 3, 0, 255))
+    path = write_raster(tmp_path / "in.tif", np.full((3, 90, 90), 9, dtype), grid(90, 90))
     monkeypatch.setattr(Translator, "translate", translate)
     monkeypatch.setattr(cudnn, "benchmark", True)  # as a training leaves it
     predict(model, path, tmp_path / "out.tif", SMALL)
-    assert seen == {(True, True, False)} and cudnn.benchmark and not cudnn.deterministic
+    assert seen == {(True, True, False, tf32)}
+    assert cudnn.benchmark and cudnn.allow_tf32 and not cudnn.deterministic
 
 
 @pytest.mark.parametrize("config", [{"overlap": 0.5}, {}])

@@ -124,7 +124,8 @@ def test_adams_moments_lie_in_memory_as_the_weights_do(tmp_path: Path) -> None:
         for (weight, kept), there in zip(optimizer.state.items(), gpu.optimizers[name].state.values(), strict=True):
             assert kept["exp_avg"].stride() == kept["exp_avg_sq"].stride() == weight.stride()
             assert torch.equal(kept["exp_avg"], there["exp_avg"]) and kept["step"] == there["step"] == 1
-    gpu(batch(), 1), cpu(batch(), 1)
+    for one in (gpu, cpu):
+        one(batch(), 1)
     for there, here in zip(gpu.generator.parameters(), cpu.generator.parameters(), strict=True):
         assert torch.allclose(there, here, atol=2e-5)  # a step moves a weight by 2e-4
 

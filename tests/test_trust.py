@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import ConfigError, GeoP2PError
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import keeper, loop
+from geop2p.training import keeper, loop, rates, trainer
 from geop2p.training.checkpoint import load_state
 from geop2p.training.data import ChipArrays, epoch_order
 from geop2p.training.detectors import all_warnings, check_outputs
@@ -341,6 +341,17 @@ def test_out_of_memory_names_what_to_try(
     config = dataclasses.replace(TINY, batch_size=size)
     with pytest.raises(RuntimeError if hint is None else GeoP2PError, match=hint or "stride is wrong"):
         train(chips, tmp_path / "run", config)
+
+
+def test_networks_that_do_not_fit_into_memory_are_explained_too(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "build_networks", lambda *_: _raise(torch.OutOfMemoryError("CUDA out of memory.")))
+    monkeypatch.setattr(rates, "build_networks", lambda *_: _raise(MemoryError("Unable to allocate 9 GiB")))
+    with pytest.raises(GeoP2PError, match=r"out of memory with 8 chips a step and width 2; try --batch-size 4$"):
+        train(chips, tmp_path / "run", dataclasses.replace(TINY, batch_size=8))
+    with pytest.raises(GeoP2PError, match=r"try --batch-size 4 \(Unable to allocate 9 GiB\)$"):
+        rates.find_lr(chips, tmp_path / "rate.png", dataclasses.replace(TINY, batch_size=8))
 
 
 def _raise(error: BaseException) -> None:

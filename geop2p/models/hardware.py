@@ -20,18 +20,21 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def repeatable_convolutions() -> Iterator[None]:
-    """Let cuDNN choose the same algorithm for the same shape every time.
+def repeatable_convolutions(tf32: bool) -> Iterator[None]:
+    """Let cuDNN choose the same algorithm for the same shape every time, in the whole process.
 
     `torch.backends.cudnn.flags` would turn cuDNN off as well, unless it is told not to, and set what is not named.
+
+    Args:
+        tf32: Whether float32 may be multiplied as TF32, which tells a few thousand values apart.
     """
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, tf32
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 class InBf16(nn.Module):

@@ -20,7 +20,7 @@ Head = Literal["tanh", "logits"]
 
 GROUPS = 32  # of group norm at most (Wu & He, ECCV 2018, arXiv 1803.08494)
 FRESH_LOOKS = 15  # after which spectral norms fit fresh weights
-POWER_ITERATIONS = 2  # in each look: `normed_once` leaves one for real and fake
+POWER_ITERATIONS = 2  # in each look: one for the real and one for the fake that it serves under `normed_once`
 
 
 class Generator(nn.Module):

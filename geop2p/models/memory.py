@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_iter
 
 from geop2p.errors import GeoP2PError
 
-FULL = ("out of memory", "allocate memory", "alloc_failed", "allocation_failed")  # of torch, cuDNN, cuBLAS and oneDNN
+FULL = ("out of memory", "allocate memory", "alloc_failed", "allocation_failed")  # of torch, cuDNN, cuBLAS
 
 
 class HeldBytes:
@@ -74,14 +74,14 @@ def telling_when_full(told: GeoP2PError) -> Iterator[None]:
     """Say what to try when memory is not enough.
 
     Raises:
-        GeoP2PError: `told`.
+        GeoP2PError: `told`, with what the machine itself had no room for.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise told from error
+        raise (type(told)(f"{told} ({error})") if isinstance(error, MemoryError) and str(error) else told) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

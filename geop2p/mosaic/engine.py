@@ -11,6 +11,7 @@ from geop2p.errors import ConfigError
 from geop2p.models.engines import FLOAT_RUNTIMES, onnx_bytes, require
 from geop2p.models.hardware import InBf16, has_fast_bf16
 from geop2p.models.layers import Generator
+from geop2p.raster.encoding import Encoding
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
         if gives_statistics:
             raise ConfigError(f"engine {asked} cannot give norms their statistics; use torch, or --norm-stats tile")
         if asked == "torch-bf16":
-            target = translator.card.target
-            if not target.is_classes and target.dtype != "uint8":
+            if not tells_few_apart(translator.card.target):
+                dtype = translator.card.target.dtype
                 raise ConfigError(
-                    f"engine torch-bf16 tells a few hundred values apart, the target holds {target.dtype}; use torch"
+                    f"engine torch-bf16 tells a few hundred values apart, the target holds {dtype}; use torch"
                 )
             if not has_fast_bf16(translator.device):
                 log.warning("%s multiplies no 16-bit floats in hardware: engine torch is faster", translator.device)
@@ -49,6 +50,11 @@ def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool)
             raise ConfigError(f"engine {asked} runs on the processor; give --device cpu, or leave the engine out")
         require(asked)
     return asked
+
+
+def tells_few_apart(target: Encoding) -> bool:
+    """Whether numbers that are rounded in the network lose nothing that the target could hold."""
+    return target.is_classes or target.dtype == "uint8"
 
 
 def with_engine(translator: Translator, engine: Engine) -> Translator:

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from geop2p.config import PredictConfig
 from geop2p.models.hardware import repeatable_convolutions
 from geop2p.mosaic.blend import Blend, Floats
-from geop2p.mosaic.engine import choose_engine, with_engine
+from geop2p.mosaic.engine import choose_engine, tells_few_apart, with_engine
 from geop2p.mosaic.extras import Extras
 from geop2p.mosaic.masks import Masks
 from geop2p.mosaic.plan import column_bytes
@@ -241,7 +241,7 @@ class Mosaic:
 
         def translate(sources: torch.Tensor) -> torch.Tensor:
             self.network_pixels += len(sources) * sources.shape[2] * sources.shape[3]
-            with repeatable_convolutions():
+            with repeatable_convolutions(tf32=tells_few_apart(self.translator.card.target)):
                 if self._ground is None:
                     made = self.translator.translate(sources)
                 else:

@@ -71,7 +71,7 @@ def find_lr(
     Raises:
         ChipSetError: The chip set is missing, damaged or has no training chips.
         ConfigError: The settings do not fit the chips, or the picture exists.
-        GeoP2PError: The loss is not finite from the beginning.
+        GeoP2PError: The loss is not finite from the beginning, or memory is not enough.
     """
     config, picture = config or TrainConfig(), Path(picture)
     if picture.exists() and not overwrite:
@@ -79,16 +79,19 @@ def find_lr(
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
-    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
-    arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
-    feed = Feed(arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed))
-    update = TrainingStep(networks, recipe, config, total=10 * STEPS)  # the rate's own decay stays out of it
-    update.generator.train()
+    recipe = recipe_of(config, chipset.target)
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     name, mean, settled = "", 0.0, STEPS // DECADES
     with explaining_memory(recipe.batch_size, config):
+        networks = build_networks(chipset, config)
+        arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
+        feed = Feed(
+            arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed)
+        )
+        update = TrainingStep(networks, recipe, config, total=10 * STEPS)  # the rate's own decay stays out of it
+        update.generator.train()
         stream = _batches(feed, arrays, recipe.batch_size, config)
         bar = tqdm(np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), desc="find lr", unit="step", disable=not progress)
         for step, (rate, batch) in enumerate(zip(bar, stream, strict=False)):
