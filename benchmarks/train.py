@@ -272,8 +272,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("steps", "loading"), help="Leave the other out.")
     options = parser.parse_args()
     options.batch, options.precision = options.batch or [1, 4], options.precision or ["fp32", "bf16"]
-    torch._dynamo.config.recompile_limit = 64  # the discriminator learns and judges, in every precision and size
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would run as it is, under the name of compiled
+    if options.compile:
+        torch._dynamo.config.recompile_limit = 64  # the discriminator learns and judges, in every precision and size
+        torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would run as it is, called compiled
     if options.peer:
         if options.recipe != "pix2pix":
             parser.error("--peer trains pix2pix; leave --recipe out")

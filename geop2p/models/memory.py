@@ -74,14 +74,16 @@ def telling_when_full(told: GeoP2PError) -> Iterator[None]:
     """Say what to try when memory is not enough.
 
     Raises:
-        GeoP2PError: `told`, with what the machine itself had no room for.
+        GeoP2PError: `told`, with what there was no room for where the error of the machine's own memory names it.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise (type(told)(f"{told} ({error})") if isinstance(error, MemoryError) and str(error) else told) from error
+        if isinstance(error, MemoryError) and str(error):
+            told = type(told)(f"{told} ({error})")
+        raise told from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
