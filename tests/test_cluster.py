@@ -1,5 +1,6 @@
 """Rule 3 on a cluster: the workers of Dask make the pixels of one process, also when one of them is killed."""
 
+import importlib.metadata
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -189,6 +190,22 @@ def test_where_there_is_no_cluster(
         PredictConfig(dask="tcp://127.0.0.1:8786", shard="1/2")
     with pytest.raises(ConfigError, match="expected the address of a scheduler"):
         PredictConfig(dask="localhost")
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_broken_connection_is_not_taken_for_a_missing_package(breaks: int, caplog: pytest.LogCaptureFixture) -> None:
+    ours, lost = importlib.metadata.version("geop2p"), distributed.comm.CommClosedError("reset by peer")
+    answers = [{"tcp://a:1": ours, "tcp://b:1": lost}, {"tcp://b:1": lost if breaks == 2 else ours}]
+    asked = []
+
+    def run(*_: Any, workers: list[str] | None = None, on_error: str) -> dict[str, Any]:
+        asked.append(workers)
+        return answers[len(asked) - 1]
+
+    with caplog.at_level("WARNING"):
+        cluster_module._check_versions(SimpleNamespace(run=run, run_on_scheduler=lambda *_: ours), "tcp://s:1")
+    assert asked == [None, ["tcp://b:1"]]
+    assert ("tcp://b:1: does not answer (reset by peer)" in caplog.text) == (breaks == 2)
 
 
 @pytest.mark.parametrize(

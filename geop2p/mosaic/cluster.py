@@ -100,15 +100,22 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _check_versions(client: Any, address: str) -> None:
-    """Refuse a cluster that has no geop2p, or another; the scheduler needs it too, as tasks pass through its hands."""
+    """Refuse a cluster that has no geop2p, or another; the scheduler needs it too, as tasks pass through its hands.
+
+    A worker to which the connection broke is asked once more. One that is gone then is Dask's care.
+    """
     version, ours = importlib.metadata.version, importlib.metadata.version("geop2p")
     try:
         found = {address: client.run_on_scheduler(version, "geop2p")}
     except importlib.metadata.PackageNotFoundError as error:
         found = {address: error}
     found |= client.run(version, "geop2p", on_error="return")
+    if broken := [place for place, theirs in found.items() if isinstance(theirs, OSError)]:
+        found |= client.run(version, "geop2p", workers=broken, on_error="return")
     for place, theirs in found.items():
-        if theirs != ours:
+        if isinstance(theirs, OSError):
+            log.warning("%s: does not answer (%s); going on with the workers that do", place, theirs)
+        elif theirs != ours:
             there = f"geop2p {theirs}" if isinstance(theirs, str) else "no geop2p"
             raise ConfigError(f"{place}: has {there}; scheduler and workers need geop2p {ours}, as it is here")
 
