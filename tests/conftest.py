@@ -42,6 +42,13 @@ def two_threads() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from few draws of blocks, distances from few halves: quick, and good enough where others are tested."""
+    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
+    monkeypatch.setattr("geop2p.evaluation.features.SPLITS", 3)
+
+
 def grid(height: int, width: int, pixel: float = 2.0, left: float = 500_000.0, top: float = 5_300_000.0) -> Grid:
     """A north-up grid in UTM."""
     return Grid(UTM, Affine(pixel, 0, left, 0, -pixel, top), height, width)

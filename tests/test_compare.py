@@ -35,6 +35,7 @@ from geop2p.training.step import TrainingStep
 from geop2p.translator import read_card
 
 SMALL = {"batch_size": 8, "width": 2, "downs": 2}
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,6 @@ def test_no_name_of_a_run_changes_its_figures(folder: Path, tmp_path: Path, monk
     for name in ("good", "real", "baseline"):
         shutil.copytree(folder / "good", tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
     config = CompareConfig(chips=folder / "chips", split="train", sample=40, judge="pspnet", judge_steps=20)
     result = compare(["good", "real", "baseline"], "table.html", config)
     *runs, baseline, _ = result["rows"]
@@ -356,9 +356,8 @@ def test_an_ablation_trains_what_fits_and_goes_on(
 
 
 @pytest.fixture
-def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def few(tmp_path: Path) -> Path:
     """A chip set of 25 chips, 15 of them for training."""
-    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
     codes, noise = class_map(160, 160), np.random.default_rng(0).integers(0, 40, (3, 160, 160))
     write_raster(tmp_path / "map.tif", codes, grid(160, 160))
     write_raster(tmp_path / "image.tif", (codes * 40 + noise).astype(np.uint8), grid(160, 160), photometric="RGB")

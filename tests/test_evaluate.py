@@ -36,6 +36,8 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays, Indices
 from geop2p.translator import Translator
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

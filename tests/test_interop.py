@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from conftest import CLASSES, UTM, class_map, grid, write_raster
+from conftest import CLASSES, UTM, class_map, grid, write_pair, write_raster
 from geop2p_cli.main import main
 from PIL import Image
 
@@ -36,15 +37,23 @@ def same_chips(one: ChipSet, two: ChipSet) -> None:
                     assert np.array_equal(getattr(here, side), getattr(there, side))
 
 
-@pytest.fixture
-def two_scenes(pair: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A chip set of two scenes in two UTM zones."""
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chip set of two scenes in two UTM zones, and what it was made from, tiled once for all tests."""
+    place = tmp_path_factory.mktemp("tiled")
     config = dataclasses.replace(SMALL, source_kind="classes")
-    tile(*pair, tmp_path / "chips", config)
+    tile(*write_pair(place), place / "chips", config)
     there = dataclasses.replace(grid(200, 260), crs=rasterio.CRS.from_epsg(32633))
-    source = write_raster(tmp_path / "b.tif", class_map(200, 260, 4), there)
+    source = write_raster(place / "b.tif", class_map(200, 260, 4), there)
     image = np.random.default_rng(2).integers(0, 255, (3, 200, 260)).astype(np.uint8)
-    tile(source, write_raster(tmp_path / "b_image.tif", image, there), tmp_path / "chips", config)
+    tile(source, write_raster(place / "b_image.tif", image, there), place / "chips", config)
+    return place
+
+
+@pytest.fixture
+def two_scenes(tiled: Path, tmp_path: Path) -> Path:
+    """The chip set of `tiled`, for a test alone."""
+    shutil.copytree(tiled, tmp_path, dirs_exist_ok=True)
     return tmp_path / "chips"
 
 

@@ -35,6 +35,7 @@ from geop2p.training.data import ChipArrays
 
 MAP = Encoding("classes", "uint8", (Band(),), classes=CLASSES)
 STEPS = 20
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 @pytest.fixture(autouse=True)
@@ -339,7 +340,6 @@ def test_what_lies_under_the_mask_changes_no_figure(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the scores nor what a judge learns, reads and sees, nor errors by place."""
-    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 20)
     for name, number in (("GROUPS", 2), ("SPLITS", 1)):
         monkeypatch.setattr(f"geop2p.evaluation.features.{name}", number)
     holes = np.random.default_rng(0).random((38, 53)).repeat(8, 0).repeat(8, 1)[:300, :420] < 0.04

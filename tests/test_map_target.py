@@ -37,10 +37,7 @@ SMALL = {"batch_size": 4, "width": 4, "downs": 2, "lr": 4e-3}
 CODES = (1, 2, 5)
 
 
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intervals from few draws of blocks: quick, and good enough here."""
-    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 @pytest.fixture(scope="module")

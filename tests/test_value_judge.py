@@ -32,12 +32,13 @@ STEPS = 40
 HEIGHT, WIDTH = 300, 420
 
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
+
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics, draws of blocks and halves that are few: quick, and good enough here."""
+    """Batch-norm statistics from few chips: quick, and good enough here."""
     monkeypatch.setattr("geop2p.evaluation.schooling.STATISTICS_CHIPS", 32)
-    monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
-    monkeypatch.setattr("geop2p.evaluation.features.SPLITS", 3)
 
 
 @pytest.fixture(scope="module")
