@@ -1,5 +1,7 @@
 """Rule 7: decode(encode(x)) == x."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from conftest import CLASSES, image_encoding
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from geop2p.errors import ConfigError
-from geop2p.raster.encoding import Band, Encoding
+from geop2p.raster.encoding import Band, Encoding, class_color
 from geop2p.raster.kinds import guess_kind
 from geop2p.raster.statistics import BandStatistics
 
@@ -33,6 +35,17 @@ def test_wide_types_return_within_1e5_of_the_range(dtype: str, data: st.DataObje
     back = encoding.decode(encoding.encode(values, np.ones((3, 5), bool)))
     assert back.dtype == values.dtype
     assert np.abs(back.astype(float) - values.astype(float)).max() <= 1e-5 * (high - low)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [range(256), (*range(10, 101, 10), 95), range(100, 2001, 100), (-100_000, 0, 70_000)],
+    ids=["bytes", "tens", "hundreds", "far"],
+)
+def test_classes_without_colours_get_colours_that_differ(codes: Sequence[int]) -> None:
+    colors = np.array([class_color(code) for code in codes])
+    apart = np.abs(colors[:, None] - colors).sum(axis=2)[~np.eye(len(codes), dtype=bool)]
+    assert apart.min() >= (9 if len(codes) == 256 else 30) and 0 <= colors.min() <= colors.max() <= 255
 
 
 def test_values_outside_the_interval_are_clipped_and_counted() -> None:

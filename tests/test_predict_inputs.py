@@ -33,6 +33,7 @@ from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
 from geop2p.mosaic.framing import framed
+from geop2p.mosaic.reach import outside_share
 from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
@@ -164,6 +165,13 @@ def test_an_area_on_the_edges_of_pixels_holds_no_more(tmp_path: Path, crs: str, 
     assert Area(path, where).window(Window(0, 0, 200, 150)) == window
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+def test_the_share_of_an_area_beyond_a_raster_is_told_in_any_crs(tmp_path: Path, crs: str) -> None:
+    where = Grid(CRS.from_string(crs), Affine(0.5, 0, 9, 0, -0.5, 48), 4, 6)
+    geopandas.GeoDataFrame(geometry=[box(9, 46, 14, 48), box(20, 46, 21, 48)], crs=crs).to_file(tmp_path / "area.gpkg")
+    assert outside_share(where, tmp_path / "area.gpkg") == pytest.approx(0.5)
+
+
 UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)
 NUMBERED = tuple(dataclasses.replace(entry, name=str(entry.value - 1)) for entry in CLASSES)
 
@@ -246,6 +254,19 @@ def test_classes_are_matched_by_name_then_by_value(
         assert np.array_equal(dataset.read(), codes)
     assert "1 Meadow is the model's 2, 7 water is the model's 1" in caplog.text
     assert "never saw" not in caplog.text
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("uint16", (111, 311, 512)), ("int16", (-7, 2, 300))])
+def test_codes_of_a_model_need_not_fit_the_type_of_an_input(
+    tmp_path: Path, make_model: Callable[..., Path], dtype: str, wide: tuple[int, ...]
+) -> None:
+    classes = tuple(dataclasses.replace(entry, value=value) for entry, value in zip(CLASSES, wide, strict=True))
+    model = make_model(Identity, dataclasses.replace(MAP, dtype=dtype, classes=classes))
+    codes = class_map(80, 90)
+    path = named(tmp_path, codes, {entry.value: entry.name for entry in CLASSES})
+    predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64))
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.array_equal(dataset.read(), np.select([codes == entry.value for entry in CLASSES], wide))
 
 
 @pytest.mark.parametrize(

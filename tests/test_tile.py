@@ -403,6 +403,13 @@ def test_settings_for_vector_layers_are_refused_where_there_is_none(
         tile(*pair, tmp_path / "chips", dataclasses.replace(SMALL, **settings))
 
 
+def test_a_largest_share_of_one_class_is_refused_where_there_are_none(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    image = pair[1]
+    words = r"image.tif \(image\) and .*image.tif \(image\): hold no classes; --max-share is for maps, leave it out"
+    with pytest.raises(ConfigError, match=words):
+        tile(image, image, tmp_path / "chips", dataclasses.replace(SMALL, max_share=0.9))
+
+
 def test_a_changed_or_differently_read_pair_is_refused_and_a_copy_is_known(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

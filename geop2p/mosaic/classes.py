@@ -45,10 +45,10 @@ def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClas
 
 
 def recoded(values: Array, codes: Codes) -> Array:
-    """Values (1, rows, cols) or any other shape in the codes of the model."""
+    """Values (1, rows, cols) or any other shape in the codes of the model, which may need a wider type."""
     if not codes:
         return values
-    result = values.copy()
+    result = values.astype(np.result_type(values.dtype, *map(np.min_scalar_type, codes.values())))
     for code, value in codes.items():
         result[values == code] = value
     return result

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from rasterio.windows import Window
 
 from geop2p.raster.features import read_polygons
@@ -34,11 +35,13 @@ def grown(grid: Grid, aoi: Path, step: int) -> Grid:
 
 
 def outside_share(grid: Grid, aoi: Path) -> float:
-    """Share of the area of polygons that lies outside a grid; 0 where they have no place in its CRS."""
+    """Share of the area of polygons, in the CRS of a grid, outside the grid; 0 where they have no place in that CRS."""
     shapes = _polygons(grid, aoi)
-    if shapes is None or not (area := shapes.area.sum()):
+    if shapes is None:
         return 0.0
-    return 1 - float(shapes.intersection(grid.footprint).area.sum() / area)
+    polygons = shapes.to_numpy()
+    whole, inside = (shapely.area(part).sum() for part in (polygons, shapely.intersection(polygons, grid.footprint)))
+    return 1 - float(inside / whole) if whole else 0.0
 
 
 def _polygons(grid: Grid, aoi: Path) -> "geopandas.GeoSeries | None":

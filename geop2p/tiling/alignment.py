@@ -167,7 +167,7 @@ def report(scene: str, shifts: list[Shift]) -> str:
     median = np.median(places, axis=0)
     spread = float(1.4826 * np.median(np.abs(places - median)))
     line = (
-        f"{scene}: the target lies {median[0]:+.2f} rows, {median[1]:+.2f} columns from the source "
+        f"{scene}: the target lies {median[0]:+z.2f} rows, {median[1]:+z.2f} columns from the source "
         f"(median of {len(trusted)} chips, spread {spread:.2f})"
     )
     return line + ("; check their georeference" if np.abs(median).max() > max(1.0, spread) else "")

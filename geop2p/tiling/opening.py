@@ -59,6 +59,7 @@ def open_pair(
         for side, layer in layers.items():
             _check_radar(layer, side, asked[side])
     _check_drawing(layers, fields, config)
+    _check_share(layers, config)
     layers = {side: _drawn(layer, config) for side, layer in layers.items()}
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
@@ -223,6 +224,17 @@ def _check_drawing(layers: dict[str, Layer], fields: dict[str, str | None], conf
     if len(rasters) == len(layers) and (config.line_width is not None or config.draw_order is not None):
         paths = " and ".join(layer.path for layer in layers.values())
         raise ConfigError(f"{paths}: are rasters; --line-width and --draw-order are for vector layers, leave them out")
+
+
+def _check_share(layers: dict[str, Layer], config: TileConfig) -> None:
+    """Refuse a largest share of one class where there is none.
+
+    Raises:
+        ConfigError: Neither side holds classes.
+    """
+    if config.max_share < 1 and all(layer.kind != "classes" for layer in layers.values()):
+        told = " and ".join(f"{layer.path} ({layer.kind})" for layer in layers.values())
+        raise ConfigError(f"{told}: hold no classes; --max-share is for maps, leave it out")
 
 
 def _drawn(layer: Layer, config: TileConfig) -> Layer:

@@ -16,6 +16,7 @@ from geop2p.raster.features import named_layer
 from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
+from geop2p.raster.reading import gdal_env
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ def _parse_grid(text: str) -> tuple[CRS | None, float]:
     try:
         if match is None or float(match[2]) <= 0:
             raise ConfigError(f"grid is '{text}', expected source, target or EPSG:CODE@RESOLUTION")
-        return CRS.from_user_input(match[1]), float(match[2])
+        with gdal_env():  # in which PROJ says nothing of its own
+            return CRS.from_user_input(match[1]), float(match[2])
     except CRSError as error:
         raise ConfigError(f"grid '{text}' names an unknown CRS") from error
 
