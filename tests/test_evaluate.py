@@ -337,6 +337,12 @@ def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
     values = {"use": ["barn"], "storeys": np.array([2], np.int32)}
     layer = geopandas.GeoDataFrame(values, geometry=[box(0, 0, 1, 1)], crs=32632)
     layer.to_file(tmp_path / "a.gpkg")
+    gaps = {"type": "FeatureCollection", "features": []}
+    for place, storeys in enumerate((2, None)):
+        point = {"type": "Point", "coordinates": [place, place]}
+        gaps["features"].append({"type": "Feature", "properties": {"storeys": storeys}, "geometry": point})
+    (tmp_path / "gaps.geojson").write_text(json.dumps(gaps))
+    assert describe(tmp_path / "gaps.geojson")["fields"] == {"storeys": "int32"}
     found = json.loads(json.dumps(describe(tmp_path / "a.gpkg")))
     assert (found["type"], found["crs"], found["features"]) == ("vector layer", "EPSG:32632", 1)
     assert (found["geometry"], found["bounds"]) == ({"Polygon": 1}, [0, 0, 1, 1])
@@ -445,6 +451,13 @@ def test_classes_that_have_no_common_codes_are_refused_or_said(tmp_path: Path) -
         )
     (note,) = evaluate_mosaic(*maps, tmp_path / "m.html")["notes"]
     assert f"the names differ: 1 is water in {maps[0]} and road in {maps[1]}." in note
+    sidecar = Path(f"{maps[1]}.aux.xml")
+    told = "".join(f"<Category>{name}</Category>" for name in ("", "water", "", "", "", "wood"))
+    sidecar.write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{told}</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+    (note,) = evaluate_mosaic(*maps, tmp_path / "n.html", overwrite=True)["notes"]
+    assert f"but these differ: Wood is 2 in {maps[0]} and 5 in {maps[1]}; give both maps the same codes." in note
 
 
 def test_damaged_metrics_cost_the_curves_alone(run: Path, caplog: pytest.LogCaptureFixture) -> None:

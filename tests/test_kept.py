@@ -151,6 +151,24 @@ def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[...,
         assert np.array_equal(dataset.read(), class_map(ROWS, COLS))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [("int32", (7, 70_000, 300_000)), ("int16", (-3, 0, 250)), ("uint32", (1, 2, 4_000_000_000))]
+)
+def test_classes_keep_their_names_whatever_their_codes(
+    tmp_path: Path, make_model: Callable[..., Path], dtype: str, wide: tuple[int, ...]
+) -> None:
+    """Category names are counted from 0, at most to 4095; other codes have an attribute table."""
+    classes = tuple(dataclasses.replace(entry, value=value) for entry, value in zip(CLASSES, wide, strict=True))
+    model = make_model(Identity, Encoding("classes", dtype, (Band(),), classes=classes))
+    codes = np.select([class_map(80, 90) == entry.value for entry in CLASSES], wide).astype(dtype)
+    path = write_raster(tmp_path / "in.tif", codes, grid(80, 90))
+    for output, keep_parts in (("one.tif", False), ("kept.vrt", True)):
+        predict(model, path, tmp_path / output, PredictConfig(tile_size=64, keep_parts=keep_parts))
+        assert describe_raster(tmp_path / output).categories == {entry.value: entry.name for entry in classes}
+        with rasterio.open(tmp_path / output) as dataset:
+            assert np.array_equal(dataset.read(), codes)
+
+
 def test_shards_leave_the_same(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
     model = make_model(TileMean, image_encoding(), statistics="tile")
     predict(model, scene, tmp_path / "one.vrt", KEPT)

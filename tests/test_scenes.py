@@ -274,7 +274,7 @@ def test_an_ignored_value_that_the_sample_lacks_warns_and_holds(
     target = write_raster(tmp_path / "image.tif", image(1400, 1400), where)
     config = TileConfig(size=128, ignore_class="9", min_valid=0.5, split="1:0:0", format="packed")
     tile(source, target, tmp_path / "chips", config)
-    assert "ignore_class 9: the layers show no such class" in caplog.text
+    assert "ignore_class 9: the layers show no such class, they have 1 " in caplog.text
     chipset = ChipSet.open(tmp_path / "chips")
     assert [entry.value for entry in chipset.source.ignored] == [9]
     with chipset.reader("train") as reader:

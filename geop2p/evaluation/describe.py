@@ -9,7 +9,7 @@ from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.features import read_features
+from geop2p.raster.features import field_types, read_features
 from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.statistics import Distribution
@@ -136,7 +136,6 @@ def _raster(path: str | Path) -> dict[str, Any]:
 
 def _vector(path: str | Path) -> dict[str, Any]:
     features = read_features(path)
-    columns = features.drop(columns=features.geometry.name).dtypes.items()
     return {
         "type": "vector layer",
         "path": str(path),
@@ -144,7 +143,7 @@ def _vector(path: str | Path) -> dict[str, Any]:
         "features": len(features),
         "geometry": dict(Counter(features.geometry.geom_type)),
         "bounds": None if features.empty else [float(side) for side in features.total_bounds],
-        "fields": {str(name): "text" if dtype in ("object", "str") else str(dtype) for name, dtype in columns},
+        "fields": {name: "text" if kind in ("object", "str") else kind for name, kind in field_types(path).items()},
     }
 
 

@@ -81,12 +81,24 @@ def check_pixels(layer: Layer, truth: Layer) -> None:
 
 
 def contradictions(layer: Layer, truth: Layer) -> list[str]:
-    """What to say of codes that have one name in one map and another in the other; codes are what is compared."""
+    """What to say of codes with one name in one map and another in the other, and of names with two codes."""
     made, real = ({entry.value: entry.name for entry in side.draft_encoding().classes} for side in (layer, truth))
     named = [code for code in made if code in real and class_name(code) not in (made[code], real[code])]
     apart = [code for code in named if made[code].casefold() != real[code].casefold()]
-    if not apart:
-        return []
-    told = ", ".join(f"{code} is {made[code]} in {layer.path} and {real[code]} in {truth.path}" for code in apart[:3])
-    more = f", and {len(apart) - 3} more" if len(apart) > 3 else ""
-    return [f"Classes are compared by their codes, but the names differ: {told}{more}."]
+    told = [f"{code} is {made[code]} in {layer.path} and {real[code]} in {truth.path}" for code in apart]
+    notes = [f"Classes are compared by their codes, but the names differ: {_some(told)}."] if told else []
+    codes = {name.casefold(): code for code, name in real.items()}
+    pairs = [(name, code, codes[name.casefold()]) for code, name in made.items() if name.casefold() in codes]
+    moved = [
+        f"{name} is {code} in {layer.path} and {other} in {truth.path}" for name, code, other in pairs if code != other
+    ]
+    if moved and not told:
+        notes = [
+            f"Classes are compared by their codes, but these differ: {_some(moved)}; give both maps the same codes."
+        ]
+    return notes
+
+
+def _some(told: list[str]) -> str:
+    """The first three of a list in words."""
+    return ", ".join(told[:3]) + (f", and {len(told) - 3} more" if len(told) > 3 else "")

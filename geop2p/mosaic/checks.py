@@ -119,7 +119,7 @@ def _check_colors(path: str | Path, table: ClassTable, share: float, named: str)
         )
     if share > UNLISTED_SHARE:
         log.warning(
-            "%s: %.2g %% of the pixels have colours of no class, such as %s; their ground is a guess",
+            "%s: %.3g %% of the pixels have colours of no class, such as %s; their ground is a guess",
             path, 100 * share, named,
         )  # fmt: skip
 

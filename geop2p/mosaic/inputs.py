@@ -205,7 +205,7 @@ def _tell_of_background(path: str, own: Grid, grid: Grid, aoi: Path) -> None:
     covered = own.width * own.height / (grid.width * grid.height)
     if covered < SPARSE:
         log.warning(
-            "%s: covers %.2g %% of the %d x %d pixels that %s reaches to, the rest is background; if that is not "
+            "%s: covers %.3g %% of the %d x %d pixels that %s reaches to, the rest is background; if that is not "
             "meant, give a smaller area",
             path, 100 * covered, grid.width, grid.height, aoi,
         )  # fmt: skip

@@ -141,7 +141,7 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 def _tell(found: dict[str, Any]) -> None:
     psnr = "no difference" if found["psnr"] is None else f"PSNR {found['psnr']:.1f} dB"
-    changed = "" if found["changed"] is None else f", {100 * found['changed']:.2g} % of the pixels of another class"
+    changed = "" if found["changed"] is None else f", {100 * found['changed']:.3g} % of the pixels of another class"
     log.info(
         "int8: calibrated on %d windows of the input; against float32 on %d others: %s%s",
         found["calibrated"], found["checked"], psnr, changed,

@@ -50,7 +50,7 @@ class ClassTable:
         if bad or len(self.classes) > 250:
             raise ConfigError(
                 f"{self.path}: has {len(self.classes)} classes{f', one of value {bad[0]}' if bad else ''}; a map in "
-                "colours needs at most 250 of values 0 to 255"
+                "colours needs at most 250 of values 0 to 255: give them others, such as 1, 2, 3, in this file"
             )
         owners: dict[tuple[int, int, int], MapClass] = {}
         for entry in self.classes:
@@ -134,7 +134,7 @@ class ClassTable:
     def report_unlisted(self, path: str, values: Array, valid: Mask, most: float) -> None:
         """Say how much of a map has colours of no class, as a warning if it is more than a share."""
         share, named = self.unlisted_share(values, valid)
-        text = "%s: %.2g %% of the pixels have colours further than %g from those of %s and are left out"
+        text = "%s: %.3g %% of the pixels have colours further than %g from those of %s and are left out"
         if share > most:
             log.warning(text + ", most often %s", path, 100 * share, TOLERANCE, self.path, named)
         else:

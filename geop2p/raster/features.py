@@ -101,9 +101,9 @@ def _layer_of(path: str | Path) -> str | None:
     return named or (places[0] if places and len(layers) > 1 else None)
 
 
-def is_boolean(path: str | Path, field: str) -> bool:
-    """Whether a field of a layer holds booleans by what the file says."""
+def field_types(path: str | Path) -> dict[str, str]:
+    """Types of a layer's fields by what the file says, as numpy names them: values that lack make integers floats."""
     import pyogrio
 
     info = pyogrio.read_info(named_layer(path)[0], layer=_layer_of(path))
-    return dict(zip(info["fields"], info["dtypes"], strict=True)).get(field) == "bool"
+    return {str(name): str(kind) for name, kind in zip(info["fields"], info["dtypes"], strict=True)}

@@ -85,7 +85,7 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
     covered = sum(place.width * place.height for place in places) / (grid.width * grid.height)
     if covered < SPARSE:
         log.warning(
-            "%s: its %d rasters cover %.2g %% of the %d x %d pixels around them all; if they are not meant as one, "
+            "%s: its %d rasters cover %.3g %% of the %d x %d pixels around them all; if they are not meant as one, "
             "give them one by one",
             folder, len(rasters), 100 * covered, grid.width, grid.height,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, MapClass, Mask, class_color
-from geop2p.raster.features import is_boolean, named_layer, read_features, read_polygons
+from geop2p.raster.features import field_types, named_layer, read_features, read_polygons
 from geop2p.raster.grid import Grid
 from geop2p.raster.surroundings import on_ground_of
 
@@ -157,7 +157,7 @@ def _labels(path: str | Path, values: "pandas.Series") -> list[str]:
     """
     if values.dtype.kind != "f":
         return values.astype(str).tolist()
-    if values.isin((0, 1)).all() and is_boolean(path, str(values.name)):
+    if values.isin((0, 1)).all() and field_types(path).get(str(values.name)) == "bool":
         return values.astype(bool).astype(str).tolist()
     return [str(int(value)) if value.is_integer() else str(value) for value in values.tolist()]
 

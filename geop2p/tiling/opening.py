@@ -105,7 +105,7 @@ def layer_path(stored: str, folder: Path) -> str:
     file, layer = named_layer(stored)
     if "://" in file or file.startswith("/vsi") or ":" in Path(file).name:
         return stored
-    return with_layer(str(folder.resolve() / file), layer)
+    return with_layer(os.path.normpath(folder.resolve() / file), layer)
 
 
 def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:
@@ -254,16 +254,16 @@ def _ignoring(layers: dict[str, Layer], names: list[str], known: dict[str, tuple
     classes = {side: {entry.value: entry for entry in known[side]} | _classes_of(layers[side]) for side in SIDES}
     every = [(side, entry) for side in SIDES for entry in classes[side].values()]
     ignored: dict[str, dict[int, MapClass]] = {side: {} for side in SIDES}
+    there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every) or "no classes"
     for name in names:
         found = [(side, entry) for side, entry in every if entry.name == name]
         found = found or [(side, entry) for side, entry in every if str(entry.value) == name]
         if not found and re.fullmatch(r"-?\d+", name):
-            log.warning("ignore_class %s: the layers show no such class", name)
+            log.warning("ignore_class %s: the layers show no such class, they have %s", name, there)
             found = [(side, layer.map_class(int(name))) for side, layer in layers.items() if layer.raster is not None]
             found = [(side, entry) for side, entry in found if layers[side].kind == "classes"]
         if not found:
-            there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every)
-            raise ConfigError(f"ignore_class names '{name}', the layers have {there or 'no classes'}")
+            raise ConfigError(f"ignore_class names '{name}', the layers have {there}")
         for side, entry in found:
             ignored[side][entry.value] = entry
     return {side: dataclasses.replace(layers[side], ignored=tuple(ignored[side].values())) for side in SIDES}
