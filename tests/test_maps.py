@@ -21,6 +21,7 @@ from geop2p.raster.class_table import TOLERANCE, ClassTable, is_photograph, read
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.layers import open_layer
+from geop2p.raster.reading import describe_raster
 from geop2p.raster.vectors import VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
@@ -430,3 +431,33 @@ def test_widths_hold_in_both_hemispheres(tmp_path: Path) -> None:
         )
         bottom, top = wide.total_bounds[[1, 3]]
         assert top - bottom == pytest.approx(30, abs=2)
+
+
+def test_names_of_classes_come_from_an_attribute_table(tmp_path: Path) -> None:
+    """As other programs write one: whole values as decimals, more columns, rows that say nothing."""
+    path = write_raster(tmp_path / "map.tif", np.full((1, 8, 8), 70_000, np.int32), grid(8, 8))
+    fields = "".join(
+        f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
+        for index, (name, kind, usage) in enumerate((("Pixels", 0, 1), ("Value", 1, 5), ("Label", 2, 2)))
+    )
+    rows = (
+        (9, "70000", "lake "),
+        (8, "-3.0", "wood"),
+        (7, "4.5", "none"),
+        (6, "", "none"),
+        (5, "11", ""),
+        (4, "x", "y"),
+    )
+    table = (
+        "".join("<Row>" + "".join(f"<F>{entry}</F>" for entry in row) + "</Row>" for row in rows)
+        + "<Row><F>1</F></Row>"
+    )
+    for table_xml, names in (
+        (fields + table, {70_000: "lake", -3: "wood"}),
+        (fields.replace(">5<", ">0<") + table, {}),
+    ):
+        Path(f"{path}.aux.xml").write_text(
+            f'<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable>{table_xml}</GDALRasterAttributeTable>'
+            "</PAMRasterBand></PAMDataset>"
+        )
+        assert describe_raster(path).categories == names

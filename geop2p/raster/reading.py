@@ -5,6 +5,7 @@ This is the only module that opens rasters for reading.
 
 import contextlib
 import functools
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -214,7 +215,8 @@ def _attributes(band: ElementTree.Element) -> list[tuple[int, str | None]]:
         return []
     rows = [[entry.text for entry in row] for row in band.findall("./GDALRasterAttributeTable/Row")]
     pairs = [(row[uses.index(VALUES_USE)], row[uses.index(NAMES_USE)]) for row in rows if len(row) == len(uses)]
-    return [(int(float(value)), name) for value, name in pairs if value and float(value).is_integer()]
+    whole = ((re.fullmatch(r"(-?\d+)(?:\.0*)?", value or ""), name) for value, name in pairs)
+    return [(int(value[1]), name) for value, name in whole if value is not None]
 
 
 def read_sample(
