@@ -458,6 +458,9 @@ def test_classes_that_have_no_common_codes_are_refused_or_said(tmp_path: Path) -
     )
     (note,) = evaluate_mosaic(*maps, tmp_path / "n.html", overwrite=True)["notes"]
     assert f"but these differ: Wood is 2 in {maps[0]} and 5 in {maps[1]}; give both maps the same codes." in note
+    for path in maps:  # a name for two codes is no contradiction
+        Path(f"{path}.aux.xml").write_text(Path(f"{maps[1]}.aux.xml").read_text().replace("water", "wood"))
+    assert evaluate_mosaic(*maps, tmp_path / "o.html")["notes"] == []
 
 
 def test_damaged_metrics_cost_the_curves_alone(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,10 +87,14 @@ def contradictions(layer: Layer, truth: Layer) -> list[str]:
     apart = [code for code in named if made[code].casefold() != real[code].casefold()]
     told = [f"{code} is {made[code]} in {layer.path} and {real[code]} in {truth.path}" for code in apart]
     notes = [f"Classes are compared by their codes, but the names differ: {_some(told)}."] if told else []
-    codes = {name.casefold(): code for code, name in real.items()}
-    pairs = [(name, code, codes[name.casefold()]) for code, name in made.items() if name.casefold() in codes]
+    codes: dict[str, list[int]] = {}
+    for code, name in real.items():
+        codes.setdefault(name.casefold(), []).append(code)
+    pairs = [(name, code, codes.get(name.casefold(), [code])) for code, name in made.items()]
     moved = [
-        f"{name} is {code} in {layer.path} and {other} in {truth.path}" for name, code, other in pairs if code != other
+        f"{name} is {code} in {layer.path} and {others[0]} in {truth.path}"
+        for name, code, others in pairs
+        if code not in others
     ]
     if moved and not told:
         notes = [
