@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from geop2p.errors import ConfigError
-from geop2p.raster.encoding import Band, Encoding, class_color
+from geop2p.raster.class_table import class_color
+from geop2p.raster.encoding import Band, Encoding
 from geop2p.raster.kinds import guess_kind
 from geop2p.raster.statistics import BandStatistics
 

@@ -9,8 +9,8 @@ import numpy as np
 import rasterio
 from rasterio.features import rasterize
 
+from geop2p.raster.categories import read_categories
 from geop2p.raster.layers import open_layer
-from geop2p.raster.reading import read_categories
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "sample_data"

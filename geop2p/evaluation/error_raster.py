@@ -12,12 +12,13 @@ from geop2p.errors import ConfigError
 from geop2p.evaluation.report import check_not_read
 from geop2p.metrics import error_unit
 from geop2p.raster.atomic import make_folder, write_text, writing
+from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.styles import is_own_style, style_path, write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
-from geop2p.raster.writing import part_writer, write_categories, write_cog
+from geop2p.raster.writing import part_writer, write_cog
 
 VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
 

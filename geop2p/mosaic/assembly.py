@@ -27,9 +27,10 @@ from geop2p.mosaic.seams import mismatch, survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
+from geop2p.raster.categories import write_categories
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
-from geop2p.raster.writing import write_categories, write_cog
+from geop2p.raster.writing import write_cog
 
 log = logging.getLogger(__name__)
 

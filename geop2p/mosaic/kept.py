@@ -12,8 +12,9 @@ from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import discard_removed, make_folder, remove_folder, write_text
+from geop2p.raster.categories import write_categories
 from geop2p.raster.vrt import Part, vrt_xml
-from geop2p.raster.writing import write_categories, write_cog
+from geop2p.raster.writing import write_cog
 
 COGS = "cogs"  # folder of the finished parts until all are
 MOVED = "mosaic.moved"  # its name is given, or is about to be, to the parts that stay

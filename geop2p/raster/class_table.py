@@ -1,5 +1,6 @@
 """`ClassTable`: value, name and colour of every class, and what the colours of a drawn map stand for."""
 
+import colorsys
 import logging
 import re
 from collections import Counter
@@ -23,6 +24,11 @@ FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 NAMED_COLORS = 3  # unlisted colours that a message names
 
+_PALETTE = (
+    (102, 194, 165), (141, 160, 203), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163),
+    (255, 127, 0), (166, 86, 40), (247, 129, 191), (255, 217, 47),
+)  # fmt: skip
+_SPACING = 1.2207440846057596  # x where x^4 = x + 1
 _UNSEEN, _UNLISTED = 255, 254  # in the lookup of colours; below: a place in the table
 
 log = logging.getLogger(__name__)
@@ -144,6 +150,20 @@ class ClassTable:
 def class_name(value: int) -> str:
     """A name for a class that has none."""
     return f"class {value}"
+
+
+def class_color(value: int) -> tuple[int, int, int]:
+    """A colour for a class that has none: of a palette for the first codes, else its own.
+
+    Hue, lightness and saturation of other codes follow the sequence R3 (Roberts, 2018), which keeps neighbours, and
+    codes that count in tens or hundreds, apart.
+    """
+    if 0 <= value < len(_PALETTE):
+        return _PALETTE[value]
+    hue, lightness, saturation = (value / _SPACING**power % 1 for power in (1, 2, 3))
+    parts = colorsys.hls_to_rgb(hue, 0.25 + 0.55 * lightness, 0.35 + 0.55 * saturation)
+    red, green, blue = (round(255 * part) for part in parts)
+    return red, green, blue
 
 
 def class_titles(classes: Sequence[MapClass]) -> list[str]:

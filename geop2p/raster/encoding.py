@@ -3,7 +3,6 @@
 numpy only. Arrays are (bands, rows, cols); masks are (rows, cols), true where valid.
 """
 
-import colorsys
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,12 +20,6 @@ from geop2p.raster.statistics import Distribution
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-
-_PALETTE = (
-    (102, 194, 165), (141, 160, 203), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163),
-    (255, 127, 0), (166, 86, 40), (247, 129, 191), (255, 217, 47),
-)  # fmt: skip
-_SPACING = 1.2207440846057596  # x where x^4 = x + 1
 
 
 @dataclass(frozen=True)
@@ -65,20 +58,6 @@ class MapClass:
     value: int
     name: str
     color: tuple[int, int, int]
-
-
-def class_color(value: int) -> tuple[int, int, int]:
-    """A colour for a class that has none: of a palette for the first codes, else its own.
-
-    Hue, lightness and saturation of other codes follow the sequence R3 (Roberts, 2018), which keeps neighbours, and
-    codes that count in tens or hundreds, apart.
-    """
-    if 0 <= value < len(_PALETTE):
-        return _PALETTE[value]
-    hue, lightness, saturation = (value / _SPACING**power % 1 for power in (1, 2, 3))
-    parts = colorsys.hls_to_rgb(hue, 0.25 + 0.55 * lightness, 0.35 + 0.55 * saturation)
-    red, green, blue = (round(255 * part) for part in parts)
-    return red, green, blue
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
-from geop2p.raster.class_table import UNLISTED_SHARE, ClassTable, class_name
-from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask, class_color
+from geop2p.raster.class_table import UNLISTED_SHARE, ClassTable, class_color, class_name
+from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import Look, conclude_kind

@@ -5,14 +5,12 @@ This is the only module that opens rasters for reading.
 
 import contextlib
 import functools
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -21,8 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
+from geop2p.raster.categories import read_categories
 from geop2p.raster.encoding import Array, Band, Mask
-from geop2p.raster.folder import RASTER_SUFFIXES, folder_files, folder_vrt, stamps_of
+from geop2p.raster.folder import RASTER_SUFFIXES, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.placement import control_points, grid_of
 from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
@@ -30,7 +29,6 @@ from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
 OPEN_FILES = 16  # of a virtual raster at once: each holds some MB
-VALUES_USE, NAMES_USE = "5", "2"  # of columns of GDAL's attribute tables: GFU_MinMax, GFU_Name
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
 SAMPLE_WINDOWS = 8  # along each axis
@@ -186,37 +184,6 @@ def describe_raster(path: str | Path) -> RasterInfo:
             parts=_parts(str(path), dataset.files),
             is_whole="int" in dataset.dtypes[data[0] - 1] and not may_hide,
         )
-
-
-def read_categories(path: str | Path) -> dict[int, str]:
-    """Class names by value from a file's `.aux.xml` (GDAL PAM), of a folder its first; empty without one.
-
-    They are the category names, else those of an attribute table with a column of values and one of names.
-    """
-    if Path(path).is_dir():
-        return next((found for file in folder_files(path) if (found := read_categories(file))), {})
-    sidecar = Path(f"{path}.aux.xml")
-    if not sidecar.is_file():
-        return {}
-    try:
-        band = ElementTree.parse(sidecar).find("./PAMRasterBand[@band='1']")
-    except ElementTree.ParseError as error:
-        raise RasterError(f"{sidecar}: not valid XML ({error}); delete or repair it") from error
-    if band is None:
-        return {}
-    listed = [(value, name.text) for value, name in enumerate(band.findall("./CategoryNames/Category"))]
-    return {value: name.strip() for value, name in listed or _attributes(band) if name and name.strip()}
-
-
-def _attributes(band: ElementTree.Element) -> list[tuple[int, str | None]]:
-    """Whole values and names in the attribute table of a band; empty where it has no such columns."""
-    uses = [field.findtext("Usage") for field in band.findall("./GDALRasterAttributeTable/FieldDefn")]
-    if VALUES_USE not in uses or NAMES_USE not in uses:
-        return []
-    rows = [[entry.text for entry in row] for row in band.findall("./GDALRasterAttributeTable/Row")]
-    pairs = [(row[uses.index(VALUES_USE)], row[uses.index(NAMES_USE)]) for row in rows if len(row) == len(uses)]
-    whole = ((re.fullmatch(r"(-?\d+)(?:\.0*)?", value or ""), name) for value, name in pairs)
-    return [(int(value[1]), name) for value, name in whole if value is not None]
 
 
 def read_sample(

@@ -16,8 +16,8 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
-from geop2p.raster.class_table import class_name
-from geop2p.raster.encoding import Array, MapClass, Mask, class_color
+from geop2p.raster.class_table import class_color, class_name
+from geop2p.raster.encoding import Array, MapClass, Mask
 from geop2p.raster.features import field_types, named_layer, read_features, read_polygons
 from geop2p.raster.grid import Grid
 from geop2p.raster.surroundings import on_ground_of

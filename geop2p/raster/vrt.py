@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
+from geop2p.raster.categories import add_categories
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.writing import add_categories, fill_value
+from geop2p.raster.writing import fill_value
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ import contextlib
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,10 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from geop2p.errors import OutputError, RasterError
-from geop2p.raster.atomic import replacing, write_text
+from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import NAMES_USE, VALUES_USE, gdal_env, opened
+from geop2p.raster.reading import gdal_env, opened
 
 BLOCK = 512
 COPY_CACHE = 24 * 2**20  # bytes of GDAL's block cache while a mosaic is copied, which reads every block once
@@ -142,50 +141,6 @@ def _pixel_positions_allowed(grid: Grid) -> Iterator[None]:
         if grid.georeference is None:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
-
-
-def write_categories(raster: Path, encoding: Encoding) -> None:
-    """Write class names beside a raster as the category names of a GDAL PAM file, `<name>.aux.xml`."""
-    write_text(Path(f"{raster}.aux.xml"), categories_text(encoding))
-
-
-def categories_text(encoding: Encoding) -> str:
-    """Content of a GDAL PAM file with class names; empty where there are none."""
-    root = ElementTree.Element("PAMDataset")
-    add_categories(ElementTree.SubElement(root, "PAMRasterBand", band="1"), encoding)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n" if encoding.classes else ""
-
-
-def add_categories(band: ElementTree.Element, encoding: Encoding) -> None:
-    """Add the names of the classes to an XML element of a band.
-
-    As category names, which GDAL counts from 0, where the codes are 0 to 4095; others stand in an attribute table.
-    """
-    names = {entry.value: entry.name for entry in encoding.classes}
-    if not names:
-        return
-    if min(names) < 0 or max(names) > 4095:
-        _add_attributes(band, names)
-        return
-    categories = ElementTree.SubElement(band, "CategoryNames")
-    for value in range(max(names) + 1):
-        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
-
-
-def _add_attributes(band: ElementTree.Element, names: Mapping[int, str]) -> None:
-    """Add a raster attribute table of values and names, as GDAL's PAM files hold it (gdal_rat.h)."""
-    table = ElementTree.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    integer, real, text = "0", "1", "2"
-    number = integer if all(-(2**31) <= value < 2**31 for value in names) else real
-    for index, (title, kind, usage) in enumerate((("Value", number, VALUES_USE), ("Class", text, NAMES_USE))):
-        field = ElementTree.SubElement(table, "FieldDefn", index=str(index))
-        for tag, content in (("Name", title), ("Type", kind), ("Usage", usage)):
-            ElementTree.SubElement(field, tag).text = content
-    for index, (value, name) in enumerate(sorted(names.items())):
-        row = ElementTree.SubElement(table, "Row", index=str(index))
-        for content in (str(value), name):
-            ElementTree.SubElement(row, "F").text = content
 
 
 def write_cog(vrt: Path, output: Path, encoding: Encoding, overviews: int | None = None) -> None:

@@ -11,12 +11,12 @@ from rasterio.windows import Window
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import make_folder, writing
+from geop2p.raster.categories import categories_text
 from geop2p.raster.chipfile import ChipFiles
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import read_whole
-from geop2p.raster.writing import categories_text
 from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
 
 if TYPE_CHECKING:

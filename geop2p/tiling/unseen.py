@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from geop2p.config import Split
-from geop2p.raster.class_table import class_name
-from geop2p.raster.encoding import Encoding, MapClass, class_color
+from geop2p.raster.class_table import class_color, class_name
+from geop2p.raster.encoding import Encoding, MapClass
 from geop2p.tiling.chips import INDEX, ChipSet
 from geop2p.tiling.rows import class_columns, index_rows
 
