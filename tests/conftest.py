@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,14 @@ def write_raster(
     return path
 
 
+def write_names(raster: Path, names: Iterable[str]) -> None:
+    """Name the classes 0, 1, 2... of a map, in the file beside it where GDAL looks for them."""
+    listed = "".join(f"<Category>{name}</Category>" for name in names)
+    Path(f"{raster}.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+
+
 def class_map(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Classes 1, 2 and 5 in patches, uint8 (1, rows, cols)."""
     coarse = np.random.default_rng(seed).choice([1, 2, 5], (height // 8 + 1, width // 8 + 1))
@@ -107,10 +115,7 @@ def write_pair(folder: Path) -> tuple[Path, Path]:
     where = grid(height, width)
     palette = {entry.value: (*entry.color, 255) for entry in CLASSES}
     source = write_raster(folder / "map.tif", codes, where, nodata=0, palette=palette)
-    names = "".join(f"<Category>{name}</Category>" for name in ("", "water", "meadow", "", "", "road"))
-    Path(f"{source}.aux.xml").write_text(
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
-    )
+    write_names(source, ("", "water", "meadow", "", "", "road"))
     target = write_raster(folder / "image.tif", image, where, mask=valid, photometric="RGB")
     return source, target
 

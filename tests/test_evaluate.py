@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from conftest import Identity, class_map, grid, image_encoding, write_raster
+from conftest import Identity, class_map, grid, image_encoding, write_names, write_raster
 from geop2p_cli.main import main
 
 from geop2p import (
@@ -445,21 +445,14 @@ def test_classes_that_have_no_common_codes_are_refused_or_said(tmp_path: Path) -
         with pytest.raises(ConfigError, match=r"a.gpkg: is a vector layer.*gdal_rasterize"):
             evaluate_mosaic(*sides, tmp_path / "v.html")
     for path, names in zip(maps, (["", "water", "Wood", ""], ["", "road", "wood", "field"]), strict=True):
-        told = "".join(f"<Category>{name}</Category>" for name in names)
-        Path(f"{path}.aux.xml").write_text(
-            f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{told}</CategoryNames></PAMRasterBand></PAMDataset>'
-        )
+        write_names(path, names)
     (note,) = evaluate_mosaic(*maps, tmp_path / "m.html")["notes"]
     assert f"the names differ: 1 is water in {maps[0]} and road in {maps[1]}." in note
-    sidecar = Path(f"{maps[1]}.aux.xml")
-    told = "".join(f"<Category>{name}</Category>" for name in ("", "water", "", "", "", "wood"))
-    sidecar.write_text(
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{told}</CategoryNames></PAMRasterBand></PAMDataset>'
-    )
+    write_names(maps[1], ("", "water", "", "", "", "wood"))
     (note,) = evaluate_mosaic(*maps, tmp_path / "n.html", overwrite=True)["notes"]
     assert f"but these differ: Wood is 2 in {maps[0]} and 5 in {maps[1]}; give both maps the same codes." in note
     for path in maps:  # a name for two codes is no contradiction
-        Path(f"{path}.aux.xml").write_text(Path(f"{maps[1]}.aux.xml").read_text().replace("water", "wood"))
+        write_names(path, ("", "wood", "", "", "", "wood"))
     assert evaluate_mosaic(*maps, tmp_path / "o.html")["notes"] == []
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from conftest import CLASSES, Identity, TileMean, class_map, grid, image_encoding, write_raster
+from conftest import CLASSES, Identity, TileMean, class_map, grid, image_encoding, write_names, write_raster
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
@@ -152,10 +152,7 @@ def test_rasters_that_do_not_fit_are_named(tmp_path: Path, other: dict[str, Any]
     with rasterio.open(tmp_path / "b.tif", "w", crs=None if crs is None else f"EPSG:{crs}", **profile) as dataset:
         dataset.write(np.ones((bands, 20, 20), dtype))
     for name, category in (("a", "water"), ("b", "road")) if names else ():
-        (tmp_path / f"{name}.tif.aux.xml").write_text(
-            '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category/>'
-            f"<Category>{category}</Category></CategoryNames></PAMRasterBand></PAMDataset>"
-        )
+        write_names(tmp_path / f"{name}.tif", ("", category))
     with pytest.raises(GeoP2PError, match=expected) as error:
         describe_raster(tmp_path)
     assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
@@ -241,10 +238,7 @@ def test_a_map_in_pieces_has_its_names(tmp_path: Path, make_model: Callable[...,
     codes, (_, valid) = class_map(ROWS, COLS), ground()
     own = np.select([codes == 1, codes == 2, codes == 5], [7, 1, 5]).astype(np.uint8)
     folder = cut(tmp_path / "tiles", own, valid, palette={7: (1, 2, 3)})
-    entries = "".join(f"<Category>{name}</Category>" for name in ("", "meadow", "", "", "", "road", "", "water"))
-    (folder / "b.tif.aux.xml").write_text(
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{entries}</CategoryNames></PAMRasterBand></PAMDataset>'
-    )
+    write_names(folder / "b.tif", ("", "meadow", "", "", "", "road", "", "water"))
     assert describe_raster(folder).palette[7] == (1, 2, 3)
     known = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
     predict(make_model(Identity, known), folder, tmp_path / "out.tif", PredictConfig(tile_size=64))

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, write_raster
+from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, write_names, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -235,10 +235,7 @@ def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: C
 
 def named(tmp_path: Path, codes: np.ndarray, names: dict[int, str]) -> Path:
     path = write_raster(tmp_path / "map.tif", codes, grid(*codes.shape[1:]))
-    entries = "".join(f"<Category>{names.get(code, '')}</Category>" for code in range(max(names) + 1))
-    Path(f"{path}.aux.xml").write_text(
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{entries}</CategoryNames></PAMRasterBand></PAMDataset>'
-    )
+    write_names(path, (names.get(code, "") for code in range(max(names) + 1)))
     return path
 
 

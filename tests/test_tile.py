@@ -14,7 +14,7 @@ import pandas as pd
 import pyogrio
 import pytest
 import rasterio
-from conftest import UTM, class_map, grid, lattice, write_raster
+from conftest import UTM, class_map, grid, lattice, write_names, write_raster
 from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
@@ -564,10 +564,7 @@ def test_random_splits_warn_and_still_share_no_ground(
 def test_classes_missing_from_training_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     where = grid(160, 160)
     source = write_raster(tmp_path / "map.tif", class_map(160, 160), where)
-    names = "".join(f"<Category>{name}</Category>" for name in ("", "water", "meadow", "marsh", "", "road"))
-    Path(f"{source}.aux.xml").write_text(
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>'
-    )
+    write_names(source, ("", "water", "meadow", "marsh", "", "road"))
     target = write_raster(tmp_path / "image.tif", np.zeros((3, 160, 160), np.uint8), where)
     tile(source, target, tmp_path / "chips", SMALL)
     assert "no training chip holds the source class marsh" in caplog.text

@@ -86,21 +86,19 @@ def contradictions(layer: Layer, truth: Layer) -> list[str]:
     named = [code for code in made if code in real and class_name(code) not in (made[code], real[code])]
     apart = [code for code in named if made[code].casefold() != real[code].casefold()]
     told = [f"{code} is {made[code]} in {layer.path} and {real[code]} in {truth.path}" for code in apart]
-    notes = [f"Classes are compared by their codes, but the names differ: {_some(told)}."] if told else []
-    codes: dict[str, list[int]] = {}
-    for code, name in real.items():
-        codes.setdefault(name.casefold(), []).append(code)
-    pairs = [(name, code, codes.get(name.casefold(), [code])) for code, name in made.items()]
+    if told:
+        return [f"Classes are compared by their codes, but the names differ: {_some(told)}."]
+    codes = {name.casefold(): code for code, name in reversed(real.items())}
     moved = [
-        f"{name} is {code} in {layer.path} and {others[0]} in {truth.path}"
-        for name, code, others in pairs
-        if code not in others
+        f"{name} is {code} in {layer.path} and {codes[name.casefold()]} in {truth.path}"
+        for code, name in made.items()
+        if name.casefold() in codes and real.get(code, "").casefold() != name.casefold()
     ]
-    if moved and not told:
-        notes = [
+    if moved:
+        return [
             f"Classes are compared by their codes, but these differ: {_some(moved)}; give both maps the same codes."
         ]
-    return notes
+    return []
 
 
 def _some(told: list[str]) -> str:

@@ -45,7 +45,7 @@ def _attributes(band: ElementTree.Element) -> list[tuple[int, str | None]]:
 
 
 def write_categories(raster: Path, encoding: Encoding) -> None:
-    """Write class names beside a raster as the category names of a GDAL PAM file, `<name>.aux.xml`."""
+    """Write class names beside a raster, into its GDAL PAM file `<name>.aux.xml`."""
     write_text(Path(f"{raster}.aux.xml"), categories_text(encoding))
 
 
