@@ -65,6 +65,17 @@ def test_ctrl_c_is_one_line_and_the_exit_code_that_shells_know(monkeypatch: pyte
     assert result.stderr.strip() == "Interrupted"
 
 
+def test_a_command_says_the_same_line_once() -> None:
+    code = (
+        "import logging; from geop2p_cli.main import main\n"
+        "try: main(['models'])\n"
+        "except SystemExit: pass\n"
+        "for name in ('a.gpkg', 'b.gpkg', 'a.gpkg'): logging.getLogger('geop2p.raster').warning('%s: odd', name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-2:] == ["a.gpkg: odd", "b.gpkg: odd"], done.stderr
+
+
 def test_help_imports_neither_torch_nor_rasterio() -> None:
     code = (
         "import sys; from geop2p_cli.main import main\n"

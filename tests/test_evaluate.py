@@ -451,6 +451,9 @@ def test_classes_that_have_no_common_codes_are_refused_or_said(tmp_path: Path) -
     write_names(maps[1], ("", "water", "", "", "", "wood"))
     (note,) = evaluate_mosaic(*maps, tmp_path / "n.html", overwrite=True)["notes"]
     assert f"but these differ: Wood is 2 in {maps[0]} and 5 in {maps[1]}; give both maps the same codes." in note
+    tens = write_raster(tmp_path / "tens.tif", class_map(40, 40) * 10 + 10, grid(40, 40))
+    (note,) = evaluate_mosaic(tens, maps[0], tmp_path / "p.html")["notes"]
+    assert note.startswith("No class occurs in both: the prediction shows class 20, class 30, class 60, the reference")
     for path in maps:  # a name for two codes is no contradiction
         write_names(path, ("", "wood", "", "", "", "wood"))
     assert evaluate_mosaic(*maps, tmp_path / "o.html")["notes"] == []

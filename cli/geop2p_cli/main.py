@@ -34,6 +34,21 @@ class OneLineErrors(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from error
 
 
+class ToldOnce(logging.Filter):
+    """Drops a line that the command has told already: a raster that is opened for several ends warns each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is new."""
+        line = record.getMessage()
+        is_new = line not in self.told
+        self.told.add(line)
+        return is_new
+
+
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="geop2p")
 def main() -> None:
@@ -47,7 +62,9 @@ def main() -> None:
     # Threads that wait for each other by spinning make training ten to forty times slower beside one busy process;
     # waiting asleep costs nothing measurable. It counts only if set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(format="%(message)s")
+    lines = logging.StreamHandler()
+    lines.addFilter(ToldOnce())
+    logging.basicConfig(format="%(message)s", handlers=[lines])
     logging.getLogger("geop2p").setLevel(logging.INFO)
 
 

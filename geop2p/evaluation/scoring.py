@@ -184,4 +184,9 @@ def _on_classes(result: dict[str, Any]) -> list[str]:
         notes.append(f"The reference shows only one class ({real[0]}): mIoU, F1 and class accuracy are of it alone.")
     if len(made) == 1:
         notes.append(f"The prediction shows only one class ({made[0]}), the reference {', '.join(real)}.")
+    if min(len(made), len(real)) > 1 and not set(made) & set(real):
+        notes.append(
+            f"No class occurs in both: the prediction shows {', '.join(made)}, the reference {', '.join(real)}; "
+            "classes are compared by their codes."
+        )
     return notes
