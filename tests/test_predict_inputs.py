@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import LineString, Point, Polygon, box
 from torch import nn
 
 import geop2p.mosaic.mosaic as mosaic_module
@@ -170,6 +170,18 @@ def test_the_share_of_an_area_beyond_a_raster_is_told_in_any_crs(tmp_path: Path,
     where = Grid(CRS.from_string(crs), Affine(0.5, 0, 9, 0, -0.5, 48), 4, 6)
     geopandas.GeoDataFrame(geometry=[box(9, 46, 14, 48), box(20, 46, 21, 48)], crs=crs).to_file(tmp_path / "area.gpkg")
     assert outside_share(where, tmp_path / "area.gpkg") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [box(179.9, 13, 180.1, 13.2), box(-180.1, 13, -179.9, 13.2)])
+def test_an_area_across_the_edge_of_a_map_of_the_world_is_whole(tmp_path: Path, shape: Polygon) -> None:
+    """Web Mercator counts on beyond 180 degrees where a raster does."""
+    geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:4326").to_file(tmp_path / "area.gpkg")
+    where = Grid(CRS.from_epsg(3857), Affine(500, 0, 20_037_508 - 50_000, 0, -500, 1_500_000), 120, 200)
+    assert outside_share(where, tmp_path / "area.gpkg") == pytest.approx(0, abs=1e-9)
+    half = where.window(Window(0, 0, 100, 120))
+    assert outside_share(half, tmp_path / "area.gpkg") == pytest.approx(0.5, abs=0.01)
+    found = Area(tmp_path / "area.gpkg", where).window(Window(0, 0, 200, 120))
+    assert abs(found.col_off - 78) <= 1 and abs(found.width - 44) <= 2
 
 
 UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)

@@ -18,7 +18,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely import make_valid
-from shapely.geometry import Polygon, box
+from shapely.geometry import MultiPolygon, Polygon, box
 
 from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
@@ -70,6 +70,13 @@ UTM_5_KM = Grid(UTM, Affine(5000, 0, 200_000, 0, -5000, 6_000_000), 250, 200)
 UTM_200_M = Grid(UTM, Affine(200, 0, 410_000, 0, -200, 5_005_000), 50, 900)
 POLAR = Grid(CRS.from_epsg(3995), Affine(9000, 0, -1_000_000, 0, -9000, 900_000), 180, 230)
 DATELINE = Grid(CRS.from_epsg(32660), Affine(5000, 0, 500_000, 0, -5000, 5_300_000), 150, 200)
+MERCATOR = CRS.from_epsg(3857)
+EDGE = 20_037_508.342789244  # of the world in it
+BEFORE_EDGE = Grid(MERCATOR, Affine(500, 0, EDGE - 50_000, 0, -500, 1_500_000), 120, 100)
+OVER_EDGE = Grid(MERCATOR, Affine(500, 0, EDGE - 50_000, 0, -500, 1_500_000), 120, 200)
+OVER_OTHER_EDGE = Grid(MERCATOR, Affine(500, 0, -EDGE - 50_000, 0, -500, 1_500_000), 120, 200)
+MERCATOR_WORLD = Grid(MERCATOR, Affine(EDGE / 100, 0, -EDGE, 0, -EDGE / 100, EDGE), 200, 200)
+ZONE_1 = Grid(CRS.from_epsg(32601), Affine(5000, 0, 100_000, 0, -5000, 5_300_000), 150, 200)
 WORLD = Grid(DEGREES, Affine(1, 0, -180, 0, -1, 90), 180, 360)
 
 
@@ -85,6 +92,20 @@ WORLD = Grid(DEGREES, Affine(1, 0, -180, 0, -1, 90), 180, 360)
         (DATELINE, DEGREES, box(-180, -90, 180, 90)),
         (DATELINE, DEGREES, box(170, 40, 180, 46)),
         (DATELINE, DEGREES, box(176, 43, 190, 46)),
+        (BEFORE_EDGE, DEGREES, box(179.8, 13, 180.2, 13.2)),
+        (BEFORE_EDGE, DEGREES, box(-180.2, 13, -179.8, 13.2)),
+        (BEFORE_EDGE, DEGREES, box(-180, -90, 180, 90)),
+        (OVER_EDGE, DEGREES, box(179.8, 13, 180.2, 13.2)),
+        (OVER_EDGE, DEGREES, MultiPolygon([box(179.8, 13, 180, 13.2), box(-180, 13, -179.8, 13.2)])),
+        (OVER_EDGE, DEGREES, box(-180, -90, 180, 90)),
+        (OVER_OTHER_EDGE, DEGREES, box(179.8, 13, 180.2, 13.2)),
+        (OVER_OTHER_EDGE, DEGREES, MultiPolygon([box(179.8, 13, 180, 13.2), box(-180, 13, -179.8, 13.2)])),
+        (MERCATOR_WORLD, DEGREES, box(170, 10, 190, 40)),
+        (MERCATOR_WORLD, DEGREES, box(-190, 10, -170, 40)),
+        (MERCATOR_WORLD, DEGREES, box(170, 10, 180, 40)),
+        (MERCATOR_WORLD, DEGREES, box(-180, -90, 180, 90)),
+        (ZONE_1, DEGREES, box(170, 43, 182, 46)),
+        (ZONE_1, DEGREES, box(-180, -90, 180, 90)),
         (WORLD, UTM, box(200_000, 1_000_000, 800_000, 7_000_000)),
         (grid(200, 300), DEGREES, box(9.001, 47.84, 9.003, 47.85)),
     ],
@@ -96,7 +117,7 @@ def test_features_cover_in_another_crs_the_ground_that_they_cover_in_their_own(
     xs, ys = centres(where, crs)
     shape, frame = make_valid(shape), Window(0, 0, where.width, where.height)
     expected = np.zeros(xs.shape, bool)
-    for far in (0, 360) if crs == DEGREES else (0,):
+    for far in (0, 360, -360) if crs == DEGREES else (0,):
         expected |= shapely.contains_xy(shape, xs + far, ys)
     found = VectorReader(read_vector(tmp_path / "a.gpkg", None), where).read(frame)[0][0] == 2
     area = Area(tmp_path / "a.gpkg", where).mask(frame)

@@ -10,6 +10,7 @@ from rasterio.windows import Window
 
 from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
+from geop2p.raster.surroundings import beyond_the_cut
 from geop2p.raster.vectors import in_crs
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
@@ -48,5 +49,8 @@ def _polygons(grid: Grid, aoi: Path) -> "geopandas.GeoSeries | None":
     """Polygons in the CRS of a grid; None without one, or where they have no place in it."""
     if grid.crs is None:
         return None
-    shapes = in_crs(read_polygons(aoi), grid.crs)
+    polygons = read_polygons(aoi)
+    shapes = beyond_the_cut(grid, polygons)
+    if shapes is None:
+        shapes = in_crs(polygons, grid.crs)
     return shapes.make_valid() if np.isfinite(shapes.total_bounds).all() else None
