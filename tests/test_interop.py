@@ -357,11 +357,39 @@ def test_what_cannot_be_imported_is_one_line(arcgis: Path, tmp_path: Path) -> No
     (bad / "train" / "a.png").write_text("no image")
     with pytest.raises(ChipSetError, match=r"a\.png: cannot be read as an image"):
         convert(bad, tmp_path / "out4", TileConfig())
+    for name, shape in (("a", (32, 64, 3)), ("b", (16, 32, 3)), ("c", (32, 64))):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(bad / "train" / f"{name}.png")
+    with pytest.raises(ChipSetError, match=r"b\.png: is \(3, 16, 16\) of uint8, the first chip is \(3, 32, 32\)"):
+        convert(bad, tmp_path / "out4", TileConfig())
+    (bad / "train" / "b.png").unlink()
+    with pytest.raises(ChipSetError, match=r"c\.png: is \(1, 32, 32\) of uint8, the first chip is \(3, 32, 32\)"):
+        convert(bad, tmp_path / "out4", TileConfig())
     (tmp_path / "empty").mkdir()
     with pytest.raises(ChipSetError, match=r"has no chips: neither chipset\.json"):
         convert(tmp_path / "empty", tmp_path / "out5", TileConfig())
     with pytest.raises(ConfigError, match="is no chip set of geop2p; make one of it first"):
         convert(bad, tmp_path / "out6", TileConfig(format="side-by-side"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_in_an_image_is_no_data(tmp_path: Path, mode: str) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (32, 64, 4), dtype=np.uint8)
+    values[..., 3] = 255
+    values[:8, :16, 3] = values[24:, 40:, 3] = 0
+    image, expected = Image.fromarray(values), values[:, :32, 3] & values[:, 32:, 3] > 0
+    if mode == "P":
+        image = Image.fromarray((values[..., 3] == 0).astype(np.uint8), mode="P")
+        image.putpalette([200, 100, 50, 0, 0, 0])
+        image.info["transparency"] = 1
+    for split in ("train", "val"):
+        (tmp_path / "pairs" / split).mkdir(parents=True)
+        image.convert(mode).save(
+            tmp_path / "pairs" / split / f"{split}.png", transparency=image.info.get("transparency")
+        )
+    convert(tmp_path / "pairs", tmp_path / "chips", TileConfig(min_valid=0.1))
+    chipset = ChipSet.open(tmp_path / "chips")
+    with chipset.reader("train") as reader:
+        assert (reader.read(0).valid == expected).all() and not expected.all()
 
 
 def test_tiling_side_by_side_says_what_to_do(pair: tuple[Path, Path], tmp_path: Path) -> None:

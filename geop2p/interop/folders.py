@@ -96,7 +96,7 @@ def _safe(name: str) -> str:
 
 
 def _halves(path: Path, direction: Direction) -> tuple[Side, Side]:
-    """Both halves of an A|B image.
+    """Both halves of an A|B image, valid where it is not transparent.
 
     Raises:
         ChipSetError: It cannot be read, or is not twice as wide as high.
@@ -104,13 +104,14 @@ def _halves(path: Path, direction: Direction) -> tuple[Side, Side]:
     try:
         with Image.open(path) as image:
             _check_halves(path, *image.size)
+            drawn = np.asarray(image.convert("RGBA").getchannel("A")) > 0 if image.has_transparency_data else None
             plain = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB")
             values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ChipSetError(f"{path}: cannot be read as an image ({error}); remove it or fetch it again") from error
     height = values.shape[1]
-    valid = np.ones((height, height), bool)
-    sides = ((values[:, :, :height], valid), (values[:, :, height:], valid))
+    valid = np.ones((height, 2 * height), bool) if drawn is None else drawn
+    sides = ((values[:, :, :height], valid[:, :height]), (values[:, :, height:], valid[:, height:]))
     return sides if direction == "AtoB" else (sides[1], sides[0])
 
 

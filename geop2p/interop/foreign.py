@@ -18,6 +18,7 @@ from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.interop.folders import ForeignChip, find_foreign
 from geop2p.raster.class_table import read_class_table
+from geop2p.raster.encoding import Array
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, conclude
 from geop2p.raster.reading import RasterInfo, describe_raster
@@ -145,7 +146,11 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
         ConfigError: The settings do not fit them.
     """
     table = None if config.classes is None else read_class_table(config.classes)
-    shown = [chips[place].read() for place in np.unique(np.linspace(0, len(chips) - 1, SAMPLE).astype(int))]
+    looked_at = [chips[place] for place in np.unique(np.linspace(0, len(chips) - 1, SAMPLE).astype(int))]
+    shown = [chip.read() for chip in looked_at]
+    for chip, pair in zip(looked_at, shown, strict=True):
+        for (values, _), (first, _) in zip(pair, shown[0], strict=True):
+            _check_like(chip, values, first.shape, first.dtype.name)
     kinds: tuple[KindChoice, KindChoice] = (config.source_kind, config.target_kind)
     if table is not None and "classes" not in kinds:
         raise ConfigError(
@@ -233,11 +238,7 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
     for layer, (values, valid) in zip(layers, chip.read(), strict=True):
         info = layer.raster
         assert info is not None
-        if values.shape != (info.count, size, size) or values.dtype.name != info.dtype:
-            raise ChipSetError(
-                f"{chip.files[0]}: is {values.shape} of {values.dtype}, the first chip is {(info.count, size, size)} "
-                f"of {info.dtype}; chips of one set are alike"
-            )
+        _check_like(chip, values, (info.count, size, size), info.dtype)
         if layer.colors is None:
             sides.append((values, valid))
         else:
@@ -245,3 +246,16 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
             sides.append((codes, valid & (codes[0] != layer.colors.unlisted)))
     (source, first), (target, second) = sides
     return Ground(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))
+
+
+def _check_like(chip: ForeignChip, values: Array, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse one side of a chip that is not like that of the first.
+
+    Raises:
+        ChipSetError: It has another size, type or number of bands.
+    """
+    if values.shape != shape or values.dtype.name != dtype:
+        raise ChipSetError(
+            f"{chip.files[0]}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one "
+            "set are alike"
+        )
