@@ -11,7 +11,7 @@ import rasterio
 from conftest import CLASSES, UTM, Identity, class_map, grid, image_encoding, write_raster
 from rasterio.crs import CRS
 from rasterio.windows import Window
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import GeometryCollection, LineString, Point, box
 
 from geop2p import PredictConfig, TileConfig, TrainConfig, describe, predict, tile, train
 from geop2p.errors import ConfigError, RasterError
@@ -379,6 +379,16 @@ def test_line_width_is_metres_on_the_ground(tmp_path: Path, crs: int, shape: str
         assert abs(int((burnt[0, :, 100] == 2).sum()) - (width or 1)) <= 1
         across = 160 + (width or 0) if shape == "line" else (width or 1)
         assert abs(int((burnt[0] == 2).any(axis=0).sum()) - across) <= 2
+
+
+def test_lines_in_collections_have_the_width_too(tmp_path: Path) -> None:
+    where = grid(200, 200, pixel=1.0, left=400_000.0, top=5_300_000.0)
+    field, line = box(400_020, 5_299_950, 400_060, 5_299_990), LineString([(400_020, 5_299_900), (400_180, 5_299_900)])
+    together = GeometryCollection([field, line])
+    geopandas.GeoDataFrame(geometry=[together, field], crs=UTM).to_file(tmp_path / "mixed.gpkg")
+    layer = drawn(read_vector(tmp_path / "mixed.gpkg", None), 20.0, ())
+    burnt = VectorReader(layer, where).read(Window(0, 0, 200, 200))[0][0] == 2
+    assert burnt[:60].sum() == 40 * 40 and burnt[:, 100].sum() == 20 and burnt[90:110, 20:180].all()
 
 
 def test_thin_lines_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

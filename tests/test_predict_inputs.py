@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,25 @@ def test_a_vector_layer_is_drawn_on_the_pixels_of_the_training(
         places = [(500_150, TOP - 70), (500_050, TOP - 180), (500_250, TOP - 101)]
         codes = [int(value) for (value,) in dataset.sample(places)]
     assert codes == [1, 2, 5]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+@pytest.mark.parametrize(("width", "height"), [(300, 200), (301, 203), (0, 0), (0, 121)])
+def test_lines_and_points_on_the_edges_of_a_layer_are_drawn(
+    tmp_path: Path, make_model: Callable[..., Path], crs: str, width: int, height: int
+) -> None:
+    corners = [(500_000, TOP), (500_000 + width, TOP), (500_000 + width, TOP - height), (500_000, TOP - height)]
+    shapes = [LineString(edge) if edge[0] != edge[1] else Point(edge[0]) for edge in pairwise([*corners, corners[0]])]
+    frame = geopandas.GeoDataFrame({"kind": ["road"] * 4}, geometry=shapes, crs="EPSG:32632").to_crs(crs)
+    frame.to_file(tmp_path / "edges.gpkg")
+    settings = PredictConfig(source_field="kind", tile_size=64)
+    predict(make_model(Identity, MAP), tmp_path / "edges.gpkg", tmp_path / "out.tif", settings)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        drawn = dataset.read(1) == 5
+    if crs == "EPSG:32632":
+        assert drawn[[0, -1]].all() and drawn[:, [0, -1]].all()
+    rows, cols = drawn.any(axis=1), drawn.any(axis=0)
+    assert rows.sum() == pytest.approx(height / 2 + 1, abs=2) and cols.sum() == pytest.approx(width / 2 + 1, abs=2)
 
 
 def test_ground_without_features_is_left_out_or_background(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -1,6 +1,7 @@
 """`ModelInput`: the raster, folder of rasters or vector layer that is translated, and the grid that it is read on."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -279,14 +280,16 @@ def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
     own = layer.features.crs
     assert own is not None
     crs = CRS.from_user_input(own if own.is_projected else layer.features.estimate_utm_crs())
-    return _trained_grid(layer.bounds_in(crs), crs, card.pixel_size)
+    # the pixels of lines and points on the layer's bounds lie half beyond
+    return _trained_grid(layer.bounds_in(crs), crs, card.pixel_size, margin=0.5 if layer.thin.any() else 0.0)
 
 
-def _trained_grid(bounds: Bounds, crs: CRS, size: PixelSize) -> Grid:
-    """The north-up grid over bounds whose pixels have a size in metres in the middle."""
+def _trained_grid(bounds: Bounds, crs: CRS, size: PixelSize, margin: float = 0.0) -> Grid:
+    """The north-up grid over bounds, and a margin in pixels, whose pixels have a size in metres in the middle."""
     left, bottom, right, top = bounds
     metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
     assert metres is not None
     down, along = (float(f"{side / metre:.6g}") for side, metre in zip(size, metres, strict=True))
-    height, width = max(1, round((top - bottom) / down)), max(1, round((right - left) / along))
-    return Grid(crs, Affine(along, 0, left, 0, -down, top), height, width)
+    height, width = (top - bottom) / down + 2 * margin, (right - left) / along + 2 * margin
+    rows, cols = (max(1, math.floor(length + 0.5)) for length in (height, width))
+    return Grid(crs, Affine(along, 0, left - margin * along, 0, -down, top + margin * down), rows, cols)

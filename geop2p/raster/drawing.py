@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 
 from geop2p.raster.vectors import VectorLayer
 
@@ -26,8 +25,9 @@ def drawn(layer: VectorLayer, line_width: float | None, order: Sequence[str]) ->
     """
     if layer.is_empty:
         return layer
-    features = layer.features
-    thin = shapely.get_dimensions(features.geometry.to_numpy()) < 2
+    if (layer.features.geom_type == "GeometryCollection").any():  # of lines and polygons, maybe
+        layer = dataclasses.replace(layer, features=layer.features.explode(ignore_index=True))
+    features, thin = layer.features, layer.thin
     if line_width is not None and thin.any():
         features = _widened(features, thin, line_width)
     elif line_width is not None:

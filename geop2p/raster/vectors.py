@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from rasterio.features import rasterize
 from rasterio.windows import Window
@@ -86,6 +87,11 @@ class VectorLayer:
     def is_empty(self) -> bool:
         """Whether it has no features, as a layer of labels where there is nothing to find."""
         return len(self.features) == 0
+
+    @property
+    def thin(self) -> npt.NDArray[np.bool_]:
+        """Which features are lines or points, or collections of them."""
+        return np.asarray(shapely.get_dimensions(self.features.geometry.to_numpy()) < 2)
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of all features in a CRS; without bounds if there are none: all is background."""
