@@ -1,5 +1,7 @@
 """A server of the files of a folder that answers requests for ranges of bytes, as those that hold rasters do.
 
+With a second argument it gives whole files alone.
+
 A process of its own: GDAL keeps Python from running while it waits for an answer.
 """
 
@@ -29,7 +31,8 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=sys.argv[1]))
+    handler = Ranges if len(sys.argv) == 2 else http.server.SimpleHTTPRequestHandler
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=sys.argv[1]))
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

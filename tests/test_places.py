@@ -1,5 +1,6 @@
 """Where layers may lie: in any file that GDAL opens, an archive, on a web server; changes there are noticed."""
 
+import contextlib
 import http.server
 import os
 import subprocess
@@ -9,29 +10,43 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
-from conftest import class_map, grid, write_raster
+from click.testing import CliRunner
+from conftest import UTM, Identity, class_map, grid, image_encoding, write_raster
+from geop2p_cli.main import main
 from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window
+from shapely.geometry import box
 
 from geop2p import TileConfig, tile
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster import ends
+from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.ends import fingerprint
+from geop2p.raster.reading import opened
 from geop2p.tiling.chips import ChipSet
 
 SMALL = TileConfig(size=32, split="1:0:0")
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """The address under which the files of tmp_path are served."""
-    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+@contextlib.contextmanager
+def serving(*arguments: object) -> Iterator[str]:
+    """The address of a server of the files of a folder."""
+    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
         server.kill()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address under which the files of tmp_path are served."""
+    with serving(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -122,6 +137,34 @@ def test_a_server_that_fails_is_asked_again_one_that_refuses_is_not(
         assert fingerprint(name) == {"name": name} | ({"ETag": "a"} if is_known else {})
         server.shutdown()
     assert len(answers) - len(left) == asked
+
+
+def test_a_server_that_gives_whole_files_alone_is_no_damaged_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (3, 400, 400), dtype=np.uint8)
+    write_raster(tmp_path / "image.tif", values, grid(400, 400))
+    with (
+        serving(tmp_path, "whole") as address,
+        pytest.raises(RasterError, match=r"in parts \(range requests\)") as told,
+        aligned_reader(f"{address}/image.tif", grid(400, 400), "image") as reader,
+    ):
+        reader.read(Window(0, 0, 400, 400))
+    assert "damaged" not in str(told.value)
+    with pytest.raises(RasterError, match="see that its server gives it"), opened(f"{address}/image.tif"):
+        pass
+
+
+def test_the_command_takes_areas_and_grids_from_a_server(
+    tmp_path: Path, served: str, make_model: Callable[..., Path]
+) -> None:
+    write_raster(tmp_path / "image.tif", np.full((3, 96, 128), 9, np.uint8), grid(96, 128))
+    area = geopandas.GeoDataFrame(geometry=[box(*grid(96, 128).window(Window(0, 0, 64, 96)).bounds)], crs=UTM)
+    area.to_file(tmp_path / "area.gpkg")
+    model = make_model(Identity, image_encoding("uint8", 3))
+    command = ["predict", model, tmp_path / "image.tif", tmp_path / "out.tif", "--like", f"{served}/image.tif"]
+    done = CliRunner().invoke(main, [*map(str, command), "--aoi", f"{served}/area.gpkg", "--json"])
+    assert done.exit_code == 0, done.output
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.transform == grid(96, 128).transform and (dataset.dataset_mask() > 0).sum() == 64 * 96
 
 
 def test_names_on_servers_need_not_be_plain(tmp_path: Path, served: str) -> None:

@@ -62,6 +62,7 @@ def main() -> None:
     # Threads that wait for each other by spinning make training ten to forty times slower beside one busy process;
     # waiting asleep costs nothing measurable. It counts only if set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("CPL_LOG", os.devnull)  # threads of GDAL tell there what our one line tells
     lines = logging.StreamHandler()
     lines.addFilter(ToldOnce())
     logging.basicConfig(format="%(message)s", handlers=[lines])

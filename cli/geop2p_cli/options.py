@@ -93,4 +93,4 @@ def _type(hint: Any) -> Any:
         hint = entries[0]
     if typing.get_origin(hint) is Literal:
         return click.Choice(typing.get_args(hint))
-    return click.Path(path_type=Path) if hint is Path else hint
+    return click.Path() if hint is Path else hint  # of which the config makes paths, but of names with ://

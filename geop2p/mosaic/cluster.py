@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rasterio.windows import Window
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10  # seconds until there is no scheduler
 AHEAD = 2  # parts that a worker has at once: the one that it makes, and the next
+
+
+Name = TypeVar("Name", str, Path)
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,14 @@ def _elsewhere(job: Job, mosaic: Mosaic) -> Job:
         tile_size=lattice.network_size,
         overlap=None if mosaic.is_exact else min(0.5, lattice.overlap / lattice.size),
         batch_size=mosaic.batch_size,
-        aoi=None if config.aoi is None else config.aoi.absolute(),
-        like=None if config.like is None else config.like.absolute(),
+        aoi=None if config.aoi is None else _absolute(config.aoi),
+        like=None if config.like is None else _absolute(config.like),
     )
     return Job(_absolute(job.model), _absolute(job.input), job.folder.absolute(), config, mosaic.part_side)
 
 
-def _absolute(name: str) -> str:
-    return str(Path(name).absolute()) if lies_there(name) else name
+def _absolute(name: Name) -> Name:
+    return type(name)(Path(name).absolute()) if lies_there(name) else name
 
 
 def _check(future: Any, window: Window) -> None:

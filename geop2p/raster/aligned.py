@@ -23,9 +23,11 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.overviews import overview_for
 from geop2p.raster.placement import control_points, grid_of
 from geop2p.raster.reading import (
+    NO_ANSWER,
     color_bands,
     data_bands,
     gdal_env,
+    is_remote,
     one_line,
     opened,
 )
@@ -251,7 +253,8 @@ def _read_masked(
     except RasterioIOError as error:
         bottom, right = window.row_off + window.height - 1, window.col_off + window.width - 1
         file = unreadable_file(dataset, window)
+        damaged = f"{file or 'the file'} is damaged: fetch or make it again"
         raise RasterError(
             f"{path}: pixels cannot be read in rows {window.row_off} to {bottom}, columns {window.col_off} to {right} "
-            f"({one_line(error.__cause__ or error)}); {file or 'the file'} is damaged: fetch or make it again"
+            f"({one_line(error.__cause__ or error)}); {NO_ANSWER if is_remote(file or path) else damaged}"
         ) from error

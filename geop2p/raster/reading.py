@@ -29,6 +29,8 @@ from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
 OPEN_FILES = 16  # of a virtual raster at once: each holds some MB
+REMOTE = tuple(f"/vsi{name}/" for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs"))
+NO_ANSWER = "see that its server gives it, also in parts (range requests), and repeat, or fetch the file first"
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
 SAMPLE_WINDOWS = 8  # along each axis
@@ -114,9 +116,9 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
         with dataset:
             yield dataset
     except RasterioError as error:
-        cause = error.__cause__ or error
+        advice = NO_ANSWER if is_remote(name) else "give one that GDAL opens, or fetch it again"
         raise RasterError(
-            f"{name}: cannot be read as a raster ({one_line(cause)}); give one that GDAL opens, or fetch it again"
+            f"{name}: cannot be read as a raster ({one_line(error.__cause__ or error)}); {advice}"
         ) from error
 
 
@@ -269,6 +271,11 @@ def file_bands(info: RasterInfo) -> tuple[Band, ...]:
 def data_bands(dataset: Any) -> list[int]:
     """Numbers of the bands that are data, not alpha."""
     return [band for band, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a name is of a file on a server, which may not answer."""
+    return "://" in str(path) or str(path).startswith(REMOTE)
 
 
 def one_line(error: BaseException) -> str:
