@@ -259,6 +259,8 @@ def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: C
     raster = write_raster(tmp_path / "map.tif", class_map(80, 80), grid(80, 80))
     with pytest.raises(ConfigError, match="are for vector layers"):
         predict(model, raster, output, PredictConfig(source_field="kind"))
+    with pytest.raises(RasterError, match=r"none\.xyz: no such file"):
+        predict(model, tmp_path / "none.xyz", output, PredictConfig(source_field="kind"))
     placeless = make_model(Identity, MAP, pixel_size=None)
     with pytest.raises(GridMismatchError, match="give a grid with --like"):
         predict(placeless, path, output, PredictConfig(source_field="kind"))

@@ -24,7 +24,7 @@ from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
-from geop2p.raster.features import named_layer
+from geop2p.raster.features import is_vector, named_layer
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area, VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
@@ -124,6 +124,19 @@ def test_features_cover_in_another_crs_the_ground_that_they_cover_in_their_own(
     assert expected.any()
     for burnt in (found, area):
         assert (burnt != expected).sum() <= 6  # an edge goes through the centre of a pixel, almost
+
+
+def test_an_archive_with_a_shapefile_is_a_vector_layer(tmp_path: Path) -> None:
+    frame = geopandas.GeoDataFrame({"use": ["barn", "lake"]}, geometry=SHAPES[:2], crs=UTM)
+    (tmp_path / "plain").mkdir()
+    frame.to_file(tmp_path / "plain" / "a.shp")
+    shutil.copytree(tmp_path / "plain", tmp_path / "mixed")
+    write_raster(tmp_path / "mixed" / "b.tif", np.ones((1, 8, 8), np.uint8), grid(8, 8))
+    plain, mixed = (shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name) for name in ("plain", "mixed"))
+    assert is_vector(plain) and not is_vector(mixed) and not is_vector(tmp_path / "none.zip")
+    frame.to_file(tmp_path / "rows.geojsonl", driver="GeoJSONSeq")
+    for layer in (plain, tmp_path / "rows.geojsonl"):
+        assert [entry.name for entry in read_vector(layer, "use").classes] == ["background", "barn", "lake"]
 
 
 def test_the_bounds_of_a_layer_hold_its_bent_edges(tmp_path: Path) -> None:

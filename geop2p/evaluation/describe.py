@@ -9,11 +9,10 @@ from geop2p.errors import ChipSetError, RasterError
 from geop2p.interop.folders import find_foreign
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.features import field_types, read_features
+from geop2p.raster.features import field_types, is_vector, read_features
 from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.statistics import Distribution
-from geop2p.raster.vectors import is_vector
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.claim import settings_of

@@ -7,8 +7,8 @@ from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.raster.agreement import difference
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
+from geop2p.raster.features import is_vector
 from geop2p.raster.layers import Layer
-from geop2p.raster.vectors import is_vector
 from geop2p.tiling.chips import DESCRIPTION
 
 log = logging.getLogger(__name__)

@@ -18,18 +18,18 @@ from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
 from geop2p.mosaic.framing import Bounds, framed
 from geop2p.mosaic.reach import grown, outside_share
-from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
+from geop2p.raster.features import is_vector, vector_parts
 from geop2p.raster.folder import SPARSE
 from geop2p.raster.grid import Grid, local_crs
-from geop2p.raster.layers import HidingReader
 from geop2p.raster.pixels import PixelSize, has_size, in_metres, nearest_size, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
-from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, is_vector, read_vector, vector_parts
+from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, read_vector
 from geop2p.translator import Card
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,9 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     like = None if config.like is None else _grid_like(config.like, card, config.no_resample)
     if is_vector(path):
         return _open_vector(str(path), card, config, like)
+    info = describe_raster(path)
     if config.source_field or config.line_width or config.draw_order:
         raise ConfigError(f"{path}: is a raster; --source-field, --line-width and --draw-order are for vector layers")
-    info = describe_raster(path)
     check_input(info, card, config.no_resample)
     colors = _color_table(info, card)
     codes: Codes = {}

@@ -27,8 +27,9 @@ from geop2p.mosaic.tiles import choose_part_side, choose_tiles, norm_statistics
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.ends import fingerprint
+from geop2p.raster.features import vector_parts
 from geop2p.raster.grid import Grid
-from geop2p.raster.vectors import Area, vector_parts
+from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
 
 Translated = tuple[Window, torch.Tensor, torch.Tensor | None]  # a tile, its values, and what it adds to the spread

@@ -60,6 +60,19 @@ class Reader(Protocol):
         """
 
 
+class HidingReader:
+    """Windows of a layer without the ground of some values: unlabelled, or of no class."""
+
+    def __init__(self, reader: Reader, hidden: list[int]) -> None:
+        self.grid = reader.grid
+        self._reader, self._hidden = reader, hidden
+
+    def read(self, window: Window) -> tuple[Array, Mask]:
+        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
+        values, valid = self._reader.read(window)
+        return values, valid & ~np.isin(values[0], self._hidden) if self._hidden else valid
+
+
 class AlignedReader:
     """Windows of a raster on a grid.
 

@@ -1,13 +1,20 @@
-"""The features of vector files, as GDAL reads them."""
+"""Vector files: their names, and the features that GDAL reads from them."""
 
+import sqlite3
+import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geop2p.errors import RasterError
+from geop2p.raster.folder import RASTER_SUFFIXES
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
 
+VECTOR_SUFFIXES = (
+    ".gpkg", ".geojson", ".geojsonl", ".json", ".shp", ".shz", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb",
+)  # fmt: skip
 LAYER = "|layername="  # what QGIS writes between a file and the layer that is meant
 
 
@@ -20,6 +27,53 @@ def named_layer(path: str | Path) -> tuple[str, str | None]:
 def with_layer(file: str, layer: str | None) -> str:
     """The other way."""
     return file if layer is None else f"{file}{LAYER}{layer}"
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a name looks like a vector layer rather than a raster; a GeoPackage or an archive may hold either."""
+    file, layer = named_layer(path)
+    name = file.lower().rstrip("/")
+    if layer is not None:
+        return True
+    if name.endswith(".zip"):
+        return _holds_layers(file)
+    return name.endswith(VECTOR_SUFFIXES) and not (name.endswith(".gpkg") and _holds_tiles(path))
+
+
+def _holds_layers(archive: str) -> bool:
+    """Whether a local archive holds vector layers and no rasters."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [name.lower() for name in file.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return any(name.endswith(VECTOR_SUFFIXES) for name in names) and not any(
+        name.endswith(RASTER_SUFFIXES) for name in names
+    )
+
+
+def _holds_tiles(path: str | Path) -> bool:
+    """Whether a GeoPackage holds a raster and no features, as its table of contents says."""
+    try:
+        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as file:
+            kinds = {kind for (kind,) in file.execute("SELECT data_type FROM gpkg_contents")}
+    except sqlite3.Error:
+        return False
+    return "features" not in kinds and bool(kinds & {"tiles", "2d-gridded-coverage"})
+
+
+def is_geodatabase(path: str | Path) -> bool:
+    """Whether a folder is a vector layer itself: a file geodatabase of Esri."""
+    return Path(path).suffix.lower() == ".gdb" and Path(path).is_dir()
+
+
+def vector_parts(path: str | Path) -> list[str]:
+    """The further files that hold the attributes and CRS of a shapefile, or the files of a geodatabase."""
+    file = Path(named_layer(path)[0])
+    if is_geodatabase(file):
+        return [str(part) for part in sorted(file.iterdir()) if part.is_file() and part.suffix != ".lock"]
+    beside = (file.with_suffix(suffix) for suffix in (".dbf", ".prj"))
+    return [str(part) for part in beside if file.suffix.lower() == ".shp" and part.is_file()]
 
 
 def lies_there(path: str | Path) -> bool:

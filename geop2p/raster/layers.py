@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind, KindChoice, Scaling, ScalingChoice
 from geop2p.errors import ConfigError
-from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
 from geop2p.raster.class_table import UNLISTED_SHARE, ClassTable, class_color, class_name
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.ends import fingerprint
+from geop2p.raster.features import is_vector, vector_parts
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import Look, conclude_kind
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
-from geop2p.raster.vectors import VectorLayer, VectorReader, is_vector, read_vector, vector_parts
+from geop2p.raster.vectors import VectorLayer, VectorReader, read_vector
 
 
 @dataclass(frozen=True)
@@ -199,19 +199,6 @@ class Layer:
         info = self._info
         name = info.categories.get(value, class_name(value))
         return MapClass(value, name, info.palette.get(value, class_color(value)))
-
-
-class HidingReader:
-    """Windows of a layer without the ground of some values: unlabelled, or of no class."""
-
-    def __init__(self, reader: Reader, hidden: list[int]) -> None:
-        self.grid = reader.grid
-        self._reader, self._hidden = reader, hidden
-
-    def read(self, window: Window) -> tuple[Array, Mask]:
-        """Values (bands, rows, cols) and valid pixels (rows, cols)."""
-        values, valid = self._reader.read(window)
-        return values, valid & ~np.isin(values[0], self._hidden) if self._hidden else valid
 
 
 def open_layer(

@@ -3,9 +3,7 @@
 import logging
 import math
 import re
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from rasterio.windows import Window
 from geop2p.errors import GridMismatchError, RasterError
 from geop2p.raster.class_table import class_color, class_name
 from geop2p.raster.encoding import Array, MapClass, Mask
-from geop2p.raster.features import field_types, named_layer, read_features, read_polygons
+from geop2p.raster.features import field_types, read_features, read_polygons
 from geop2p.raster.grid import Grid
 from geop2p.raster.surroundings import on_ground_of
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
     import pandas
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb")
 BACKGROUND = 1  # class of the ground that no feature covers, unless it is taken; 0 is left for no data
 BACKGROUND_NAME = "background"
 HAIR = 1e-3  # of a pixel by which polygons miss its edge after a way through another CRS; its centre is far
@@ -36,37 +33,6 @@ BOUND_PIECES = 64  # of an edge as long as the layer, to find its bounds in anot
 WHOLE = re.compile(r"\s*-?\d+(\.0*)?\s*")  # a number without fraction, however a field writes it
 
 log = logging.getLogger(__name__)
-
-
-def is_vector(path: str | Path) -> bool:
-    """Whether a name looks like a vector layer rather than a raster; a GeoPackage may hold either."""
-    file, layer = named_layer(path)
-    name = file.lower().rstrip("/")
-    return layer is not None or (name.endswith(VECTOR_SUFFIXES) and not (name.endswith(".gpkg") and _holds_tiles(path)))
-
-
-def _holds_tiles(path: str | Path) -> bool:
-    """Whether a GeoPackage holds a raster and no features, as its table of contents says."""
-    try:
-        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as file:
-            kinds = {kind for (kind,) in file.execute("SELECT data_type FROM gpkg_contents")}
-    except sqlite3.Error:
-        return False
-    return "features" not in kinds and bool(kinds & {"tiles", "2d-gridded-coverage"})
-
-
-def is_geodatabase(path: str | Path) -> bool:
-    """Whether a folder is a vector layer itself: a file geodatabase of Esri."""
-    return Path(path).suffix.lower() == ".gdb" and Path(path).is_dir()
-
-
-def vector_parts(path: str | Path) -> list[str]:
-    """The further files that hold the attributes and CRS of a shapefile, or the files of a geodatabase."""
-    file = Path(named_layer(path)[0])
-    if is_geodatabase(file):
-        return [str(part) for part in sorted(file.iterdir()) if part.is_file() and part.suffix != ".lock"]
-    beside = (file.with_suffix(suffix) for suffix in (".dbf", ".prj"))
-    return [str(part) for part in beside if file.suffix.lower() == ".shp" and part.is_file()]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.features import is_missing, lies_there, named_layer, with_layer
+from geop2p.raster.features import is_missing, lies_there, named_layer, vector_parts, with_layer
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
-from geop2p.raster.vectors import vector_parts
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from geop2p.errors import GridMismatchError, RasterError
+from geop2p.raster.features import VECTOR_SUFFIXES, is_geodatabase
 from geop2p.raster.folder import RASTER_SUFFIXES
-from geop2p.raster.vectors import VECTOR_SUFFIXES, is_geodatabase
 
 LAYER_SUFFIXES = (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)
 
