@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from conftest import Identity, class_map, grid, image_encoding, write_raster
 from rasterio.control import GroundControlPoint
@@ -17,9 +18,10 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 import geop2p.mosaic.mosaic as mosaic_module
-from geop2p import PredictConfig, TileConfig, check, predict, tile
+from geop2p import PredictConfig, TileConfig, check, evaluate_mosaic, predict, tile
 from geop2p.errors import GeoP2PError
 from geop2p.raster.aligned import aligned_reader
+from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
@@ -112,10 +114,6 @@ def scaled(path: Path) -> None:
         dataset.scales, dataset.offsets = (0.0001, 0.01), (0.0, -5.0)
 
 
-def south_up(path: Path) -> None:
-    write(path, noise("float32"), DEGREES, Affine(0.5, 0, -80, 0, 0.5, -60), nodata=-9999)
-
-
 def dateline(path: Path) -> None:
     write(path, noise("uint16"), CRS.from_epsg(32660), Affine(5e3, 0, 6e5, 0, -5e3, 5e6))
 
@@ -162,7 +160,6 @@ FILES = {
     "no CRS": Odd(lambda path: write(path, noise("uint8"), None, None), NO_CRS),
     "no CRS by pixel": Odd(lambda path: write(path, noise("uint8"), None, None), pixel_grid=True),
     "int64 without CRS": Odd(lambda path: write(path, noise("int64"), None, None), pixel_grid=True),
-    "south-up": Odd(south_up),
     "palette": Odd(palette),
     "internal mask": Odd(lambda path: masked(path, True), holes=True),
     "external mask": Odd(lambda path: masked(path, False), holes=True),
@@ -355,3 +352,64 @@ def test_a_mosaic_lies_where_a_file_without_crs_says(
     with rasterio.open(tmp_path / "cut.tif") as dataset, rasterio.open(tmp_path / "in.tif") as whole:
         assert dataset.transform.almost_equals(expected, 1e-6)
         assert np.array_equal(dataset.read(), whole.read(window=Window(0, 0, 50, 40)))
+
+
+def upside_down(where: Grid) -> Grid:
+    """The same pixels with rows from south to north."""
+    return Grid(where.crs, where.transform @ Affine(1, 0, 0, 0, -1, where.height), where.height, where.width)
+
+
+@pytest.mark.parametrize("kind", ["image", "sar", "classes"])
+def test_rows_from_south_to_north_are_read_from_the_north(tmp_path: Path, kind: str) -> None:
+    """Bit for bit, on any window of the grid, with what is not valid."""
+    where = grid(90, 70)
+    values = class_map(90, 70) if kind == "classes" else np.random.default_rng(0).random((2, 90, 70), np.float32) - 9
+    values[:, 20:50, 30:44] = 0
+    plain = write_raster(tmp_path / "plain.tif", values, where, nodata=0)
+    turned = write_raster(tmp_path / "turned.tif", values[:, ::-1], upside_down(where), nodata=0)
+    assert upside_down(where).north_up == where == where.north_up
+    for window in (Window(0, 0, 70, 90), Window(-5, 13, 40, 30), Window(60, 80, 20, 20)):
+        found = []
+        for path in (plain, turned):
+            with aligned_reader(path, where, kind) as reader:
+                found.append(reader.read(window))
+        assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+        assert not found[0][1].all()
+
+
+class Lopsided(Identity):
+    """What it makes of a pixel depends on the one below."""
+
+    def forward(self, source: torch.Tensor) -> torch.Tensor:
+        return (source + torch.cat([source[:, :, 1:], source[:, :, -1:]], dim=2)) / 2
+
+
+def test_a_raster_from_south_to_north_is_cut_and_predicted_like_any(
+    tmp_path: Path, make_model: Callable[..., Path]
+) -> None:
+    where, layers = grid(HEIGHT, WIDTH), ("map.tif", "image.tif")
+    (tmp_path / "turned").mkdir()
+    for name, values in zip(layers, (class_map(HEIGHT, WIDTH), noise("uint8", 3)), strict=True):
+        write_raster(tmp_path / name, values, where)
+        write_raster(tmp_path / "turned" / name, values[:, ::-1], upside_down(where))
+    for folder in (tmp_path, tmp_path / "turned"):
+        tile(*(folder / name for name in layers), folder / "chips", TileConfig(size=32, split="1:0:0"))
+    plain, turned = (ChipSet.open(folder / "chips") for folder in (tmp_path, tmp_path / "turned"))
+    assert plain.scenes[0].grid == turned.scenes[0].grid
+    with plain.reader("train") as one, turned.reader("train") as other:
+        for row in range(4):
+            assert np.array_equal(one.read(row).target, other.read(row).target)
+            assert np.array_equal(one.read(row).source, other.read(row).source)
+    model = make_model(Lopsided, image_encoding())
+    for folder in (tmp_path, tmp_path / "turned"):
+        predict(model, folder / "image.tif", folder / "out.tif")
+    like = PredictConfig(like=tmp_path / "turned" / "image.tif")
+    predict(model, tmp_path / "image.tif", tmp_path / "like.tif", like)
+    made = []
+    for path in (tmp_path / "out.tif", tmp_path / "turned" / "out.tif", tmp_path / "like.tif"):
+        with rasterio.open(path) as dataset:
+            assert dataset.transform == where.transform
+            made.append(dataset.read())
+    assert np.array_equal(made[0], made[1]) and np.array_equal(made[0], made[2])
+    score = evaluate_mosaic(tmp_path / "out.tif", tmp_path / "turned" / "out.tif", tmp_path / "r.html")
+    assert score["l1"] == 0 and not score["warped"]

@@ -99,7 +99,8 @@ def aligned_reader(
 ) -> Iterator[Reader]:
     """Open a raster for reading on any grid.
 
-    Where its pixels coincide with the grid's they are read as they are; otherwise they are warped: classes by
+    Where its pixels coincide with the grid's they are read as they are, if need be from the last row to the first;
+    otherwise they are warped: classes by
     nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser (through
     the raster's overviews where they are fine enough); SAR in linear power.
 
@@ -117,6 +118,9 @@ def aligned_reader(
     with gdal_env(), opened(path) as dataset, ExitStack() as stack:
         own, points, bands = grid_of(dataset), control_points(dataset), data_bands(dataset)
         offset = grid.offset_in(own) if points is None else None
+        is_upside_down = offset is None and points is None and own.north_up != own
+        if is_upside_down:
+            offset = grid.offset_in(own.north_up)
         if offset is None and (own.crs is None or grid.crs is None):
             raise GridMismatchError(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
@@ -133,6 +137,8 @@ def aligned_reader(
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype, conversion = 1, "uint8", CODES
         if offset is not None:
+            if is_upside_down:
+                read = partial(_read_from_below, read, own.height)
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
         elif conversion is FLOATS and points is None:
             level = overview_for(dataset, bands, own, grid, kind)
@@ -168,6 +174,13 @@ def _in_blocks(resampler: Resampler) -> Read:
     grid, bands = resampler.grid, resampler.bands
     side = block_side(pixel_ratio(grid, resampler.own), bands * FLOAT_BYTES, MARGIN)
     return Blockwise(resampler, (grid.height, grid.width), bands, resampler.dtype, side)
+
+
+def _read_from_below(read: Read, height: int, window: Window) -> tuple[Array, Mask]:
+    """A window whose rows count from the last row of a dataset to its first."""
+    bottom = height - window.row_off - window.height
+    values, valid = read(Window(window.col_off, bottom, window.width, window.height))
+    return np.ascontiguousarray(values[:, ::-1]), np.ascontiguousarray(valid[::-1])
 
 
 def _read_shifted(

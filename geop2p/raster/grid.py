@@ -76,6 +76,13 @@ class Grid:
         col, row = ~self.transform @ (0, 0)
         return -math.floor(row + OFF_LATTICE), -math.floor(col + OFF_LATTICE)
 
+    @property
+    def north_up(self) -> "Grid":
+        """The same pixels with rows from north to south, where those of this one run from south to north."""
+        if self.crs is None or self.transform.b or self.transform.d or self.transform.e < 0:
+            return self
+        return self._mapped(Affine(1, 0, 0, 0, -1, self.height), self.height, self.width)
+
     def window(self, window: Window) -> "Grid":
         """The grid of a window of this one; the window may lie outside."""
         shift = Affine.translation(window.col_off, window.row_off)
