@@ -288,8 +288,11 @@ def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) 
     report = tmp_path / "table.html"
     with pytest.raises(ChipSetError, match=r"different chip sets.*good on chips.*other on others"):
         compare([folder / "good", folder / "other"], report)
-    with pytest.raises(ConfigError, match="2 runs were given: expected at least one, and each once"):
+    with pytest.raises(ConfigError, match=r"good: the same run as .*good; give each once"):
         compare([folder / "good", folder / "good"], report)
+    for name in (".", "", "/"):
+        with pytest.raises(ConfigError, match="the report is a page; give a name that ends in"):
+            compare([folder / "good"], name)
     with pytest.raises(CheckpointError, match=r"not a run \(no config.json\)"):
         compare([folder / "chips"], report)
     shutil.copytree(folder / "good", tmp_path / "bad")
@@ -518,7 +521,7 @@ def test_a_file_of_weights_is_a_row_beside_its_run(folder: Path, tmp_path: Path)
     again = shutil.copytree(run, tmp_path / "again" / "run") / "best.safetensors"
     rows = compare([best, again], tmp_path / "two.html", CompareConfig(sample=2, chips=folder / "chips"))["rows"]
     assert {row["name"] for row in rows[:2]} == {str(best), str(again)}
-    with pytest.raises(ConfigError, match="2 runs were given: expected at least one, and each once"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: the same run as .*; give each once"):
         compare([run, run / "model.safetensors"], tmp_path / "none.html")
     with pytest.raises(ConfigError, match=r"config\.json: is an input; give another name"):
         compare([best], run / "config.html", overwrite=True)

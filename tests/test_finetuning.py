@@ -132,6 +132,9 @@ def test_another_architecture_is_refused_by_what_differs(tmp_path: Path) -> None
     message = r"another architecture \(up is None there and resize here; width is 2 there and 4 here\)"
     with pytest.raises(ConfigError, match=message):
         begin_with(new, card, tmp_path / "old.safetensors")
+    noisy = dataclasses.replace(old_card, arguments=old_card.arguments | {"noise": 1})
+    with pytest.raises(ConfigError, match=r"another architecture \(noise is 0 there and 1 here\)"):
+        begin_with(old, noisy, tmp_path / "old.safetensors")
     new, card = built("resnet", bands("a"), bands("b"), seed=1)
     with pytest.raises(ConfigError, match="generator is unet there and resnet here"):
         begin_with(new, card, tmp_path / "old.safetensors")

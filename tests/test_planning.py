@@ -131,6 +131,8 @@ def test_a_range_test_draws_its_curve_and_trains_nothing(
 ) -> None:
     monkeypatch.setattr(rates, "STEPS", 30)
     before = files(chips)
+    with pytest.raises(ConfigError, match=r"lr\.jpg: the curve is drawn as a PNG"):
+        find_lr(chips, tmp_path / "lr.jpg", TINY)
     found = find_lr(chips, tmp_path / "lr.png", TINY)
     assert files(chips) == before and {path.name for path in tmp_path.iterdir()} - {"chips", "lr.png"} == {
         "map.tif", "map.tif.aux.xml", "image.tif",

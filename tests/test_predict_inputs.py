@@ -257,6 +257,9 @@ def test_a_vector_layer_that_the_model_cannot_read(tmp_path: Path, make_model: C
     with pytest.raises(RasterError, match="has no field 'sort'; it has kind"):
         predict(model, path, output, PredictConfig(source_field="sort"))
     raster = write_raster(tmp_path / "map.tif", class_map(80, 80), grid(80, 80))
+    for name in (".", "", "/"):
+        with pytest.raises(RasterError, match="is to be a GeoTIFF; give a name that ends in"):
+            predict(model, raster, name)
     with pytest.raises(ConfigError, match="are for vector layers"):
         predict(model, raster, output, PredictConfig(source_field="kind"))
     with pytest.raises(RasterError, match=r"none\.xyz: no such file"):

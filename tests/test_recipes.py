@@ -12,7 +12,7 @@ from conftest import grid, image_encoding, write_raster
 from safetensors.torch import save_file
 from torch import nn
 
-from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p import TileConfig, TrainConfig, plan_training, tile, train
 from geop2p.config import LossPreset, RecipeName
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.perceptual import VGGFeatures, load_vgg
@@ -172,6 +172,14 @@ def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
         ({"set": ("pixel_loss=charbonnier",), "loss": "gan"}, "pixel_loss is for the difference of pixels, whose"),
         ({"set": ("statistics_chips=8",)}, "statistics_chips is for batch norm in the generator, its norm is instance"),
         ({"set": ("generator=resnet",), "downs": 3}, "downs is for the generator unet, the generator is resnet"),
+        ({"set": ("adversarial=bce",), "loss": "l1"}, "adversarial is set in two ways, by --loss l1 and by --set adv"),
+        ({"set": ("conditional=true",), "loss": "gan"}, "conditional is set in two ways, by --loss gan and by --set"),
+        ({"set": ("feature_weight=1",), "loss": "cgan"}, "feature_weight is set in two ways, by --loss cgan and by"),
+        ({"set": ("conditional=true", "pixel_weight=5"), "loss": "l1+cgan"}, None),  # the same, and what it leaves open
+        ({"set": ("dropout=0.5",), "downs": 5}, r"dropout is for a U-Net that halves its input at least six times"),
+        ({"set": ("dropout=0",), "downs": 5}, None),
+        ({"set": ("dropout=0.3",), "downs": 6}, None),
+        ({"set": ("dropout=0.3", "generator=resnet")}, None),
         ({"set": ("adversarial=none", "r1_weight=0", "feature_weight=0")}, None),  # what is off needs nothing
         ({"set": ("r1_every=4", "r1_weight=1", "norm=batch", "statistics_chips=8", "downs=3"), "downs": 3}, None),
     ],
@@ -193,7 +201,7 @@ def test_keys_that_nothing_would_heed_are_refused(changes: dict[str, Any], messa
         ("pixel_weight=3", True, "pixel_weight is for targets of imagery"),
         ("lpips_file=vgg.pth", True, "lpips_file is for targets of imagery"),
         ("feature_weight=0", True, None),
-        ("dice_weight=1", False, "dice_weight is for maps of classes as targets, the target is none; leave it out"),
+        ("dice_weight=1", False, "dice_weight is for maps of classes as targets, which this target is not; leave"),
         ("dice_weight=0", False, None),
     ],
 )
@@ -344,6 +352,9 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
     torch.save(network.state_dict() | {"classifier.0.weight": torch.zeros(3)}, file)  # what follows is left out
     save_file({"features.0.weight": torch.zeros(3)}, other)
     (tmp_path / "torn.pth").write_bytes(file.read_bytes()[:1000])
+    (tmp_path / "page.pth").write_text("<!doctype html><html>not found</html>")
+    broken = tmp_path / "broken.safetensors"
+    save_file(network.state_dict() | {"features.28.bias": torch.full((512,), torch.nan)}, broken)
     loaded = load_vgg(file)
     image = torch.rand(1, 3, 16, 16)
     assert all(torch.equal(one, two) for one, two in zip(loaded(image), network(image), strict=True))
@@ -360,6 +371,8 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
         (tmp_path / "none.pth", r"none\.pth: no such file"),
         (other, "holds other weights; give torchvision's VGG-19"),
         (tmp_path / "torn.pth", "not a file of weights"),
+        (tmp_path / "page.pth", r"page\.pth: not a file of weights, or of more than weights; give torchvision's"),
+        (broken, r"broken\.safetensors: features\.28\.bias holds values that are not finite; give"),
     ):
         with pytest.raises(CheckpointError, match=message):
             build_networks(chipset, config(path))
@@ -458,6 +471,8 @@ def test_sides_that_look_are_neither_turned_nor_mirrored(
         train(tmp_path / "chips", tmp_path / "run", config)
     assert asked == [(not told, not told)]
     assert told in caplog.text and ("not turned or mirrored" in caplog.text) == bool(told)
+    plan = plan_training(tmp_path / "chips", config)["recipe"]
+    assert (plan["flip"], plan["d4"]) == (not told, not told)
 
 
 def test_systems_are_listed_with_their_sizes() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def assert_same_run(whole: Path, resumed: Path) -> None:
     assert names == sorted(path.name for path in resumed.glob("*.safetensors"))
     for name in names:
         assert_same(load_file(whole / name), load_file(resumed / name), name)
+
+
+@pytest.mark.parametrize("recipe", ["pix2pix", "pix2pix-geo"])
+def test_threads_of_a_process_train_one_after_the_other(chips: Path, tmp_path: Path, recipe: Any) -> None:
+    config = dataclasses.replace(TINY, recipe=recipe, set=FEW if recipe == "pix2pix-geo" else ())
+    names = ("alone", "one", "other")
+    train(chips, tmp_path / names[0], config)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda name: train(chips, tmp_path / name, config), names[1:]))
+    for name in names[1:]:
+        assert_same_run(tmp_path / names[0], tmp_path / name)
 
 
 class Killed(BaseException):

@@ -20,7 +20,7 @@ from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.provenance import doubt, run_of, starts_of, trained_on
-from geop2p.evaluation.report import Strip, check_not_read, check_report, write_page
+from geop2p.evaluation.report import Strip, check_not_read, check_page, check_report, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
 from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
 from geop2p.metrics import error_unit
@@ -153,6 +153,7 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
         ConfigError: One exists, or is read.
     """
     read = [run_of(folder) / name for folder in folders for name in (CONFIG, DESCRIPTION)]
+    check_page(report)
     for table in (report.with_suffix(suffix) for suffix in TABLES):
         check_not_read(table, read)
         if table.exists() and not overwrite:
@@ -169,8 +170,12 @@ def _named(runs: Sequence[str | Path]) -> dict[str, Path]:
         ConfigError: None is given, or one twice.
     """
     folders = [Path(run) for run in runs]
-    if not folders or len({_weights(folder) for folder in folders}) < len(folders):
-        raise ConfigError(f"{len(folders)} runs were given: expected at least one, and each once")
+    if not folders:
+        raise ConfigError("no run was given, expected at least one")
+    files = [_weights(folder) for folder in folders]
+    twice = [folder for number, folder in enumerate(folders) if files[number] in files[:number]]
+    if twice:
+        raise ConfigError(f"{twice[0]}: the same run as {folders[files.index(_weights(twice[0]))]}; give each once")
     names = [run_of(folder).resolve().name + f"/{folder.name}" * folder.is_file() for folder in folders]
     taken = {name for name in names if names.count(name) > 1} | {BASELINE, REAL}
     # a path of one word would be a name again

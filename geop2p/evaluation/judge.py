@@ -19,6 +19,7 @@ from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.training.alone import alone
 from geop2p.translator import Translator, resolve_device
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def find_judge(
         make_folder(folder)
         what = "classes" if chipset.source.is_classes else "source's values"
         log.info("judge: %s learns the %s of real chips for %d steps, once: %s", architecture, what, steps, file)
-        train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
+        with alone():
+            train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
     forget(begun)
     try:
         return Translator.load(file, device)

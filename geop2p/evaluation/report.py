@@ -71,12 +71,21 @@ def check_report(report: Path, overwrite: bool, inputs: Sequence[str | Path | No
     Raises:
         ConfigError: It exists, is read, or is not called a page.
     """
-    if report.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{report}: the report is a page; give a name that ends in .html")
+    check_page(report)
     check_not_read(report, inputs)
     if report.exists() and not overwrite:
         raise ConfigError(f"{report}: exists; give another name or --overwrite")
     make_folder(report.parent)
+
+
+def check_page(report: Path) -> None:
+    """Refuse a name that is not a page's.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{report}: the report is a page; give a name that ends in .html")
 
 
 def check_not_read(output: Path, inputs: Sequence[str | Path | None]) -> None:

@@ -98,7 +98,9 @@ def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
-    except (RuntimeError, pickle.UnpicklingError, EOFError, safetensors.SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # whose words advise to trust the file
+        raise CheckpointError(f"{file}: not a file of weights, or of more than weights; give {what}") from error
+    except (RuntimeError, EOFError, safetensors.SafetensorError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a file of weights ({first}); give {what}") from error
     fits = isinstance(stored, dict) and all(
@@ -106,4 +108,6 @@ def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict
     )
     if not fits:
         raise CheckpointError(f"{file}: holds other weights; give {what}")
+    if broken := [name for name in wanted if not torch.isfinite(stored[name]).all()]:
+        raise CheckpointError(f"{file}: {broken[0]} holds values that are not finite; give {what}")
     return {name: stored[name] for name in wanted}

@@ -9,6 +9,11 @@ MAX_FACTOR = 8  # channels grow from `width` to at most 8 times it
 DROPOUT_FROM = 4  # level; the widest decoder levels but the innermost have dropout: three of eight
 
 
+def has_dropout(downs: int | None) -> bool:
+    """Whether a U-Net that halves its input so often has levels with dropout; None: as often as it can, maybe."""
+    return downs is None or downs - 1 > DROPOUT_FROM
+
+
 class UNet(Generator):
     """Encoder and decoder of 4x4 convolutions with stride 2, joined by skips at every level.
 

@@ -105,10 +105,10 @@ def predict(
     """
     start = time.monotonic()
     config, output = config or PredictConfig(), Path(output)
-    folder = output.with_name(f"{output.name}.parts")
     read = files_read(model, input, config)
-    discard_removed(folder)
     check_output(read, output, overwrite, config.keep_parts)
+    folder = output.with_name(f"{output.name}.parts")
+    discard_removed(folder)
     if config.keep_parts:
         check_kept(read, output, folder, overwrite)
         if config.shard is None:

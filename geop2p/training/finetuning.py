@@ -76,8 +76,7 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> Start:
 
 
 def _check_architecture(there: Card, here: Card, model: str | Path) -> None:
-    one = {"generator": there.generator, **there.arguments}
-    other: dict[str, Any] = {"generator": here.generator, **here.arguments}
+    one, other = ({**card.arguments, "generator": card.generator, "noise": card.noise} for card in (there, here))
     names = sorted((set(one) | set(other)) - FREE)
     changed = [name for name in names if one.get(name) != other.get(name)]
     differences = [f"{name} is {one.get(name)} there and {other.get(name)} here" for name in changed]

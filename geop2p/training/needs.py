@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geop2p.errors import ConfigError
+from geop2p.models.unet import has_dropout
 from geop2p.raster.encoding import Encoding
 
 Values = dict[str, Any]  # the recipe that would be used, by key
@@ -48,9 +49,14 @@ _NEEDS = (
     _Need(
         ("dice_weight",),
         lambda _, target: target is None or target.is_classes,
-        "maps of classes as targets, the target is none",
+        "maps of classes as targets, which this target is not",
     ),
     _generator(("dropout", "up", "padding"), "unet", "resnet"),
+    _Need(
+        ("dropout",),
+        lambda recipe, _: not recipe["dropout"] or recipe["generator"] != "unet" or has_dropout(recipe["downs"]),
+        "a U-Net that halves its input at least six times (--downs 6), its downs is {downs}",
+    ),
     _generator(("downs", "skips"), "unet"),
     _generator(("blocks",), "resnet"),
     _generator(("architecture", "encoder"), "smp"),

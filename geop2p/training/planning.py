@@ -18,6 +18,7 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
 from geop2p.training.keeper import score_to_keep
+from geop2p.training.loop import augmentation_of
 from geop2p.training.networks import Networks, build_networks
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.training.step import TrainingStep
@@ -49,6 +50,7 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
     networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
+    drawn = augmentation_of(chipset, recipe, config.seed)
     per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)
     steps = config.steps or config.epochs * per_epoch
     sides = ((len(side.bands), np.dtype(side.dtype).itemsize) for side in (chipset.source, chipset.target))
@@ -56,7 +58,7 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
     counts = {"generator": networks.generator, "discriminator": networks.discriminator}
     result: dict[str, Any] = {
         "config": {name: str(value) if isinstance(value, Path) else value for name, value in _fields(config).items()},
-        "recipe": _fields(recipe),
+        "recipe": _fields(recipe) | {"flip": drawn.flip, "d4": drawn.d4},
         "chips": chipset.counts,
         "epochs": math.ceil(steps / per_epoch),
         "steps_per_epoch": per_epoch,

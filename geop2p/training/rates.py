@@ -13,6 +13,7 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
 from geop2p.raster.atomic import replacing
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.alone import alone
 from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
 from geop2p.training.diagnosis import explaining_memory
 from geop2p.training.feeding import Feed
@@ -70,10 +71,12 @@ def find_lr(
 
     Raises:
         ChipSetError: The chip set is missing, damaged or has no training chips.
-        ConfigError: The settings do not fit the chips, or the picture exists.
+        ConfigError: The settings do not fit the chips, or the picture exists or is no PNG.
         GeoP2PError: The loss is not finite from the beginning, or memory is not enough.
     """
     config, picture = config or TrainConfig(), Path(picture)
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
     if picture.exists() and not overwrite:
         raise ConfigError(f"{picture}: exists; give another name or --overwrite")
     chipset = ChipSet.open(chips)
@@ -84,7 +87,7 @@ def find_lr(
     losses: list[float] = []
     smoothed: list[float] = []
     name, mean, settled = "", 0.0, STEPS // DECADES
-    with explaining_memory(recipe.batch_size, config):
+    with alone(), explaining_memory(recipe.batch_size, config):
         networks = build_networks(chipset, config)
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
         feed = Feed(

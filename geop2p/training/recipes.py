@@ -188,6 +188,9 @@ def recipe_of(config: TrainConfig, target: Encoding | None = None) -> Recipe:
     if config.loss is not None:
         preset = _PRESETS[config.loss] | {"feature_weight": 0.0, "perceptual_weight": 0.0, "lpips_weight": 0.0}
     asked = _asked(config)
+    for key, (value, how) in asked.items():
+        if key in preset and preset[key] != value:
+            raise ConfigError(f"{key} is set in two ways, by --loss {config.loss} and by {how}; leave one of them out")
     changes = preset | {key: value for key, (value, _) in asked.items()}
     refuse_idle_keys(asked, dataclasses.asdict(RECIPES[config.recipe]) | changes, target)
     return dataclasses.replace(RECIPES[config.recipe], **changes)

@@ -10,6 +10,7 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ChipSetError
 from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.alone import alone
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import chips_digest
 from geop2p.training.claim import VALUES, check_settings, claim, known_start, look_at, make_room, occupied
@@ -53,7 +54,8 @@ def train(
 ) -> TrainResult:
     """Train a translator on a chip set; repeated, it continues an interrupted run.
 
-    Called in every process that torchrun starts, it trains on all of them; the first one writes.
+    Called in every process that torchrun starts, it trains on all of them; the first one writes. Threads of one process
+    train one after the other.
 
     Args:
         chips: Folder of the chip set.
@@ -77,7 +79,7 @@ def train(
     score_to_keep(chipset, config)
     if config.tensorboard:
         check_board()
-    with joined(config.device) as world, ExitStack() as stack:
+    with alone(), joined(config.device) as world, ExitStack() as stack:
         world.lead(lambda: stack.enter_context(occupied(run)))
         stack.enter_context(explaining_memory(recipe_of(config).batch_size, config))
         return _train(chipset, run, config, overwrite, progress, world)

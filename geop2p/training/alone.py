@@ -1,0 +1,22 @@
+"""One training at a time in a process: threads share torch's random numbers and the cache of its parametrisations."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+_TRAINS = threading.RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block that no other thread of the process is in; one that comes meanwhile waits, and says so."""
+    if not _TRAINS.acquire(blocking=False):
+        log.info("waiting, since another thread of this process trains")
+        _TRAINS.acquire()
+    try:
+        yield
+    finally:
+        _TRAINS.release()
