@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,26 @@ def test_paths_may_be_texts_and_numbers_those_of_numpy() -> None:
 
 def test_all_that_the_package_gives_is_listed() -> None:
     assert {"tile", "train", "predict", "evaluate", "compare", "export", "Translator"} <= set(dir(geop2p))
+
+
+def test_functions_refuse_the_settings_of_others_and_what_is_no_path(tmp_path: Path) -> None:
+    some = tmp_path / "some"
+    calls: list[Callable[[Any], Any]] = [
+        lambda config: geop2p.tile(some, some, some, config),
+        lambda config: geop2p.convert(some, tmp_path / "other", config),
+        lambda config: geop2p.train(some, tmp_path / "run", config),
+        lambda config: geop2p.plan_training(some, config),
+        lambda config: geop2p.find_lr(some, tmp_path / "a.png", config),
+        lambda config: geop2p.predict(some, some, tmp_path / "a.tif", config),
+        lambda config: geop2p.evaluate(some, some, tmp_path / "a.html", config),
+        lambda config: geop2p.evaluate_mosaic(some, some, tmp_path / "a.html", config),
+        lambda config: geop2p.compare([some], tmp_path / "a.html", config),
+    ]
+    for call in calls:
+        for config in ({"size": 64}, {}, "size=64"):
+            with pytest.raises(
+                ConfigError, match=r"config is a (dict|str), expected geop2p\.[A-Z][a-z]+Config\(\.\.\.\)"
+            ):
+                call(config)
+    with pytest.raises(TypeError, match="not ndarray"):
+        geop2p.predict(some, np.zeros((1, 9, 9)), tmp_path / "a.tif")  # type: ignore[arg-type]

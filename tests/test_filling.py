@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.fill import fillnodata
 
+from geop2p.errors import GeoP2PError
 from geop2p.raster import filling
 from geop2p.raster.filling import fill_from_nearest
 
@@ -37,3 +38,12 @@ def test_more_pixels_than_can_be_told_apart_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(filling, "MOST", 15)
     with pytest.raises(ValueError, match="more than 15 pixels"):
         fill_from_nearest(np.zeros((1, 4, 4), np.float32), np.ones((4, 4), bool), 1)
+
+
+def test_a_gdal_that_averages_instead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rasterio 1.4.3 does, whatever it is told."""
+    monkeypatch.setattr(filling, "fillnodata", lambda *args, **known: fillnodata(*args, known["max_search_distance"]))
+    valid = np.ones((9, 9), bool)
+    valid[2:7, 2:7] = False
+    with pytest.raises(GeoP2PError, match=r"does not fill with the nearest value.*install rasterio 1\.4\.4"):
+        fill_from_nearest(np.zeros((1, 9, 9), np.float32), valid, 8)

@@ -150,7 +150,9 @@ def test_weights_for_a_loss_run_no_code(pair: tuple[Path, Path], tmp_path: Path,
     config = TrainConfig(
         recipe="pix2pix", steps=1, width=2, downs=3, set=tuple(f"{name}={value}" for name, value in settings.items())
     )
-    with pytest.raises(CheckpointError, match=r"evil\.pth: not a file of weights, or of .*; give (torchvision|the linear)"):
+    with pytest.raises(
+        CheckpointError, match=r"evil\.pth: not a file of weights, or of .*; give (torchvision|the linear)"
+    ):
         train(tmp_path / "chips", tmp_path / "run", config)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "run").exists()
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from geop2p.errors import ConfigError
 
+Settings = TypeVar("Settings")
 Kind = Literal["image", "classes", "sar", "elevation"]
 KindChoice = Literal["auto", "image", "classes", "sar", "elevation"]
 Scaling = Literal["dtype", "percentiles"]
@@ -59,6 +60,17 @@ def at_least(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise ConfigError(f"{name} is {value}, expected at least {least}")
+
+
+def settled(given: Settings | None, kind: type[Settings]) -> Settings:
+    """Settings as they were given to a function, or those by default.
+
+    Raises:
+        ConfigError: They are of another kind.
+    """
+    if given is not None and not isinstance(given, kind):
+        raise ConfigError(f"config is a {type(given).__name__}, expected geop2p.{kind.__name__}(...)")
+    return kind() if given is None else given
 
 
 def changed(config: Any) -> list[str]:

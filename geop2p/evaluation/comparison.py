@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import CompareConfig
+from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
@@ -81,7 +82,7 @@ def compare(
         ConfigError: The report exists, the chip set is not found, or a setting does not fit.
     """
     start = time.monotonic()
-    config, report = config or CompareConfig(), Path(report)
+    config, report = settled(config, CompareConfig), Path(report)
     runs = [runs] if isinstance(runs, (str, Path)) else runs
     _check_outputs(report, overwrite, [*map(Path, runs), *([config.chips] if config.chips else [])])
     notes: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import EvaluateConfig
-from geop2p.config.fields import changed
+from geop2p.config.fields import changed, settled
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
 from geop2p.evaluation.ground import Ground, load_ground
@@ -73,7 +73,7 @@ def evaluate(
         ConfigError: The report exists.
     """
     start = time.monotonic()
-    config, report = config or EvaluateConfig(), Path(report)
+    config, report = settled(config, EvaluateConfig), Path(report)
     weights = (config.lpips_file, config.lpips_heads, config.inception_file)
     check_report(report, overwrite, (model, chips, config.mosaic, *weights))
     if idle := [name for name in changed(config) if name in OF_RASTERS]:

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig, Kind, KindChoice
-from geop2p.config.fields import changed
+from geop2p.config.fields import changed, settled
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
@@ -80,7 +80,7 @@ def evaluate_mosaic(
         ConfigError: They do not hold the same, the report exists, or a setting is for models.
     """
     start, report = time.monotonic(), Path(report)
-    config = config or EvaluateConfig()
+    config = settled(config, EvaluateConfig)
     _check_settings(config)
     given = (prediction, reference, config.uncertainty)
     inputs = [file for layer in given if layer is not None for file in files_of(layer)]

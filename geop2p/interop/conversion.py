@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import SPLITS, ChipFormat, TileConfig
-from geop2p.config.fields import refuse_idle
+from geop2p.config.fields import refuse_idle, settled
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
@@ -51,7 +51,7 @@ def convert(
         ConfigError: The settings do not fit the chips.
         OutputError: The chips cannot be written.
     """
-    start, config = time.monotonic(), config or TileConfig()
+    start, config = time.monotonic(), settled(config, TileConfig)
     origin, folder = Path(chips), Path(folder)
     if folder.resolve() == origin.resolve():
         raise ChipSetError(f"{folder}: is where the chips are; give a new folder")

@@ -1,6 +1,7 @@
 """`predict`: translate a raster of any size into a georeferenced mosaic."""
 
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import PredictConfig
+from geop2p.config.fields import settled
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_output, check_space, files_read
@@ -104,7 +106,8 @@ def predict(
         GeoP2PError: Tiles disagree more than the settings allow.
     """
     start = time.monotonic()
-    config, output = config or PredictConfig(), Path(output)
+    config, output = settled(config, PredictConfig), Path(output)
+    model, input = os.fspath(model), os.fspath(input)  # an array or an open dataset is a TypeError here
     read = files_read(model, input, config)
     check_output(read, output, overwrite, config.keep_parts)
     folder = output.with_name(f"{output.name}.parts")
@@ -115,7 +118,7 @@ def predict(
             require_stac()
     check_beside(read, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
     with connected(config.dask) as client:
-        job = Job(str(model), str(input), folder, config)
+        job = Job(model, input, folder, config)
         elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here
         mosaic, given, claim = job.begin("auto" if elsewhere else config.device)
         log.info("%s", mosaic.tiles.describe())

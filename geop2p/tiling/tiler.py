@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import SPLITS, TileConfig
-from geop2p.config.fields import refuse_idle
+from geop2p.config.fields import refuse_idle, settled
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.features import lies_there, read_polygons
 from geop2p.raster.given import files_of
@@ -84,7 +84,7 @@ def tile(
         ConfigError: The settings do not fit the layers.
     """
     start = time.monotonic()
-    config = config or TileConfig()
+    config = settled(config, TileConfig)
     folder = Path(chips)
     _ = config.layout  # refuses what is no chip set
     refuse_idle(config, _heeded(config), "nothing that is tiled heeds")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geop2p.config import TrainConfig
+from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError
 from geop2p.models.memory import HeldBytes
 from geop2p.tiling.chips import ChipSet
@@ -44,7 +45,7 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         ChipSetError: The chip set is missing, damaged or has no training chips.
         ConfigError: The settings do not fit the chips.
     """
-    config = config or TrainConfig()
+    config = settled(config, TrainConfig)
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from geop2p.config import TrainConfig
+from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
 from geop2p.raster.atomic import replacing
 from geop2p.tiling.chips import ChipSet
@@ -74,7 +75,7 @@ def find_lr(
         ConfigError: The settings do not fit the chips, or the picture exists or is no PNG.
         GeoP2PError: The loss is not finite from the beginning, or memory is not enough.
     """
-    config, picture = config or TrainConfig(), Path(picture)
+    config, picture = settled(config, TrainConfig), Path(picture)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
     if picture.exists() and not overwrite:
@@ -86,7 +87,7 @@ def find_lr(
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
-    name, mean, settled = "", 0.0, STEPS // DECADES
+    name, mean, first = "", 0.0, STEPS // DECADES
     with alone(), explaining_memory(recipe.batch_size, config):
         networks = build_networks(chipset, config)
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
@@ -103,7 +104,7 @@ def find_lr(
             name = name or next(known for known in LEARNT_BY if known in found)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(found[name])
             shown = mean / (1 - SMOOTHING ** (step + 1))
-            if not math.isfinite(shown) or (step > settled and shown > DIVERGED * min(smoothed[settled:])):
+            if not math.isfinite(shown) or (step > first and shown > DIVERGED * min(smoothed[first:])):
                 break
             rates.append(rate)
             losses.append(float(found[name]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import TrainConfig
+from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError
 from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
@@ -72,7 +73,7 @@ def train(
         OutputError: The run cannot be written.
         GeoP2PError: The losses are no longer finite, or memory is not enough.
     """
-    config, run = config or TrainConfig(), Path(run)
+    config, run = settled(config, TrainConfig), Path(run)
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
