@@ -37,7 +37,7 @@ def fill_from_nearest(values: npt.NDArray[np.float32], valid: Mask, depth: int) 
     places = found.astype(np.intp) - 1
     if (found != places + 1).any():  # older ones average the numbers of places, and say nothing
         raise GeoP2PError(
-            f"GDAL {rasterio.__gdal_version__} under rasterio {rasterio.__version__} does not fill with the nearest value, "
-            "so mosaics around nodata would be wrong; install rasterio 1.4.4 or newer with GDAL 3.9 or newer"
+            f"GDAL {rasterio.__gdal_version__} under rasterio {rasterio.__version__} does not fill with the nearest "
+            "value, so mosaics would be wrong around nodata; install rasterio 1.4.4 or newer with GDAL 3.9 or newer"
         )
     return values.reshape(len(values), -1)[:, places]
