@@ -190,6 +190,9 @@ class Translator:
     def __call__(self, array: Array, valid: Mask | None = None) -> Array:
         """Translate one array in one pass.
 
+        Where holes or the border are near, `geop2p.predict` makes something else: it fills the holes for the network
+        and shows it reflected ground beyond the border.
+
         Args:
             array: Stored source values (bands, rows, cols); what is not finite, or masked in any band, is no data.
             valid: Ground with data (rows, cols), not 0 where there is some; none: all of it.

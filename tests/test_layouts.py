@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import geop2p.tiling.cutting as cutting
 import geop2p.tiling.packed as packed_module
 import geop2p.tiling.staging as staging_module
 import geop2p.tiling.survey as survey_module
-from geop2p import TileConfig, TrainConfig, tile, train
+from geop2p import TileConfig, TrainConfig, check, tile, train
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, OutputError, RasterError
 from geop2p.raster.chipfile import ChipFiles
@@ -625,3 +627,28 @@ def test_a_file_system_that_cannot_copy_is_read_and_written(
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     tile(*pair, tmp_path / "chips", config)
     assert contents(tmp_path / "chips") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("layout", ["packed", "geotiff", "virtual"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DELETE FROM chips WHERE fid IN (SELECT fid FROM chips WHERE split = 'train' LIMIT 2)",
+        "UPDATE chips SET split = 'train' WHERE split = 'val'",
+        "UPDATE chips SET fid = 100000 - fid WHERE split = 'train'",
+    ],
+)
+def test_an_index_with_other_rows_is_refused(pair: tuple[Path, Path], tmp_path: Path, layout: Any, edit: str) -> None:
+    """Arrays are read by the number of a row: another order would give the pixels of other chips."""
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, format=layout))
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert len(chipset.entries("train")) == chipset.counts["train"] and check(chipset.folder) == []
+    with closing(sqlite3.connect(chipset.folder / "index.gpkg")) as index:
+        for (name,) in index.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            index.execute(f'DROP TRIGGER "{name}"')  # of the R-tree, whose functions GDAL has
+        index.execute(edit)
+        index.commit()
+    message = "its train chips are not those that were cut, or stand in another order"
+    with pytest.raises(ChipSetError, match=message):
+        train(chipset.folder, tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=2, set=("patch=16",)))
+    assert any(message in line for line in check(chipset.folder))

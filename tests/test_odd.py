@@ -359,6 +359,29 @@ def upside_down(where: Grid) -> Grid:
     return Grid(where.crs, where.transform @ Affine(1, 0, 0, 0, -1, where.height), where.height, where.width)
 
 
+def test_names_may_be_long(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """A file beside it that could not have its name is not there; what is to be written must have one."""
+    file = write_raster(tmp_path / f"{'n' * 246}.tif", class_map(40, 40), grid(40, 40))
+    assert describe_raster(file).categories == {}
+    with pytest.raises(GeoP2PError, match="is a name of 250 letters, expected at most 220 bytes"):
+        predict(make_model(Identity, image_encoding(bands=1)), file, file.with_name(f"{'m' * 246}.tif"))
+
+
+@pytest.mark.parametrize("pixel", [1.8, 2.0, 2.5, 7.0])
+@pytest.mark.parametrize("kind", ["image", "sar", "classes"])
+def test_warps_do_not_depend_on_the_order_of_rows(tmp_path: Path, kind: str, pixel: float) -> None:
+    """Not even where the centre of a pixel lies on the border between two rows."""
+    where, other = grid(90, 70), grid(100, 90, pixel=pixel)
+    values = class_map(90, 70) if kind == "classes" else np.random.default_rng(0).random((2, 90, 70), np.float32) - 9
+    write_raster(tmp_path / "plain.tif", values, where)
+    write_raster(tmp_path / "turned.tif", values[:, ::-1], upside_down(where))
+    found = []
+    for name in ("plain", "turned"):
+        with aligned_reader(tmp_path / f"{name}.tif", other, kind) as reader:
+            found.append(reader.read(Window(0, 0, 90, 100)))
+    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("kind", ["image", "sar", "classes"])
 def test_rows_from_south_to_north_are_read_from_the_north(tmp_path: Path, kind: str) -> None:
     """Bit for bit, on any window of the grid, with what is not valid."""

@@ -67,6 +67,7 @@ def main() -> None:
     lines.addFilter(ToldOnce())
     logging.basicConfig(format="%(message)s", handlers=[lines])
     logging.getLogger("geop2p").setLevel(logging.INFO)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors of GDAL reach the user in our line
 
 
 for command in (tile, train, predict, evaluate, compare, export, info, models, demo):

@@ -152,7 +152,8 @@ def _begun(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "path": str(run),
         "recipe": settings["recipe"],
         "chips": settings["chips"],
-        "state": "was begun and has not finished an epoch; unless it is being trained, repeat the command to go on",
+        "state": f"has no {FILE_NAME}, which comes with the first epoch, or is gone; unless it is being trained, "
+        "repeat the command to go on",
     }
 
 

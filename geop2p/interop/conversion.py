@@ -18,12 +18,13 @@ from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
-from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, count_splits, layout_of
+from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, layout_of
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, reopen, stored_path
 from geop2p.tiling.placing import CONVERSION, finish
 from geop2p.tiling.removal import make_room, remove
 from geop2p.tiling.slots import Slots
+from geop2p.tiling.table import count_splits
 from geop2p.tiling.tiler import TileResult, summed_up
 
 

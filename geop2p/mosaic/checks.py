@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from geop2p.translator import Card, model_file
 log = logging.getLogger(__name__)
 
 CLIPPED_TOO_MUCH = 0.05  # share of values outside the training's
+LONGEST_NAME = 220  # bytes, so that what is written beside it, under names that grow from it, has one too
 GEOTIFF = (".tif", ".tiff")
 PLACING = "mosaic.placing"  # is among the parts once the rasters beside the mosaic take their names, which it holds
 TAKEN = 1.6  # bytes of parts and mosaic, which are both compressed, for each of the pixels; measured on imagery: 1.3
@@ -161,6 +163,8 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
     if not keep_parts and output.suffix.lower() not in GEOTIFF:
         hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
         raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
+    if len(os.fsencode(output.name)) > LONGEST_NAME:
+        raise RasterError(f"{output}: is a name of {len(output.name)} letters, expected at most {LONGEST_NAME} bytes")
     beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
     for path in (output, *beside.values()):
         if (file := replaced(path, read)) is not None:

@@ -120,7 +120,8 @@ def aligned_reader(
         offset = grid.offset_in(own) if points is None else None
         is_upside_down = offset is None and points is None and own.north_up != own
         if is_upside_down:
-            offset = grid.offset_in(own.north_up)
+            own = own.north_up
+            offset = grid.offset_in(own)
         if offset is None and (own.crs is None or grid.crs is None):
             raise GridMismatchError(
                 f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
@@ -136,9 +137,9 @@ def aligned_reader(
             shown = color_bands(dataset)
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype, conversion = 1, "uint8", CODES
+        if is_upside_down:
+            read = partial(_read_from_below, read, own.height)
         if offset is not None:
-            if is_upside_down:
-                read = partial(_read_from_below, read, own.height)
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
         elif conversion is FLOATS and points is None:
             level = overview_for(dataset, bands, own, grid, kind)
@@ -154,13 +155,18 @@ def aligned_reader(
 def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) -> Iterator[Read]:
     """Read an open raster on a grid: by GDAL's own warp where it knows what is valid, else as arrays.
 
+    Those with rows from south to north are read as arrays, too, as ties fall to other pixels in theirs.
+
     Averages of very many pixels are always GDAL's, which adds them up in pieces.
     """
     own, bands = grid_of(dataset), data_bands(dataset)
     dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)
     fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
-    if fits and not is_told_once(dataset, bands):
+    is_upside_down = own.north_up != own
+    if fits and (is_upside_down or not is_told_once(dataset, bands)):
         read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
+        if is_upside_down:
+            read, own = partial(_read_from_below, read, own.height), own.north_up
         yield _in_blocks(Resampler(read, len(bands), dtype, dataset.shape, own, None, grid, FLOATS, resampling))
         return
     with _warped_by_gdal(dataset, own, grid, resampling) as vrt:

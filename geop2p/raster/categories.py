@@ -1,5 +1,6 @@
 """Names of classes beside a raster, in GDAL's PAM files: written and read."""
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from geop2p.raster.atomic import write_text
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.folder import folder_files
 
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL}  # under a name, which may not be one
 VALUES_USE, NAMES_USE = "5", "2"  # of columns of GDAL's attribute tables: GFU_MinMax, GFU_Name
 
 
@@ -21,10 +23,13 @@ def read_categories(path: str | Path) -> dict[int, str]:
     if Path(path).is_dir():
         return next((found for file in folder_files(path) if (found := read_categories(file))), {})
     sidecar = Path(f"{path}.aux.xml")
-    if not sidecar.is_file():
-        return {}
     try:
-        band = ElementTree.parse(sidecar).find("./PAMRasterBand[@band='1']")
+        with sidecar.open(encoding="utf-8") as file:
+            band = ElementTree.parse(file).find("./PAMRasterBand[@band='1']")
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise RasterError(f"{sidecar}: cannot be read ({error.strerror}); delete or repair it") from error
+        return {}
     except ElementTree.ParseError as error:
         raise RasterError(f"{sidecar}: not valid XML ({error}); delete or repair it") from error
     if band is None:

@@ -5,11 +5,11 @@ import itertools
 from collections import Counter
 
 from geop2p.config import SPLITS, Split
-from geop2p.errors import GeoP2PError
+from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.progress import progress_bar
-from geop2p.tiling.chips import STAGING, ChipSet, count_splits
+from geop2p.tiling.chips import STAGING, ChipSet
 from geop2p.tiling.splits import near
-from geop2p.tiling.table import ChipTable
+from geop2p.tiling.table import ChipTable, count_splits
 
 
 def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
@@ -32,8 +32,13 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     alike: dict[bytes, list[tuple[Split, str]]] = {}
     with progress_bar(len(index), "chip", "check", progress) as advance:
         for split in SPLITS:
+            try:
+                entries = chipset.entries(split)
+            except ChipSetError as error:  # whose pixels are then those of others
+                problems.append(str(error))
+                continue
             with chipset.reader(split) as reader:
-                for row, entry in enumerate(chipset.entries(split)):
+                for row, entry in enumerate(entries):
                     try:
                         chip = reader.read(row)
                     except GeoP2PError as error:

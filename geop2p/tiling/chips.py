@@ -13,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, get_args
 
-import numpy as np
-
-from geop2p.config import SPLITS, ChipFormat, Split
+from geop2p.config import ChipFormat, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.tiling.rows import index_rows
+from geop2p.tiling.rows import digest_of, index_rows
 
 if TYPE_CHECKING:
     import geopandas
@@ -117,6 +115,8 @@ class ChipSet:
         source: Encoding of the source side.
         target: Encoding of the target side.
         counts: Chips in each split.
+        order: Digest of the names of the chips of each split as the index lists them, by which arrays are read; empty
+            where nothing was noted.
     """
 
     folder: Path
@@ -128,6 +128,7 @@ class ChipSet:
     source: Encoding
     target: Encoding
     counts: dict[str, int]
+    order: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -170,14 +171,16 @@ class ChipSet:
             source=Encoding.from_dict(data["source"]),
             target=Encoding.from_dict(data["target"]),
             counts=data["counts"],
+            order=data.get("order", {}),
         )
 
     def save(self, index: "ChipTable") -> None:
         """Write the index, then the description, each atomically."""
         from geop2p.tiling.index import write_index
+        from geop2p.tiling.table import order_of
 
         write_index(self.folder / INDEX, index)
-        self.save_description()
+        dataclasses.replace(self, order=order_of(index)).save_description()
 
     def save_description(self) -> None:
         """Write the description alone, atomically."""
@@ -211,11 +214,17 @@ class ChipSet:
         """The chips of a split in the order of the index.
 
         Raises:
-            ChipSetError: The index is missing or damaged.
+            ChipSetError: The index is missing or damaged, or lists other chips than it did.
         """
         known = {scene.id for scene in self.scenes}
         rows = index_rows(self.folder / INDEX, split, "id, scene, row_off, col_off, weight")
-        return [Entry(*row) for row in rows if row["scene"] in known]
+        found = [Entry(*row) for row in rows if row["scene"] in known]
+        if self.order.get(split, "") not in ("", digest_of(entry.id for entry in found)):
+            raise ChipSetError(
+                f"{self.folder / INDEX}: its {split} chips are not those that were cut, or stand in another order; "
+                "put the old file back, or tile again with --overwrite"
+            )
+        return found
 
     def check_finished(self) -> None:
         """Refuse a chip set whose making was interrupted: its encodings may not be scaled yet.
@@ -287,8 +296,3 @@ class Layout(Protocol):
 def layout_of(name: ChipFormat) -> Layout:
     """The module of a layout, imported when it is asked for."""
     return cast(Layout, importlib.import_module(f"geop2p.tiling.{name}"))
-
-
-def count_splits(index: "ChipTable") -> dict[str, int]:
-    """Chips in each split, zeros included."""
-    return {split: int(np.count_nonzero(index["split"] == split)) for split in SPLITS}

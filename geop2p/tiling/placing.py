@@ -16,13 +16,14 @@ from geop2p.raster.atomic import discard_leftovers, remove_folder, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
-from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, count_splits, layout_of
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, layout_of
 from geop2p.tiling.index import INDEX_STYLE, joined
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 from geop2p.tiling.summary import report_gaps
+from geop2p.tiling.table import count_splits, order_of
 
 CONVERSION = "conversion.json"  # among what is staged: what chips that are made by conversion are made of
 
@@ -87,6 +88,7 @@ def settle(
         source=encodings[0],
         target=encodings[1],
         counts=count_splits(index),
+        order=order_of(index),
     )
     if last and given is None:
         check_splits(chipset, config)

@@ -1,5 +1,6 @@
 """What the index of a chip set says, read as rows. Neither rasterio nor shapely is needed."""
 
+import hashlib
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -40,3 +41,8 @@ def share_columns(table: Iterable[Any]) -> list[str]:
 def class_columns(table: Iterable[Any], side: str) -> dict[int, str]:
     """The columns that hold the class shares of a side, by the code of the class."""
     return {int(name.removeprefix(f"{side}_")): name for name in share_columns(table) if name.startswith(f"{side}_")}
+
+
+def digest_of(names: Iterable[str]) -> str:
+    """What tells the chips of an index, and their order, from others."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

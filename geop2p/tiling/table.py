@@ -9,6 +9,9 @@ import numpy.typing as npt
 import shapely
 from rasterio.crs import CRS
 
+from geop2p.config import SPLITS
+from geop2p.tiling.rows import digest_of
+
 if TYPE_CHECKING:
     import geopandas
 
@@ -84,3 +87,13 @@ def epsg_of(crs: CRS) -> int | None:
     """EPSG code of a CRS where that says all of it."""
     code: int | None = crs.to_epsg()
     return code if code is not None and CRS.from_epsg(code) == crs else None
+
+
+def count_splits(index: ChipTable) -> dict[str, int]:
+    """Chips in each split, zeros included."""
+    return {split: int(np.count_nonzero(index["split"] == split)) for split in SPLITS}
+
+
+def order_of(index: ChipTable) -> dict[str, str]:
+    """The digest of the chips of each split, see `ChipSet.order`."""
+    return {split: digest_of(index["id"][index["split"] == split]) for split in SPLITS}

@@ -233,6 +233,6 @@ def _downs(chipset: ChipSet, recipe: Recipe) -> int:
         hint = f"use --downs {min(8, halvings)} or less, or " if halvings >= 2 else ""
         raise ConfigError(
             f"{chipset.folder}: chips of {chipset.size} pixels cannot be halved {max(downs, 2)} times; {hint}tile with "
-            "a --size that is a power of 2"
+            f"a --size that is a multiple of {2 ** max(downs, 2)}"
         )
     return downs
