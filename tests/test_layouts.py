@@ -199,7 +199,7 @@ def test_training_from_packed_chips_needs_neither_rasterio_nor_geopandas(
     subprocess.run([sys.executable, "-c", program], check=True)
     train(tmp_path / "files", tmp_path / "again", TrainConfig(recipe="pix2pix", steps=2, batch_size=2, width=4))
     first, second = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("run", "again"))
-    assert json.loads(first)["losses"] == json.loads(second)["losses"]
+    assert json.loads(first)["losses"] == pytest.approx(json.loads(second)["losses"], rel=1e-5)  # of another process
 
 
 def die_at(

@@ -145,6 +145,21 @@ def files_read(model: str | Path, input: str | Path, config: PredictConfig) -> d
     return found
 
 
+def check_name(output: Path, keep_parts: bool = False) -> None:
+    """Refuse a name that an output cannot have; see `check_output`.
+
+    Raises:
+        RasterError: It is not called a GeoTIFF, or a VRT where the parts are kept, or the name is too long.
+    """
+    if keep_parts and output.suffix.lower() != ".vrt":
+        raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
+    if not keep_parts and output.suffix.lower() not in GEOTIFF:
+        hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
+        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
+    if len(os.fsencode(output.name)) > LONGEST_NAME:
+        raise RasterError(f"{output}: is a name of {len(output.name)} letters, expected at most {LONGEST_NAME} bytes")
+
+
 def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_parts: bool = False) -> None:
     """Refuse an output that would destroy something or could not be read as what it is called.
 
@@ -158,13 +173,7 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
         RasterError: It exists, is read or lies in a folder that is, or is not called a GeoTIFF, or a VRT where the
             parts are kept.
     """
-    if keep_parts and output.suffix.lower() != ".vrt":
-        raise RasterError(f"{output}: is to be a VRT over the parts that are kept; give a name that ends in .vrt")
-    if not keep_parts and output.suffix.lower() not in GEOTIFF:
-        hint = ", or keep the parts with --keep-parts" if output.suffix.lower() == ".vrt" else ""
-        raise RasterError(f"{output}: is to be a GeoTIFF; give a name that ends in .tif{hint}")
-    if len(os.fsencode(output.name)) > LONGEST_NAME:
-        raise RasterError(f"{output}: is a name of {len(output.name)} letters, expected at most {LONGEST_NAME} bytes")
+    check_name(output, keep_parts)
     beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
     for path in (output, *beside.values()):
         if (file := replaced(path, read)) is not None:

@@ -12,7 +12,7 @@ from geop2p.config import PredictConfig
 from geop2p.config.fields import settled
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
-from geop2p.mosaic.checks import check_beside, check_output, check_space, files_read
+from geop2p.mosaic.checks import check_beside, check_name, check_output, check_space, files_read
 from geop2p.mosaic.claims import claim_folder, put_together_alone
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
@@ -109,9 +109,10 @@ def predict(
     config, output = settled(config, PredictConfig), Path(output)
     model, input = os.fspath(model), os.fspath(input)  # an array or an open dataset is a TypeError here
     read = files_read(model, input, config)
-    check_output(read, output, overwrite, config.keep_parts)
+    check_name(output, config.keep_parts)
     folder = output.with_name(f"{output.name}.parts")
     discard_removed(folder)
+    check_output(read, output, overwrite, config.keep_parts)
     if config.keep_parts:
         check_kept(read, output, folder, overwrite)
         if config.shard is None:
