@@ -100,9 +100,8 @@ def aligned_reader(
     """Open a raster for reading on any grid.
 
     Where its pixels coincide with the grid's they are read as they are, if need be from the last row to the first;
-    otherwise they are warped: classes by
-    nearest neighbour, or mode where the grid is coarser; others bilinear, or average where it is coarser (through
-    the raster's overviews where they are fine enough); SAR in linear power.
+    otherwise they are warped: classes by nearest neighbour, or mode where the grid is coarser; others bilinear, or
+    average where it is coarser (through the raster's overviews where they are fine enough); SAR in linear power.
 
     Args:
         path: File or GDAL name.
@@ -155,9 +154,8 @@ def aligned_reader(
 def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) -> Iterator[Read]:
     """Read an open raster on a grid: by GDAL's own warp where it knows what is valid, else as arrays.
 
-    Those with rows from south to north are read as arrays, too, as ties fall to other pixels in theirs.
-
-    Averages of very many pixels are always GDAL's, which adds them up in pieces.
+    Rows from south to north are read as arrays, too: in GDAL's order of them ties fall to other pixels. Averages of very
+    many pixels are always GDAL's, which adds them up in pieces.
     """
     own, bands = grid_of(dataset), data_bands(dataset)
     dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)

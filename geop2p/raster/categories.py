@@ -24,7 +24,7 @@ def read_categories(path: str | Path) -> dict[int, str]:
         return next((found for file in folder_files(path) if (found := read_categories(file))), {})
     sidecar = Path(f"{path}.aux.xml")
     try:
-        with sidecar.open(encoding="utf-8") as file:
+        with sidecar.open("rb") as file:  # of the encoding that it tells
             band = ElementTree.parse(file).find("./PAMRasterBand[@band='1']")
     except OSError as error:
         if error.errno not in NO_FILE:
