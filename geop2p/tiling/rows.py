@@ -44,5 +44,5 @@ def class_columns(table: Iterable[Any], side: str) -> dict[int, str]:
 
 
 def digest_of(names: Iterable[str]) -> str:
-    """What tells the chips of an index, and their order, from others."""
+    """Fingerprint of the names of chips and of their order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

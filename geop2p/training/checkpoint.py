@@ -12,6 +12,7 @@ from geop2p.errors import CheckpointError
 from geop2p.models.memory import is_out_of_memory
 from geop2p.raster.atomic import replacing
 from geop2p.tiling.chips import DESCRIPTION
+from geop2p.tiling.rows import digest_of
 
 CONFIG = "config.json"
 LAST = "last.pt"
@@ -22,11 +23,6 @@ AGAIN = "begin again with --overwrite"
 def chips_digest(folder: Path) -> str:
     """The start of the hash of a chip set's description."""
     return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
-
-
-def digest_of(ids: list[str]) -> str:
-    """Fingerprint of the names of chips."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def check_chips_are_those(run: Path, digest: str, ids: list[str]) -> None:

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from geop2p.config import Kind, TrainConfig
 from geop2p.tiling.chips import ChipSet
+from geop2p.tiling.rows import digest_of
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
-from geop2p.training.checkpoint import check_chips_are_those, digest_of, fitting_state, load_state, save_state
+from geop2p.training.checkpoint import check_chips_are_those, fitting_state, load_state, save_state
 from geop2p.training.claim import check_claimed
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, is_finite
