@@ -116,16 +116,6 @@ def aligned_reader(
     """
     with gdal_env(), opened(path) as dataset, ExitStack() as stack:
         own, points, bands = grid_of(dataset), control_points(dataset), data_bands(dataset)
-        offset = grid.offset_in(own) if points is None else None
-        is_upside_down = offset is None and points is None and own.north_up != own
-        if is_upside_down:
-            own = own.north_up
-            offset = grid.offset_in(own)
-        if offset is None and (own.crs is None or grid.crs is None):
-            raise GridMismatchError(
-                f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
-                "assign one (gdal_edit -a_srs)"
-            )
         count, dtype = len(bands), dataset.dtypes[bands[0] - 1]
         conversion, resampling = FLOATS, _resampling(own, grid, kind)
         if kind == "sar" and backscatter != "power":
@@ -136,8 +126,15 @@ def aligned_reader(
             shown = color_bands(dataset)
             read = partial(_read_codes, dataset, shown, mask_reader(dataset, shown), path, colors)
             count, dtype, conversion = 1, "uint8", CODES
-        if is_upside_down:
-            read = partial(_read_from_below, read, own.height)
+        offset = grid.offset_in(own) if points is None else None
+        if offset is None and points is None:
+            read, own = _from_north(read, own)
+            offset = grid.offset_in(own)
+        if offset is None and (own.crs is None or grid.crs is None):
+            raise GridMismatchError(
+                f"{path}: {own.describe()} cannot be aligned with {grid.describe()}: a CRS is missing; "
+                "assign one (gdal_edit -a_srs)"
+            )
         if offset is not None:
             inside: Read = partial(_read_shifted, read, dataset.shape, count, dtype, offset)
         elif conversion is FLOATS and points is None:
@@ -160,11 +157,8 @@ def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) 
     own, bands = grid_of(dataset), data_bands(dataset)
     dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)
     fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
-    is_upside_down = own.north_up != own
-    if fits and (is_upside_down or not is_told_once(dataset, bands)):
-        read: Read = partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path)
-        if is_upside_down:
-            read, own = partial(_read_from_below, read, own.height), own.north_up
+    if fits and (own.north_up is not own or not is_told_once(dataset, bands)):
+        read, own = _from_north(partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path), own)
         yield _in_blocks(Resampler(read, len(bands), dtype, dataset.shape, own, None, grid, FLOATS, resampling))
         return
     with _warped_by_gdal(dataset, own, grid, resampling) as vrt:
@@ -178,6 +172,11 @@ def _in_blocks(resampler: Resampler) -> Read:
     grid, bands = resampler.grid, resampler.bands
     side = block_side(pixel_ratio(grid, resampler.own), bands * FLOAT_BYTES, MARGIN)
     return Blockwise(resampler, (grid.height, grid.width), bands, resampler.dtype, side)
+
+
+def _from_north(read: Read, own: Grid) -> tuple[Read, Grid]:
+    """A way to read a dataset, and its grid, with rows from north to south."""
+    return (read, own) if own.north_up is own else (partial(_read_from_below, read, own.height), own.north_up)
 
 
 def _read_from_below(read: Read, height: int, window: Window) -> tuple[Array, Mask]:

@@ -23,7 +23,7 @@ from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observe
 from geop2p.tiling.splits import split_chips
 from geop2p.tiling.staging import Staged
 from geop2p.tiling.summary import report_gaps
-from geop2p.tiling.table import count_splits, order_of
+from geop2p.tiling.table import count_splits
 
 CONVERSION = "conversion.json"  # among what is staged: what chips that are made by conversion are made of
 
@@ -88,7 +88,6 @@ def settle(
         source=encodings[0],
         target=encodings[1],
         counts=count_splits(index),
-        order=order_of(index),
     )
     if last and given is None:
         check_splits(chipset, config)
