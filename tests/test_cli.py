@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,28 @@ def test_ctrl_c_is_one_line_and_the_exit_code_that_shells_know(monkeypatch: pyte
     result = invoke("models")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.strip() == "Interrupted"
+
+
+def test_sigterm_is_one_line_and_the_exit_code_that_batch_systems_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned_up = []
+
+    def terminated(*_: object) -> dict[str, object]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned_up.append(signal.getsignal(signal.SIGTERM))
+        return {}
+
+    monkeypatch.setattr("geop2p.list_systems", terminated, raising=False)
+    result = invoke("models")
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (143, "", "Terminated")
+    assert cleaned_up == [signal.SIG_DFL] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    try:
+        assert invoke("models").exit_code == 0 and heard == [True], "a handler of somebody else was replaced"
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_command_says_the_same_line_once() -> None:

@@ -293,9 +293,13 @@ def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> Non
     assert describe(pair[0])["classes"] == {"1": "water", "2": "meadow", "5": "road"}
     assert (model["type"], model["stride"], model["source"]["kind"]) == ("model", 32, "classes")
     assert (chips["type"], chips["size"], chips["target"]["kind"]) == ("chip set", 32, "image")
-    with pytest.raises(RasterError, match="neither a chip set nor a finished run"):
+    with pytest.raises(RasterError, match=r"holds runs \(.*run\); give one of them"):
         describe(run)
+    with pytest.raises(RasterError, match=r"metrics\.jsonl: belongs to the run .*run; give that folder"):
+        describe(run / "run" / "metrics.jsonl")
     (run / "begun").mkdir()
+    with pytest.raises(RasterError, match="neither a chip set nor a finished run"):
+        describe(run / "begun")
     shutil.copy(run / "run" / "config.json", run / "begun")
     begun = json.loads(json.dumps(describe(run / "begun")))
     assert begun["type"] == "run without a model" and "repeat the command to go on" in begun["state"]

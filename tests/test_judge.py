@@ -336,6 +336,19 @@ def test_a_damaged_judge_is_to_be_deleted(chips: ChipSet, folder: Path, tmp_path
         find_judge(chips, "pspnet", STEPS, tmp_path, "cpu")
 
 
+def test_what_is_no_judge_of_these_chips_judges_nothing(
+    chips: ChipSet, pair: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
+    tile(*pair[::-1], tmp_path / "chips", TileConfig(size=32, format="packed"))
+    other = ChipSet.open(tmp_path / "chips")
+    find_judge(other, "pspnet", 1, tmp_path, "cpu")
+    (file,) = tmp_path.glob("pspnet-*.safetensors")
+    shutil.copy(next((folder / "judges").glob("pspnet-*.safetensors")), file)
+    with pytest.raises(CheckpointError, match=r"pspnet-.*: no judge of .*chips; delete it, and one is made"):
+        find_judge(other, "pspnet", 1, tmp_path, "cpu")
+
+
 def test_what_lies_under_the_mask_changes_no_figure(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

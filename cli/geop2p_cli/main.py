@@ -2,6 +2,10 @@
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -17,21 +21,49 @@ from geop2p_cli.predict import predict
 from geop2p_cli.tile import tile
 from geop2p_cli.train import train
 
-INTERRUPTED = 130  # exit code by which shells know that Ctrl-C ended a command
+INTERRUPTED, TERMINATED = 130, 143  # exit codes by which shells know that Ctrl-C or SIGTERM ended a command
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as from a batch system: what is cleaned up after Ctrl-C is cleaned up after it."""
 
 
 class OneLineErrors(click.Group):
-    """A group whose commands report geop2p's own errors, and Ctrl-C, in one line; bugs keep their traceback."""
+    """A group whose commands report geop2p's own errors, and signals, in one line; bugs keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _raising_at_sigterm():
+                return super().invoke(ctx)
         except GeoP2PError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt as error:
-            click.echo("Interrupted", err=True)
-            raise click.exceptions.Exit(INTERRUPTED) from error
+            told, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
+            click.echo(told, err=True)
+            raise click.exceptions.Exit(code) from error
+
+
+@contextmanager
+def _raising_at_sigterm() -> Iterator[None]:
+    """Turn the first SIGTERM into an exception; a second one ends the process at once.
+
+    Whoever handles it already goes on doing so.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated
 
 
 class ToldOnce(logging.Filter):

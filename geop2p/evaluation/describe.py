@@ -15,7 +15,8 @@ from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.statistics import Distribution
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
-from geop2p.training.claim import settings_of
+from geop2p.training.checkpoint import CONFIG
+from geop2p.training.claim import OWNED, settings_of
 from geop2p.training.history import read_metrics
 from geop2p.translator import FILE_NAME, read_card
 
@@ -43,6 +44,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         return _model(place)
     if (settings := settings_of(place)) is not None:
         return _begun(place, settings)
+    if place.name in {CONFIG, *OWNED} and settings_of(place.parent) is not None:
+        raise RasterError(f"{place}: belongs to the run {place.parent}; give that folder")
     if place.is_dir() and not is_vector(place):
         return _folder(place)
     if is_vector(place):
@@ -83,6 +86,8 @@ def _folder(folder: Path) -> dict[str, Any]:
         try:
             return _raster(folder)
         except RasterError as no_rasters:
+            if runs := sorted(file.parent.name for file in folder.glob(f"*/{CONFIG}") if settings_of(file.parent)):
+                raise RasterError(f"{folder}: holds runs ({', '.join(runs)}); give one of them") from no_rasters
             raise RasterError(
                 f"{folder}: a folder, but neither a chip set nor a finished run, nor chips of another tool "
                 f"({no_chips}), nor rasters ({no_rasters})"

@@ -75,11 +75,15 @@ def find_judge(
             train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
     forget(begun)
     try:
-        return Translator.load(file, device)
+        judge = Translator.load(file, device)
     except CheckpointError as error:
         raise CheckpointError(
             f"{file}: a damaged judge ({error.__cause__ or error}); delete it, and it is made again"
         ) from error
+    card = judge.card
+    if (card.recipe, card.source, card.target) != ("judge", chipset.target, chipset.source):
+        raise CheckpointError(f"{file}: no judge of {chipset.folder}; delete it, and one is made")
+    return judge
 
 
 def judge_fits(chipset: ChipSet) -> bool:
