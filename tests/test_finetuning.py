@@ -61,7 +61,9 @@ def test_only_what_changed_begins_anew(key: str, tmp_path: Path, caplog: pytest.
     with caplog.at_level("INFO", "geop2p"):
         begin_with(new, card, tmp_path / "old.safetensors")
     assert "the first layer is begun anew for source forest; road, water keep theirs" in caplog.text
+    assert "the first layer forgets meadow of the model's source, which the chips lack" in caplog.text
     assert "the last layer is begun anew for target near infrared; green, red keep theirs" in caplog.text
+    assert "the last layer forgets" not in caplog.text
     state, there = new.state_dict(), old.state_dict()
     differing = [name for name in state if not torch.equal(state[name], there[name])]
     assert 1 < len(differing) <= 3  # the weights of the first layer, weights and bias of the last

@@ -269,9 +269,10 @@ def test_a_malicious_checkpoint_is_not_executed(chips: Path, tmp_path: Path) -> 
         def __reduce__(self):
             return (Path.touch, (tmp_path / "owned",))
 
-    (tmp_path / "run" / "last.pt").write_bytes(pickle.dumps({"step": Malice()}, protocol=2))
-    with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
-        train(chips, tmp_path / "run", TINY)
+    for protocol in (2, 4):  # torch warns of newer protocols, which pytest would take for an error
+        (tmp_path / "run" / "last.pt").write_bytes(pickle.dumps({"step": Malice()}, protocol=protocol))
+        with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
+            train(chips, tmp_path / "run", TINY)
     torch.save({"step": Malice()}, tmp_path / "run" / "last.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt: not a checkpoint of geop2p"):
         train(chips, tmp_path / "run", TINY)

@@ -95,7 +95,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(chips: Path, tmp_path: Path
     assert state is not None
     cut = {name: value[:1] for name, value in state["generator"].items() if value.ndim}
     foreign, misfit = r"not a checkpoint of geop2p \(", "does not fit the networks of this run "
-    bytes_of_others = (whole[: len(whole) // 2], b"PK garbage", b"junk\n", b"a" * 512, b"")
+    bytes_of_others = (whole[: len(whole) // 4], whole[: len(whole) // 2], b"PK garbage", b"junk\n", b"a" * 512, b"")
     broken: list[tuple[str, Any]] = [(foreign, some) for some in bytes_of_others]
     broken += [(rf"{foreign}a foreign file\)", some) for some in ({"epoch": 3}, [1, 2])]
     broken += [(r"made by a newer geop2p \(format 99\); upgrade", state | {"geop2p": 99})]

@@ -1,7 +1,9 @@
 """What a run keeps on disk to go on: `config.json` and `last.pt`."""
 
 import contextlib
+import errno
 import hashlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,14 @@ def load_state(run: Path, device: torch.device) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        state: Any = torch.load(file, map_location=device, weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocol of a foreign pickle
+            state: Any = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # foreign bytes can break torch's reader anywhere; its words advise to trust them
         if is_out_of_memory(error):
             raise
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a place before the file's beginning
+            raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
         raise CheckpointError(
             f"{file}: not a checkpoint of geop2p (damaged, or more than tensors and plain values); {AGAIN}"
         ) from error

@@ -26,14 +26,15 @@ class _Match:
     pairs: list[tuple[int, int]]
     kept: list[str]
     new: list[str]
+    lost: list[str]
 
 
 def begin_with(generator: nn.Module, card: Card, model: str | Path) -> Start:
     """Put the weights of a model into a generator.
 
     What source or target does not share with the model's, by the names of bands and classes, keeps the weights it has
-    been drawn: channels of the first or last layer alone. A line of the log says which, and which bands keep weights
-    that were learnt on another scale.
+    been drawn: channels of the first or last layer alone. A line of the log says which, what of the model's is left out,
+    and which bands keep weights that were learnt on another scale.
 
     Args:
         generator: Fresh network.
@@ -88,15 +89,17 @@ def _matching(there: Encoding, here: Encoding) -> _Match:
     """Channels of the same name; those without one of their own match only where nothing has changed."""
     names = _shown_names(here)
     if there.kind != here.kind:
-        return _Match([], [], names)
+        return _Match([], [], names, [])
     old, new = _given_names(there), _given_names(here)
     if old == new:
-        return _Match([(place, place) for place in range(len(new))], names, [])
+        return _Match([(place, place) for place in range(len(new))], names, [], [])
     alone = {name for name in new if name and old.count(name) == new.count(name) == 1}
     pairs = [(old.index(name), place) for place, name in enumerate(new) if name in alone]
     kept = [place for _, place in pairs]
     fresh = [name for place, name in enumerate(names) if place not in kept]
-    return _Match(pairs, [names[place] for place in kept], fresh)
+    taken = {place for place, _ in pairs}
+    lost = [name for place, name in enumerate(_shown_names(there)) if place not in taken]
+    return _Match(pairs, [names[place] for place in kept], fresh, lost)
 
 
 def _given_names(encoding: Encoding) -> list[str]:
@@ -108,10 +111,14 @@ def _shown_names(encoding: Encoding) -> list[str]:
 
 
 def _say(side: str, layer: str, match: _Match, model: str | Path) -> None:
-    if not match.new:
-        return
-    kept = f"{', '.join(match.kept)} keep theirs" if match.kept else "none keeps its own"
-    log.info("init_from %s: the %s layer is begun anew for %s %s; %s", model, layer, side, ", ".join(match.new), kept)
+    new, kept, lost = (", ".join(names) for names in (match.new, match.kept, match.lost))
+    if new:
+        whose = f"{kept} keep theirs" if kept else "none keeps its own"
+        log.info("init_from %s: the %s layer is begun anew for %s %s; %s", model, layer, side, new, whose)
+    if kept and lost:
+        log.info(
+            "init_from %s: the %s layer forgets %s of the model's %s, which the chips lack", model, layer, lost, side
+        )
 
 
 def _say_scaling(side: str, there: Encoding, here: Encoding, match: _Match, model: str | Path) -> None:
