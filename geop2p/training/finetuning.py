@@ -33,7 +33,7 @@ def begin_with(generator: nn.Module, card: Card, model: str | Path) -> Start:
     """Put the weights of a model into a generator.
 
     What source or target does not share with the model's, by the names of bands and classes, keeps the weights it has
-    been drawn: channels of the first or last layer alone. A line of the log says which, what of the model's is left out,
+    been drawn: channels of the first or last layer alone. A line of the log says which, what the model has besides,
     and which bands keep weights that were learnt on another scale.
 
     Args:
