@@ -1,5 +1,6 @@
 """Bands are matched by their place; where names say that a place holds something else, nothing is made of it."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ import pytest
 import rasterio
 from conftest import Identity, class_map, grid, image_encoding, write_raster
 
-from geop2p import PredictConfig, TileConfig, predict, tile
+from geop2p import PredictConfig, TileConfig, describe, evaluate_mosaic, predict, tile
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.agreement import color_bands, known_as, order_difference
 from geop2p.raster.encoding import Band, Encoding
@@ -110,6 +111,56 @@ def test_so_is_one_with_its_colours_in_another_order(tmp_path: Path, make_model:
     rgb = image(tmp_path / "in.tif", ("", "", ""), photometric="RGB")
     with pytest.raises(RasterError, match=r"has the bands red, green, blue, expected blue, green, red"):
         predict(model, rgb, tmp_path / "out.tif", PredictConfig(tile_size=32))
+
+
+@pytest.mark.parametrize(
+    ("names", "trained", "said"),
+    [
+        (("blue", "green", "red"), ("", "", ""), r"blue, green, red, expected red, green, blue \(its bands 3, 2, 1\)"),
+        (("B1 Blue", "B2 Green", "B3 Red"), ("", "", ""), "has the bands blue, green, red, expected red, green, blue"),
+        (("Red", "Green", "NIR"), ("", "", ""), "has the bands red, green, NIR, expected red, green, blue"),
+        (("", "", ""), ("blue", "green", "red"), "has the bands red, green, blue, expected blue, green, red"),
+        (("B4_red", "B3_green", "B2_blue"), ("", "", ""), None),
+        (("", "", ""), ("Red", "Green", "Blue"), None),
+        (SENTINEL, ("", "", ""), None),
+    ],
+)
+def test_names_on_one_side_and_colours_on_the_other_are_a_warning(
+    names: Sequence[str],
+    trained: Sequence[str],
+    said: str | None,
+    tmp_path: Path,
+    make_model: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In every place where two rasters meet; GDAL's colours alone are no reason to refuse one."""
+    rgb, config = ("red", "green", "blue"), PredictConfig(tile_size=32)
+    given = image(tmp_path / "in.tif", names, "MINISBLACK" if any(names) else "RGB")
+    other = image(tmp_path / "other.tif", trained, "MINISBLACK" if any(trained) else "RGB")
+    model = make_model(Identity, trained_on(trained, () if any(trained) else rgb))
+    codes = write_raster(tmp_path / "map.tif", class_map(SIDE, SIDE), grid(SIDE, SIDE))
+    cut = TileConfig(size=32, split_by="random", target_kind="image")
+
+    def join() -> None:
+        for raster in (other, given):
+            tile(codes, raster, tmp_path / "chips", cut)
+
+    def read_as_one() -> None:
+        (tmp_path / "many").mkdir()
+        for name, raster in (("a.tif", other), ("b.tif", given)):
+            raster.rename(tmp_path / "many" / name)
+        describe(tmp_path / "many")
+
+    for looking in (
+        lambda: predict(model, given, tmp_path / "out.tif", config),
+        lambda: evaluate_mosaic(given, other, tmp_path / "report.html"),
+        join,
+        read_as_one,
+    ):
+        caplog.clear()
+        looking()
+        told = [line for line in caplog.messages if "by names on one side and colours on the other" in line]
+        assert len(told) == (said is not None) and all(re.search(str(said), line) for line in told), told
 
 
 def test_so_is_a_scene_that_joins_a_chip_set(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyproj
 import pystac
 import pytest
 import rasterio
@@ -17,7 +18,7 @@ from conftest import CLASSES, UTM, Constant, Identity, TileMean, class_map, grid
 from pystac.validation import JsonSchemaSTACValidator
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
-from shapely.geometry import box, shape
+from shapely.geometry import Point, box, shape
 
 import geop2p.mosaic.assembly as assembly
 import geop2p.mosaic.mosaic as mosaic_module
@@ -363,6 +364,31 @@ def test_the_outline_of_ground_beyond_the_antimeridian(tmp_path: Path) -> None:
     assert outline is not None and outline.geom_type == "MultiPolygon"
     west, south, east, north = bounding_box(outline)
     assert 178 < west < 180 and -180 < east < -178 and south < north < -15
+
+
+@pytest.mark.parametrize("offset", [(-0.5, -0.5), (-0.1, -0.9), (0.1, 0.3), (-1.2, -0.5)])
+@pytest.mark.parametrize(
+    ("code", "latitude"),
+    [(3031, -70), (3571, 65), (3413, 75), (6933, 10), (32660, 40), (3832, -30), (3857, 5), (4326, -12), (2193, -40)],
+)
+def test_the_outline_is_cut_at_the_antimeridian_in_every_crs(
+    code: int, latitude: float, offset: tuple[float, float]
+) -> None:
+    """GDAL makes a ring around the world of it on polar grids. Longitudes may be written beyond 180, too."""
+    there = pyproj.Transformer.from_crs(4326, code, always_xy=True)
+    pixel = 1e-5 if code == 4326 else 1.0
+    x, y = there.transform(180.0, latitude)
+    corner = x + 400 * pixel * offset[0], y - 400 * pixel * offset[1]
+    here = Grid(rasterio.CRS.from_epsg(code), rasterio.Affine(pixel, 0, corner[0], 0, -pixel, corner[1]), 400, 400)
+    outline = footprint(here, [Part("a", Window(0, 0, 400, 200)), Part("b", Window(0, 200, 400, 200))])
+    assert outline is not None and outline.is_valid and outline.area < 0.01**2
+    rng = np.random.default_rng(0)
+    for inside, places in ((True, rng.uniform(2, 398, (50, 2))), (False, [(-20, 200), (420, 200), (200, -20)])):
+        for col, row in places:
+            lon, lat = there.transform(*(here.transform @ (col, row)), direction="INVERSE")
+            assert outline.contains(Point((lon + 180) % 360 - 180, lat)) == inside, (col, row)
+    west, _, east, _ = bounding_box(outline)
+    assert (west > east) == (outline.geom_type == "MultiPolygon")
 
 
 @pytest.mark.parametrize("side", [128, 100])

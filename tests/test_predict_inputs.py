@@ -611,3 +611,10 @@ def test_names_that_contradict_a_value_are_told(caplog: pytest.LogCaptureFixture
     assert match_classes("map.tif", {1: "forest", 2: "lava", 5: "Meadow"}, CLASSES) == {5: 2, 2: 0}
     assert "5 Meadow is the model's 2, 2 lava is none of them" in caplog.text
     assert "takes 1 forest for water" in caplog.text
+    caplog.clear()
+    assert match_classes("map.tif", {1: "urban", 2: "Class 2", 5: "port"}, CLASSES) == {}  # a legend of somebody else
+    assert "takes 1 urban for water, 5 port for road, by the value alone" in caplog.text
+    caplog.clear()
+    assert match_classes("map.tif", {1: "class 1", 2: "2", 5: " "}, CLASSES) == {}
+    assert match_classes("map.tif", {1: "urban"}, (MapClass(1, "class 1", (0, 0, 0)),)) == {}
+    assert not caplog.text

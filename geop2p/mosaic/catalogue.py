@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
+from rasterio.crs import CRS
 from rasterio.enums import WktVersion
 from rasterio.warp import transform_geom
 from shapely.affinity import affine_transform
@@ -16,12 +18,14 @@ from shapely.geometry.base import BaseGeometry
 from geop2p.errors import ConfigError
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.grid import Grid
+from geop2p.raster.grid import Grid, positions_in
+from geop2p.raster.surroundings import in_one_stretch
 from geop2p.raster.vrt import BandSummary, Overview, Part
 from geop2p.raster.writing import fill_value
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 WHOLE, OVERVIEW = "mosaic", "overview"  # names of assets; the latter is a role too
+LONLAT = CRS.from_epsg(4326)
 PIECES = 32  # of the longer side of the mosaic: a straight edge of the grid is curved in degrees
 DECIMALS = 7  # of degrees: a centimetre
 
@@ -145,8 +149,28 @@ def footprint(grid: Grid, parts: Sequence[Part]) -> BaseGeometry | None:
     ]
     pixels = shapely.segmentize(shapely.union_all(boxes), max(grid.height, grid.width) / PIECES)
     ground = affine_transform(pixels, grid.transform.to_shapely())
-    there = transform_geom(grid.crs, "EPSG:4326", shapely.geometry.mapping(ground), precision=DECIMALS)
-    return shapely.geometry.shape(there)
+    if (there := _on_less_than_half_the_earth(ground, grid.crs)) is not None:
+        return there
+    across = transform_geom(grid.crs, LONLAT, shapely.geometry.mapping(ground), precision=DECIMALS)
+    return shapely.geometry.shape(across)
+
+
+def _on_less_than_half_the_earth(ground: BaseGeometry, crs: CRS) -> BaseGeometry | None:
+    """Longitudes and latitudes of an outline, in two pieces where it crosses the antimeridian.
+
+    GDAL does not cut it there in every CRS. None where the outline takes half of all longitudes or more, as around a
+    pole, or has no place.
+    """
+    places = shapely.get_coordinates(ground)
+    longitudes, latitudes = positions_in(crs, LONLAT, *places.T)
+    longitudes = in_one_stretch((np.array(longitudes) + 180) % 360 - 180, 360)
+    if not np.isfinite(longitudes).all() or np.ptp(longitudes) >= 180:
+        return None
+    degrees = np.round(np.column_stack([longitudes, latitudes]), DECIMALS)
+    outline = shapely.transform(ground, lambda _: degrees)
+    world, turn = shapely.box(-180, -90, 180, 90), [1, 0, 0, 1, 360, 0]
+    pieces = [outline & world, affine_transform(outline & affine_transform(world, turn), [1, 0, 0, 1, -360, 0])]
+    return shapely.union_all([piece for piece in pieces if piece.area])
 
 
 def bounding_box(outline: BaseGeometry) -> list[float]:

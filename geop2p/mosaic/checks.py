@@ -14,7 +14,7 @@ from geop2p.config import PredictConfig
 from geop2p.errors import CheckpointError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
-from geop2p.raster.agreement import band_difference, known_alike, order_difference
+from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
 from geop2p.raster.atomic import make_folder
 from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -52,9 +52,10 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
     if not card.source.is_classes:
         bands = file_bands(info)
-        called = known_alike(bands, info.color_interp, card.source.bands, card.source.color_interp)
-        if (apart := order_difference(*called)) is not None:
+        sides = bands, info.color_interp, card.source.bands, card.source.color_interp
+        if (apart := order_difference(*known_alike(*sides))) is not None:
             raise RasterError(f"{info.path}: {apart} as in the training; reorder (gdal_translate -b) or rename them")
+        warn_of_order(info.path, *sides, "the training")
         if card.source.relief is not None:  # has no offset
             bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
         if (apart := band_difference(bands, card.source.bands)) is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.raster.aligned import Reader
+from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, MapClass, Mask
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,17 @@ def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClas
     if told:
         log.info("%s: classes by their names: %s", path, ", ".join(told))
     other = [code for code in sorted(names) if code in theirs and code not in by_name and code not in changed]
-    if by_name and other:  # the names mean something, and these mean something else
+    if not by_name:  # names may be nothing but words for the codes
+        other = [code for code in other if _is_telling(names[code], code) and _is_telling(theirs[code], code)]
+    if other:
         told = [f"{code} {names[code]} for {theirs[code]}" for code in other]
         log.warning("%s: takes %s, by the value alone; rename the classes if that is wrong", path, ", ".join(told))
     return changed
+
+
+def _is_telling(name: str, code: int) -> bool:
+    """Whether a name of a class says more than its code, which is what classes without names are called by."""
+    return name.strip().casefold() not in {"", str(code), class_name(code)}
 
 
 def recoded(values: Array, codes: Codes) -> Array:

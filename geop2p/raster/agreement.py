@@ -1,10 +1,15 @@
 """Whether two layers mean the same by a stored value."""
 
+import logging
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from geop2p.raster.encoding import Band, Encoding
 
+log = logging.getLogger(__name__)
+
+COLORS = ("red", "green", "blue")
 NO_COLORS = ("undefined", "gray", "palette")  # roles that many bands may have
 
 
@@ -49,13 +54,17 @@ def color_bands(bands: Sequence[Band], roles: Sequence[str]) -> list[int] | None
     Returns:
         None where neither names each of the colours once.
     """
-    words = [set(re.findall("[a-z]+", band.name.casefold())) for band in bands]
-    named = [set[str]() if found & {"edge", "infra"} else found for found in words]  # "red edge", "near infra-red"
-    for called in (named, [{role} for role in roles]):
-        found = [[place for place, one in enumerate(called) if color in one] for color in ("red", "green", "blue")]
+    for called in ([_colors_in(band.name) for band in bands], [{role} for role in roles]):
+        found = [[place for place, one in enumerate(called) if color in one] for color in COLORS]
         if all(len(places) == 1 for places in found):
             return [places[0] for places in found]
     return None
+
+
+def _colors_in(name: str) -> set[str]:
+    """The colours that the words of a band's name tell, "red edge" and "near infra-red" being none."""
+    words = set(re.findall("[a-z]+", name.casefold()))
+    return set() if words & {"edge", "infra"} else words & {*COLORS}
 
 
 def known_alike(
@@ -73,6 +82,42 @@ def known_alike(
     if any(names) and any(expected_names):
         return names, expected_names
     return known_as([Band()] * len(found), roles), known_as([Band()] * len(expected), expected_roles)
+
+
+def warn_of_order(
+    path: str | Path,
+    found: Sequence[Band],
+    roles: Sequence[str],
+    expected: Sequence[Band],
+    expected_roles: Sequence[str],
+    whose: str,
+) -> None:
+    """Tell of bands in another order if the names of one side and the colours of the other are to be believed.
+
+    They are not believed enough to refuse a raster: GDAL calls three bands of 8 bits red, green and blue where nobody
+    says what they are.
+
+    Args:
+        path: Of the one, for the message.
+        found: Its bands.
+        roles: GDAL's names of their roles; none where they are not known.
+        expected: As many bands of the other.
+        expected_roles: Their roles.
+        whose: Where they stand so, for the message.
+    """
+    by_name = [any(band.name.strip() for band in bands) for bands in (found, expected)]
+    if by_name[0] == by_name[1]:
+        return
+    here, there = (
+        [" ".join(_colors_in(band.name)) or band.name for band in bands] if is_named else known_as(bands, of_bands)
+        for bands, of_bands, is_named in zip((found, expected), (roles, expected_roles), by_name, strict=True)
+    )
+    if (apart := order_difference(here, there)) is not None:
+        log.warning(
+            "%s: by names on one side and colours on the other %s as in %s; taken as they stand: if that is wrong, "
+            "reorder them (gdal_translate -b)",
+            path, apart, whose,
+        )  # fmt: skip
 
 
 def order_difference(found: Sequence[str], expected: Sequence[str]) -> str | None:

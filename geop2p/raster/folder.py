@@ -10,7 +10,7 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
 from geop2p.errors import GridMismatchError, RasterError
-from geop2p.raster.agreement import known_alike, order_difference
+from geop2p.raster.agreement import known_alike, order_difference, warn_of_order
 from geop2p.raster.encoding import Band
 from geop2p.raster.grid import Grid
 
@@ -64,9 +64,13 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
                 f"{folder}: {Path(info.path).name} has an alpha band that is not the last of two or four; give it a "
                 "mask instead (gdal_translate -b ... -mask ...)"
             )
-        called = known_alike(_bands(info), info.color_interp, _bands(first), first.color_interp)
-        if info.count == first.count and (apart := order_difference(*called)) is not None:
-            raise RasterError(f"{folder}: {Path(info.path).name} {apart} as in {Path(first.path).name}; reorder them")
+        if info.count == first.count:
+            sides = _bands(info), info.color_interp, _bands(first), first.color_interp
+            if (apart := order_difference(*known_alike(*sides))) is not None:
+                raise RasterError(
+                    f"{folder}: {Path(info.path).name} {apart} as in {Path(first.path).name}; reorder them"
+                )
+            warn_of_order(info.path, *sides, Path(first.path).name)
         for name, word in _SAME.items():
             here, there = getattr(info, name), getattr(first, name)
             if repr(here) != repr(there):  # by its name: nan is not nan

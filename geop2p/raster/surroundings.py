@@ -136,7 +136,7 @@ def _surroundings(grid: Grid, crs: CRS) -> Surroundings | None:
         return None
     xs, ys, places = xs[known], ys[known], places[:, known]
     turn = 2 * math.pi / crs.units_factor[1] if crs.is_geographic else 0.0
-    xs = _together(xs, turn) if turn else xs
+    xs = in_one_stretch(xs, turn) if turn else xs
     left, bottom, right, top = xs.min(), ys.min(), xs.max(), ys.max()
     margin = AROUND * max(right - left, top - bottom)
     box = (left - margin, bottom - margin, right + margin, top + margin)
@@ -195,8 +195,11 @@ def _lattice(box: Box) -> tuple[np.ndarray, ...]:
     return np.meshgrid(np.linspace(left, right, LOOKUPS), np.linspace(bottom, top, LOOKUPS))
 
 
-def _together(longitudes: np.ndarray, turn: float) -> np.ndarray:
-    """Longitudes of one stretch that the dateline may cut, those beyond it a turn further."""
+def in_one_stretch(longitudes: np.ndarray, turn: float) -> np.ndarray:
+    """Longitudes of one stretch that the dateline may cut, those beyond it a turn further.
+
+    They stay as they are where no gap of half a turn is between them.
+    """
     ordered = np.sort(longitudes)
     gaps = np.diff(ordered)
     if not len(gaps) or gaps.max() <= turn / 2:
