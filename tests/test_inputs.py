@@ -204,7 +204,7 @@ def test_chips_of_a_turned_grid_keep_its_pixels_and_their_place(tmp_path: Path, 
     index = chipset.index()
     assert len(index) == 6 and check(tmp_path / "chips") == []
     for row in index.itertuples():
-        here = own.north_up.window(Window(row.col_off, row.row_off, 32, 32))
+        here = own.unmirrored.window(Window(row.col_off, row.row_off, 32, 32))
         with rasterio.open(chip_path(chipset.folder, "target", row.split, row.id)) as chip:
             assert chip.crs == UTM and chip.transform.almost_equals(here.transform, 1e-6)
             assert np.allclose(chip.read(), np.stack(positions(here)), rtol=0, atol=1e-6)

@@ -390,7 +390,7 @@ def test_rows_from_south_to_north_are_read_from_the_north(tmp_path: Path, kind: 
     values[:, 20:50, 30:44] = 0
     plain = write_raster(tmp_path / "plain.tif", values, where, nodata=0)
     turned = write_raster(tmp_path / "turned.tif", values[:, ::-1], upside_down(where), nodata=0)
-    assert upside_down(where).north_up == where == where.north_up
+    assert upside_down(where).unmirrored == where == where.unmirrored
     for window in (Window(0, 0, 70, 90), Window(-5, 13, 40, 30), Window(60, 80, 20, 20)):
         found = []
         for path in (plain, turned):
@@ -436,3 +436,21 @@ def test_a_raster_from_south_to_north_is_cut_and_predicted_like_any(
     assert np.array_equal(made[0], made[1]) and np.array_equal(made[0], made[2])
     score = evaluate_mosaic(tmp_path / "out.tif", tmp_path / "turned" / "out.tif", tmp_path / "r.html")
     assert score["l1"] == 0 and not score["warped"]
+
+
+@pytest.mark.parametrize("turn", [Affine(-1, 0, WIDTH, 0, -1, HEIGHT), Affine.rotation(30), Affine(0, 1, 0, -1, 0, 0)])
+def test_networks_see_no_mirror_image_whichever_way_a_raster_is_turned(
+    tmp_path: Path, make_model: Callable[..., Path], turn: Affine
+) -> None:
+    where, values, model = grid(HEIGHT, WIDTH), noise("uint8", 3), make_model(Lopsided, image_encoding())
+    turned = Grid(where.crs, where.transform @ turn, HEIGHT, WIDTH)
+    assert turned.unmirrored is turned and upside_down(turned).unmirrored == turned
+    write_raster(tmp_path / "turned.tif", values, turned)
+    write_raster(tmp_path / "mirrored.tif", values[:, ::-1], upside_down(turned))
+    made = []
+    for name in ("turned", "mirrored"):
+        predict(model, tmp_path / f"{name}.tif", tmp_path / f"{name}_out.tif")
+        with rasterio.open(tmp_path / f"{name}_out.tif") as dataset:
+            assert dataset.transform.almost_equals(turned.transform, 1e-6)
+            made.append(dataset.read())
+    assert np.array_equal(*made) and not np.array_equal(made[0], values)

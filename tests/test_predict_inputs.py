@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform
 from rasterio.windows import Window
+from shapely.affinity import translate
 from shapely.geometry import LineString, Point, Polygon, box
 from torch import nn
 
@@ -202,6 +203,20 @@ def test_an_area_across_the_edge_of_a_map_of_the_world_is_whole(tmp_path: Path, 
     assert outside_share(half, tmp_path / "area.gpkg") == pytest.approx(0.5, abs=0.01)
     found = Area(tmp_path / "area.gpkg", where).window(Window(0, 0, 200, 120))
     assert abs(found.col_off - 78) <= 1 and abs(found.width - 44) <= 2
+
+
+@pytest.mark.parametrize("left", [-169.5, 190.5, 179.0])
+@pytest.mark.parametrize("far", [-360, 0, 360])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4258"])
+def test_longitudes_of_an_area_may_be_written_a_turn_away(tmp_path: Path, left: float, far: float, crs: str) -> None:
+    where = Grid(CRS.from_epsg(4326), Affine(0.01, 0, left, 0, -0.01, 1.0), 100, 200)
+    inside = Window(30, 40, 120, 50)  # across 180 degrees, the last of three
+    shapes = [translate(where.window(inside).footprint, far), box(-10, -1, 10, 1)]
+    geopandas.GeoDataFrame(geometry=shapes, crs=crs).to_file(tmp_path / "area.gpkg")
+    assert Area(tmp_path / "area.gpkg", where).window(Window(0, 0, 200, 100)) == inside
+    earth = geopandas.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs=crs)
+    earth.to_file(tmp_path / "earth.gpkg")
+    assert Area(tmp_path / "earth.gpkg", where).mask(Window(0, 0, 200, 100)).all()
 
 
 UNNAMED = tuple(dataclasses.replace(entry, name=class_name(entry.value)) for entry in CLASSES)
@@ -588,6 +603,11 @@ def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., P
     model = make_model(Identity, image_encoding())
     path = write_raster(tmp_path / "in.tif", np.zeros((3, 80, 80), np.uint8), grid(80, 80))
     far = write_raster(tmp_path / "far.tif", np.zeros((1, 9, 9), np.uint8), grid(9, 9, left=900_000.0))
+    nowhere = write_raster(
+        tmp_path / "nowhere.tif", np.zeros((1, 8, 8), np.uint8), Grid(None, Affine(2, 0, 0, 0, -2, 8), 8, 8)
+    )
+    with pytest.raises(GridMismatchError, match=r"the raster of --like has none where the other has a CRS; assign one"):
+        predict(model, path, tmp_path / "no.tif", PredictConfig(like=nowhere, no_resample=True))
     with pytest.raises(GridMismatchError, match="lies elsewhere than the grid that --like gives"):
         predict(model, path, tmp_path / "out.tif", PredictConfig(like=far))
     assert not list(tmp_path.glob("out*"))

@@ -60,7 +60,7 @@ def is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:
         GridMismatchError: It would be, and `strict` forbids it.
     """
     here, there = layer.grid, truth.grid
-    if here is None or there is None or here.north_up.offset_in(there.north_up) is not None:
+    if here is None or there is None or here.unmirrored.offset_in(there.unmirrored) is not None:
         return False
     if strict:
         raise GridMismatchError(

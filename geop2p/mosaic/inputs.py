@@ -126,8 +126,8 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         valid_share = float(sample[1].mean())
     frame = None
     if like is None:
-        grid = _output_grid(info.grid.north_up, card, config.no_resample)
-        if grid != info.grid.north_up:
+        grid = _output_grid(info.grid.unmirrored, card, config.no_resample)
+        if grid != info.grid.unmirrored:
             log.info(
                 "pixels of %s, the model was trained on %s: reading through a warp onto %s",
                 in_metres(info.grid.pixel_size), range_in_metres(card.trained_pixels), grid.describe(),
@@ -135,7 +135,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     else:
         whole = None
         if like.crs == info.grid.crs or (info.grid.crs is not None and like.crs == local_crs(info.grid)):
-            whole = _output_grid(info.grid.north_up, card, config.no_resample)
+            whole = _output_grid(info.grid.unmirrored, card, config.no_resample)
         grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
     _tell_of_outside(str(path), grid, config)
     return ModelInput(
@@ -228,8 +228,11 @@ def _framed(path: str, like: Grid, whole: Grid | None, crs: CRS | None, bounds: 
     """See `framed`.
 
     Raises:
-        GridMismatchError: The input lies elsewhere.
+        GridMismatchError: The input lies elsewhere, or one of both has no CRS.
     """
+    if (crs is None) != (like.crs is None):
+        lacks = "the input has none" if crs is None else "the raster of --like has none"
+        raise GridMismatchError(f"{path}: {lacks} where the other has a CRS; assign one (gdal_edit -a_srs)")
     found = framed(like, whole, crs, bounds)
     if found is None:
         raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {like.describe()}")
@@ -251,7 +254,7 @@ def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
 
 def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
     """The grid of another raster, whose pixels must have a size of the training."""
-    grid = describe_raster(path).grid.north_up
+    grid = describe_raster(path).grid.unmirrored
     if not no_resample and not has_size(grid.pixel_size, card.trained_pixels):
         found, trained = in_metres(grid.pixel_size), range_in_metres(card.trained_pixels)
         raise GridMismatchError(

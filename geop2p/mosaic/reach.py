@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
-from geop2p.raster.surroundings import beyond_the_cut
+from geop2p.raster.surroundings import beyond_the_cut, turned_to
 from geop2p.raster.vectors import in_crs
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
@@ -52,5 +52,6 @@ def _polygons(grid: Grid, aoi: Path) -> "geopandas.GeoSeries | None":
     polygons = read_polygons(aoi)
     shapes = beyond_the_cut(grid, polygons)
     if shapes is None:
-        shapes = in_crs(polygons, grid.crs)
+        carried = in_crs(polygons, grid.crs).to_numpy()
+        shapes = polygons.set_geometry(turned_to(grid, carried), crs=grid.crs).geometry
     return shapes.make_valid() if np.isfinite(shapes.total_bounds).all() else None

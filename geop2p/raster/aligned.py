@@ -128,7 +128,7 @@ def aligned_reader(
             count, dtype, conversion = 1, "uint8", CODES
         offset = grid.offset_in(own) if points is None else None
         if offset is None and points is None:
-            read, own = _from_north(read, own)
+            read, own = _unmirrored(read, own)
             offset = grid.offset_in(own)
         if offset is None and (own.crs is None or grid.crs is None):
             raise GridMismatchError(
@@ -151,14 +151,14 @@ def aligned_reader(
 def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) -> Iterator[Read]:
     """Read an open raster on a grid: by GDAL's own warp where it knows what is valid, else as arrays.
 
-    Rows from south to north are read as arrays, too: in GDAL's order of them ties fall to other pixels. Averages of
-    very many pixels are always GDAL's, which adds them up in pieces.
+    Mirror images are read as arrays, too: in GDAL's order of their rows ties fall to other pixels. Averages of very many
+    pixels are always GDAL's, which adds them up in pieces.
     """
     own, bands = grid_of(dataset), data_bands(dataset)
     dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)
     fits = ratio <= COARSEST or resampling in (Resampling.nearest, Resampling.bilinear)
-    if fits and (own.north_up is not own or not is_told_once(dataset, bands)):
-        read, own = _from_north(partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path), own)
+    if fits and (own.unmirrored is not own or not is_told_once(dataset, bands)):
+        read, own = _unmirrored(partial(_read_pixels, dataset, bands, mask_reader(dataset, bands), path), own)
         yield _in_blocks(Resampler(read, len(bands), dtype, dataset.shape, own, None, grid, FLOATS, resampling))
         return
     with _warped_by_gdal(dataset, own, grid, resampling) as vrt:
@@ -174,9 +174,9 @@ def _in_blocks(resampler: Resampler) -> Read:
     return Blockwise(resampler, (grid.height, grid.width), bands, resampler.dtype, side)
 
 
-def _from_north(read: Read, own: Grid) -> tuple[Read, Grid]:
-    """A way to read a dataset, and its grid, with rows from north to south."""
-    return (read, own) if own.north_up is own else (partial(_read_from_below, read, own.height), own.north_up)
+def _unmirrored(read: Read, own: Grid) -> tuple[Read, Grid]:
+    """A way to read a dataset, and its grid, with rows from the last to the first where it shows a mirror image."""
+    return (read, own) if own.unmirrored is own else (partial(_read_from_below, read, own.height), own.unmirrored)
 
 
 def _read_from_below(read: Read, height: int, window: Window) -> tuple[Array, Mask]:

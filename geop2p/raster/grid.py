@@ -77,9 +77,12 @@ class Grid:
         return -math.floor(row + OFF_LATTICE), -math.floor(col + OFF_LATTICE)
 
     @property
-    def north_up(self) -> "Grid":
-        """The same pixels with rows from north to south, where those of this one run from south to north."""
-        if self.crs is None or self.transform.b or self.transform.d or self.transform.e < 0:
+    def unmirrored(self) -> "Grid":
+        """The same pixels with the rows in the other order where this one shows the ground like a mirror.
+
+        Rows from south to north become rows from north to south.
+        """
+        if self.crs is None or self.transform.determinant < 0:
             return self
         return self._mapped(Affine(1, 0, 0, 0, -1, self.height), self.height, self.width)
 

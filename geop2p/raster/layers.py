@@ -104,7 +104,7 @@ class Layer:
 
     def block_on(self, grid: Grid) -> tuple[int, int]:
         """(rows, cols) that are read together on a grid: those of its file, or of the warp."""
-        if self.raster is not None and grid.north_up.offset_in(self.raster.grid.north_up) is None:
+        if self.raster is not None and grid.unmirrored.offset_in(self.raster.grid.unmirrored) is None:
             return SIDE, SIDE
         return (1, 1) if self.raster is None else self.raster.block
 

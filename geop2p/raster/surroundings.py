@@ -63,7 +63,7 @@ def on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.G
     own = CRS.from_user_input(features.crs)
     assert grid.crs is not None
     if own == grid.crs:
-        return features
+        return features.set_geometry(turned_to(grid, features.geometry.to_numpy()), crs=features.crs)
     found = _surroundings(grid, own)
     if found is None:
         return features.to_crs(grid.crs)
@@ -83,8 +83,34 @@ def on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.G
     here = features[near].set_geometry(shapes[near], crs=features.crs)
     here = here[~here.geometry.is_empty]
     if found.over is None:
-        return here.to_crs(grid.crs)
+        there = here.to_crs(grid.crs)
+        return there.set_geometry(turned_to(grid, there.geometry.to_numpy()), crs=there.crs)
     return here.set_geometry(_carried_over(here.geometry.to_numpy(), found.over), crs=grid.crs)
+
+
+def turned_to(grid: Grid, shapes: np.ndarray) -> np.ndarray:
+    """Shapes in the CRS of a grid, of longitudes a turn further or less where they lie on it so.
+
+    The same ground may be written from -180 to 180 or from 0 to 360 degrees.
+    """
+    assert grid.crs is not None
+    if not grid.crs.is_geographic:
+        return shapes
+    turn, (left, bottom, right, top) = 2 * math.pi / grid.crs.units_factor[1], grid.bounds
+    west, south, east, north = np.asarray(shapely.bounds(shapes)).T
+    level = (south <= top) & (north >= bottom)
+    ways = {far: level & (west + far <= right) & (east + far >= left) for far in (0.0, turn, -turn)}
+    elsewhere = ways[turn] | ways[-turn]
+    if not elsewhere.any():
+        return shapes
+    moved = []
+    for far, lies in ways.items():
+        there = np.full(shapes.shape, None)
+        there[lies] = shapely.transform(shapely.make_valid(shapes[lies]), functools.partial(np.add, (far, 0.0)))
+        moved.append(there)
+    turned = shapes.copy()
+    turned[elsewhere] = np.asarray(shapely.union_all(np.stack(moved), axis=0))[elsewhere]
+    return turned
 
 
 def beyond_the_cut(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.GeoSeries | None":

@@ -128,7 +128,7 @@ def _is_whole(layer: Layer, grid: Grid) -> bool:
     info = layer.raster
     if info is None or not info.is_whole or info.by_points or layer.ignored or layer.colors or layer.relief:
         return False
-    offset = grid.north_up.offset_in(info.grid.north_up)
+    offset = grid.unmirrored.offset_in(info.grid.unmirrored)
     if offset is None or min(offset) < 0:
         return False
     return offset[0] + grid.height <= info.grid.height and offset[1] + grid.width <= info.grid.width

@@ -60,7 +60,7 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
         raise ConfigError(f"{base.path}: a vector layer has no grid; choose the other side's with --grid")
     if base.raster is not None and base.raster.by_points:
         log.info("%s: placed by ground control points, warped onto %s", base.path, base.grid.describe())
-    return _common(base.grid.north_up, base, other)
+    return _common(base.grid.unmirrored, base, other)
 
 
 def _pixel_grid(layers: tuple[Layer, Layer]) -> Grid:
