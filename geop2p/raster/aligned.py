@@ -151,8 +151,8 @@ def aligned_reader(
 def _warped(path: str | Path, dataset: Any, grid: Grid, resampling: Resampling) -> Iterator[Read]:
     """Read an open raster on a grid: by GDAL's own warp where it knows what is valid, else as arrays.
 
-    Mirror images are read as arrays, too: in GDAL's order of their rows ties fall to other pixels. Averages of very many
-    pixels are always GDAL's, which adds them up in pieces.
+    Mirror images are read as arrays, too: in GDAL's order of their rows ties fall to other pixels. Averages of very
+    many pixels are always GDAL's, which adds them up in pieces.
     """
     own, bands = grid_of(dataset), data_bands(dataset)
     dtype, ratio = dataset.dtypes[bands[0] - 1], pixel_ratio(grid, own)
