@@ -11,6 +11,7 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from geop2p import TileConfig, tile
+from geop2p.errors import ConfigError
 from geop2p.raster.layers import open_layer
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift, report
 from geop2p.tiling.chips import ChipSet
@@ -33,6 +34,17 @@ def test_a_planted_shift_is_recovered(rows: float, cols: float) -> None:
     valid = np.ones((128, 128), bool)
     at = np.s_[None, 20:148, 20:148]
     shift = measure_shift(base[at], moved[at], valid, (False, False))
+    assert (shift.rows, shift.cols) == pytest.approx((rows, cols), abs=0.2)
+    assert shift.confidence > TRUSTED
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(13.0, 0.0), (14.0, 14.0), (-16.0, 2.0), (40.0, -25.5)])
+def test_a_shift_is_found_far_away_too(rows: float, cols: float) -> None:
+    """And not taken for the furthest of those that are likely."""
+    base = scene(256)
+    moved = ndimage.shift(base, (rows, cols), order=3, mode="reflect")
+    at = np.s_[None, 40:232, 40:232]
+    shift = measure_shift(base[at], moved[at], np.ones((192, 192), bool), (False, False))
     assert (shift.rows, shift.cols) == pytest.approx((rows, cols), abs=0.2)
     assert shift.confidence > TRUSTED
 
@@ -75,9 +87,11 @@ def test_noise_is_not_trusted() -> None:
         for _ in range(20)
     ]
     assert sum(shift.confidence >= TRUSTED for shift in shifts) <= 1
-    assert "too few edges in common" in report("a", shifts)
+    assert "too few edges in common, or too far apart" in report("a", shifts)
     flat = measure_shift(np.zeros((1, 64, 64)), np.zeros((1, 64, 64)), valid, (False, False))
     assert flat.confidence == 0
+    with pytest.raises(ConfigError, match="max_shift is 33, expected 0 to 32, half a chip"):
+        TileConfig(size=64, max_shift=33)
 
 
 def test_the_report_says_when_to_worry() -> None:

@@ -144,8 +144,8 @@ class TileConfig:
         _check_seed(self.seed)
         if not 0 < self.min_valid <= 1:
             raise ConfigError(f"min_valid is {self.min_valid}, expected above 0 and at most 1")
-        if self.max_shift is not None and self.max_shift < 0:
-            raise ConfigError(f"max_shift is {self.max_shift}, expected at least 0")
+        if self.max_shift is not None and not 0 <= self.max_shift <= self.size / 2:
+            raise ConfigError(f"max_shift is {self.max_shift:g}, expected 0 to {self.size / 2:g}, half a chip")
         if self.relief is not None and self.relief <= 0:
             raise ConfigError(f"relief is {self.relief}, expected metres above 0")
         if not 0 < self.max_share <= 1:

@@ -4,6 +4,7 @@ Phase correlation after Kuglin and Hines (1975); the peak is refined by evaluati
 (Guizar-Sicairos et al., Optics Letters 33, 2008). Pure: opens no files.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,8 +15,9 @@ import numpy.typing as npt
 from geop2p.raster.encoding import Array, Mask
 from geop2p.tiling.counting import present
 
-LARGEST = 12  # pixels of shift that are looked for
+LIKELY = 12  # pixels of shift that are believed easily; further ones, to half a chip, must be plain
 TRUSTED = 10.0  # confidence above which the shift of a single chip is believed
+TRUSTED_FAR_AWAY = 20.0  # the same of a shift that is not likely: real chips that lie well reach 15 by chance
 LEAST_TRUSTED = 5  # chips that a median needs
 SMOOTHING = 0.12  # cycles a pixel: finer detail is noise to the other side
 HIGHEST = 3 * SMOOTHING  # cycles a pixel that the refinement looks at: the rest weighs a hundredth at most
@@ -56,12 +58,21 @@ def measure_shift(source: Array, target: Array, valid: Mask, classes: tuple[bool
     cross = second * np.conj(first)
     cross *= _smooth(*valid.shape) / np.maximum(np.abs(cross), 1e-17)
     surface = np.fft.irfft2(cross, valid.shape)
-    peak = np.unravel_index(np.argmax(np.where(_near_zero(*valid.shape), surface, -np.inf)), surface.shape)
-    deviation = float(surface.std())
+    near = _refined(cross, surface, np.where(_near_zero(*valid.shape), surface, -np.inf))
+    further = _refined(cross, surface, surface)
+    if further.confidence >= TRUSTED_FAR_AWAY:
+        return further
+    is_peak = max(abs(near.rows), abs(near.cols)) <= LIKELY  # else the slope of one that is further away
+    return near if is_peak else dataclasses.replace(near, confidence=0.0)
+
+
+def _refined(cross: npt.NDArray[Any], surface: Floats, among: Floats) -> Shift:
+    """The shift that the highest of some places of a correlation surface stands for."""
+    peak, deviation = np.unravel_index(np.argmax(among), surface.shape), float(surface.std())
     row, col = (
-        int(place) if place <= side // 2 else int(place) - side for place, side in zip(peak, valid.shape, strict=True)
+        int(place) if place <= side // 2 else int(place) - side for place, side in zip(peak, surface.shape, strict=True)
     )
-    fine_row, fine_col, height = _refine(cross, valid.shape, row, col)
+    fine_row, fine_col, height = _refine(cross, surface.shape, row, col)
     return Shift(fine_row, fine_col, height / deviation if deviation else 0.0)
 
 
@@ -121,8 +132,8 @@ def _boundary(flags: Mask) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def _near_zero(*shape: int) -> Mask:
-    """Places of a correlation surface that stand for a shift within reach."""
-    rows, cols = (np.minimum(np.arange(side), side - np.arange(side)) <= LARGEST for side in shape)
+    """Places of a correlation surface that stand for a likely shift."""
+    rows, cols = (np.minimum(np.arange(side), side - np.arange(side)) <= LIKELY for side in shape)
     near: Mask = rows[:, None] & cols
     return near
 
@@ -162,7 +173,9 @@ def report(scene: str, shifts: list[Shift]) -> str:
     """One line on the shifts of a scene's chips: their median and spread, and whether to worry."""
     trusted = [shift for shift in shifts if shift.confidence >= TRUSTED]
     if len(trusted) < LEAST_TRUSTED:
-        return f"{scene}: too few edges in common to tell whether source and target lie on each other"
+        return (
+            f"{scene}: too few edges in common, or too far apart, to tell whether source and target lie on each other"
+        )
     places = np.array([(shift.rows, shift.cols) for shift in trusted])
     median = np.median(places, axis=0)
     spread = float(1.4826 * np.median(np.abs(places - median)))
