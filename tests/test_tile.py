@@ -328,6 +328,34 @@ def test_bad_settings_are_refused_on_construction() -> None:
             TileConfig(**bad)
 
 
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("EPSG:3857@0.0001", r"pixels 2\.98e\+04 times finer than those of .*image\.tif, which are 2\.98 metre wide"),
+        ("EPSG:32632@0.019", r"pixels 105 times finer than those of .*; give the resolution in metre"),
+        ("EPSG:4326@10", r"pixels larger than .*, which is 0\.0112 degree wide or high; give the resolution in degree"),
+    ],
+)
+def test_a_resolution_in_the_wrong_unit_is_refused(
+    pair: tuple[Path, Path], tmp_path: Path, where: str, told: str
+) -> None:
+    fails(pair, tmp_path / "chips", TileConfig(size=32, grid=where), ConfigError, told)
+
+
+def test_so_is_one_of_layers_without_pixels(tmp_path: Path) -> None:
+    shape = geopandas.GeoDataFrame(geometry=[box(9, 48, 10, 49)], crs=4326)
+    for name in ("a", "b"):
+        shape.to_file(tmp_path / f"{name}.gpkg")
+    layers = tmp_path / "a.gpkg", tmp_path / "b.gpkg"
+    fails(
+        layers,
+        tmp_path / "chips",
+        TileConfig(grid="EPSG:32632@1e-4"),
+        ConfigError,
+        r"1\.1.e\+09 pixels along .*a\.gpkg",
+    )
+
+
 def test_grid_by_resolution_snaps(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=32, grid="EPSG:32632@4"))
     scene = ChipSet.open(tmp_path / "chips").scenes[0]

@@ -21,6 +21,9 @@ from geop2p.tiling.chips import SIDES, ChipSet, Scene
 
 log = logging.getLogger(__name__)
 
+FAR_FINER = 100  # times finer than both layers: from here on the unit of a resolution is taken for a mistake
+MOST_ALONG = 10**6  # pixels of a grid where no layer has any: the earth's girth in steps of 40 m
+
 
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
     """The stem of the layer that gives the grid, with characters that suit a file name."""
@@ -54,6 +57,7 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
     crs, resolution = _parse_grid(config.grid)
     if crs is not None:
         smaller, other = sorted(layers, key=lambda layer: _area(layer.bounds_in(CRS.from_epsg(4326))))
+        _check_resolution(config.grid, crs, resolution, smaller, other)
         return _common(covering(smaller.bounds_in(crs), crs, resolution), smaller, other)
     base, other = (source, target) if config.grid == "source" else (target, source)
     if base.grid is None:
@@ -132,6 +136,37 @@ def _parse_grid(text: str) -> tuple[CRS | None, float]:
             return CRS.from_user_input(match[1]), float(match[2])
     except CRSError as error:
         raise ConfigError(f"grid '{text}' names an unknown CRS") from error
+
+
+def _check_resolution(text: str, crs: CRS, resolution: float, smaller: Layer, other: Layer) -> None:
+    """Refuse pixels that nobody means, as of metres in a CRS of degrees, before they fill the memory.
+
+    Raises:
+        ConfigError: They are far finer than those of both layers, too many where these have none, or larger than the
+            ground.
+    """
+    left, bottom, right, top = smaller.bounds_in(crs)
+    unit, ground = crs.units_factor[0], max(right - left, top - bottom)
+    if resolution > ground:
+        raise ConfigError(
+            f"grid is '{text}', pixels larger than {smaller.path}, which is {ground:.3g} {unit} wide or high; give the "
+            f"resolution in {unit}"
+        )
+    own = [
+        (west_to_east / layer.grid.width, layer.path)
+        for layer in (smaller, other)
+        if layer.grid is not None and math.isfinite(west_to_east := np.ptp(layer.bounds_in(crs)[::2]))
+    ]
+    for finest, path in sorted(own)[:1]:
+        if resolution * FAR_FINER < finest:
+            raise ConfigError(
+                f"grid is '{text}', pixels {finest / resolution:.3g} times finer than those of {path}, which are "
+                f"{finest:.3g} {unit} wide; give the resolution in {unit}"
+            )
+    if not own and ground / resolution > MOST_ALONG:
+        raise ConfigError(
+            f"grid is '{text}', {ground / resolution:.3g} pixels along {smaller.path}; give the resolution in {unit}"
+        )
 
 
 def _common(grid: Grid, base: Layer, other: Layer) -> Grid:
