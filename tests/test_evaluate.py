@@ -107,6 +107,46 @@ def test_a_mosaic_equal_to_its_reference_has_no_error(tmp_path: Path, make_model
     assert not (tmp_path / "other.html").exists()
 
 
+def test_a_reference_that_holds_something_else_is_refused_or_told(tmp_path: Path) -> None:
+    """Whichever is the prediction: an error of decibels against power, or of values against codes, means nothing."""
+    rng, where = np.random.default_rng(0), grid(40, 40)
+    decibels = rng.uniform(-20, -1, (2, 40, 40)).astype(np.float32)
+    layers: dict[str, Any] = {
+        "decibels": decibels,
+        "power": 10 ** (decibels / 10),
+        "gray": rng.integers(1, 255, (1, 40, 40), np.uint8),
+        "map": class_map(40, 40),
+        "plain": class_map(40, 40),
+    }
+    for name, values in layers.items():
+        path = write_raster(tmp_path / f"{name}.tif", values, where)
+        with rasterio.open(path, "r+") as dataset:
+            if name == "decibels":
+                dataset.units = ("dB", "dB")
+            if name == "map":
+                dataset.write_colormap(1, {1: (9, 9, 9), 2: (0, 0, 9), 5: (9, 0, 0)})
+    page = tmp_path / "report.html"
+    for made, real, told in (
+        (
+            "power",
+            "decibels",
+            r"power\.tif holds image, .*decibels\.tif sar \(.*its unit is dB\); expected the same",
+        ),
+        ("decibels", "power", "backscatter is dB, expected power"),
+        ("gray", "map", r"gray\.tif holds image, .*map\.tif classes \(.*colour table"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            evaluate_mosaic(tmp_path / f"{made}.tif", tmp_path / f"{real}.tif", page)
+        assert not page.exists()
+    notes = evaluate_mosaic(tmp_path / "map.tif", tmp_path / "gray.tif", page)["notes"]
+    assert "gray.tif is read as classes" in notes[0] and "by itself it seems to be image (1 band" in notes[0]
+    notes = evaluate_mosaic(tmp_path / "map.tif", tmp_path / "plain.tif", page, overwrite=True)["notes"]
+    assert not any("by itself" in note for note in notes)
+    ignoring = EvaluateConfig(ignore_class="1,2,5")
+    with pytest.raises(GridMismatchError, match="no valid ground in common but that of classes in --ignore-class"):
+        evaluate_mosaic(tmp_path / "map.tif", tmp_path / "plain.tif", tmp_path / "new.html", ignoring)
+
+
 def test_the_range_of_a_mosaic_is_that_of_its_model(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     values = np.random.default_rng(0).normal(40, 9, (1, 96, 96)).astype(np.float32)
     path = write_raster(tmp_path / "in.tif", values, grid(96, 96))

@@ -18,7 +18,7 @@ from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
 from geop2p.evaluation.legend import PART, legend_of
-from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped
+from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, reference_of
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
@@ -88,7 +88,7 @@ def evaluate_mosaic(
     check_error_raster(config.error_raster, overwrite, inputs)
     check_rasters(prediction, reference)
     layer = open_layer(prediction, _kind_of(prediction))
-    truth = open_layer(reference, layer.kind)
+    truth, doubts = reference_of(layer, reference)
     grid = layer.grid
     assert grid is not None
     check_pixels(layer, truth)
@@ -112,7 +112,8 @@ def evaluate_mosaic(
                 spread, known = calibrated[1].read(window)
                 calibrated[0].add(error, spread, valid & known)
         if not found.places:
-            raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common")
+            besides = " but that of classes in --ignore-class" if config.ignored_classes else ""
+            raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common{besides}")
         if errors is not None:
             errors.put_together(f"Error of {Path(prediction).name} against {Path(str(reference)).name}")
         result: dict[str, Any] = {"path": str(report), "unit": error_unit(encoding), **found.scores.result()}
@@ -120,7 +121,7 @@ def evaluate_mosaic(
         names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
         result |= {"range": None if encoding.is_classes else encoding.unit_range.tolist(), "share": found.share}
-        result["notes"] = notes_on(result) + found.notes() + contradictions(layer, truth)
+        result["notes"] = doubts + notes_on(result) + found.notes() + contradictions(layer, truth)
         say_missing(result, NO_CHIPS)
         if encoding.is_classes:
             result["where"] = found.by_ground.result()

@@ -8,7 +8,7 @@ from geop2p.raster.agreement import difference, warn_of_order
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector
-from geop2p.raster.layers import Layer
+from geop2p.raster.layers import Layer, open_layer
 from geop2p.tiling.chips import DESCRIPTION
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,29 @@ def check_rasters(*paths: str | Path) -> None:
                 f"{path}: is a vector layer, whose classes have no codes to compare; burn it with the codes of the "
                 "other raster (gdal_rasterize) and give that"
             )
+
+
+def reference_of(layer: Layer, reference: str | Path) -> tuple[Layer, list[str]]:
+    """The reference read as what the prediction holds, and notes on what it seems to hold by itself.
+
+    Args:
+        layer: The prediction.
+        reference: A raster.
+
+    Raises:
+        ConfigError: It says itself that it holds something else: a colour table or names of classes, or decibels.
+        RasterError: It cannot be opened.
+    """
+    own = open_layer(reference)
+    if own.kind == layer.kind:
+        return own, []
+    info = own.raster
+    in_decibels = info is not None and {unit.strip().lower() for unit in info.units} == {"db"}
+    if info is not None and (info.palette or info.categories or in_decibels):
+        raise ConfigError(f"{layer.path} holds {layer.kind}, {reference} {own.kind} ({own.reason}); expected the same")
+    note = f"{reference} is read as {layer.kind}, as the prediction holds that; by itself it seems to be {own.kind}"
+    alike = {own.kind, layer.kind} <= {"image", "elevation"}  # whose values are compared as they are
+    return open_layer(reference, layer.kind), [] if alike else [f"{note} ({own.reason})."]
 
 
 def common_encoding(layer: Layer, truth: Layer) -> Encoding:
