@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from geop2p import TileConfig, tile
-from geop2p.errors import ConfigError
+from geop2p.errors import ConfigError, NoGroundError
 from geop2p.raster.layers import open_layer
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift, report
 from geop2p.tiling.chips import ChipSet
@@ -119,3 +119,7 @@ def test_shifted_chips_are_dropped_when_asked(tmp_path: Path, caplog: pytest.Log
     right = measured[measured["col_off"] > 210]
     assert np.allclose(right[["shift_rows", "shift_cols"]], 4, atol=0.2)
     assert "b: the target lies" in caplog.text
+    all_over = write_raster(tmp_path / "c.tif", np.roll(base, 4, axis=0)[None].astype(np.float32), where)
+    message = r"c: \d+ windows of 64 pixels show a shift of more than 2 pixels, .*; raise --max-shift, or correct where"
+    with pytest.raises(NoGroundError, match=message):
+        tile(source, all_over, tmp_path / "none", TileConfig(**kinds, max_shift=2.0))

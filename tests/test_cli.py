@@ -1,6 +1,7 @@
 """The command line: options are the config fields, errors are one line, output goes where it belongs."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -64,6 +65,21 @@ def test_ctrl_c_is_one_line_and_the_exit_code_that_shells_know(monkeypatch: pyte
     result = invoke("models")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.strip() == "Interrupted"
+
+
+def test_names_that_are_no_text_are_refused_at_once() -> None:
+    done = subprocess.run([sys.executable, "-m", "geop2p", "info", b"b\xfcro.tif"], capture_output=True, check=False)
+    assert done.returncode == 2 and b"Error: b'b\\xfcro.tif': is no UTF-8 text; rename it" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a.json")
+
+    monkeypatch.setattr("geop2p.list_systems", full, raising=False)
+    result = invoke("models")
+    assert (result.exit_code, result.stderr.strip()) == (1, "Error: a.json: no space left on the device")
 
 
 def test_sigterm_is_one_line_and_the_exit_code_that_batch_systems_know(monkeypatch: pytest.MonkeyPatch) -> None:

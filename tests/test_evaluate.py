@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner
 from conftest import Identity, class_map, grid, image_encoding, write_names, write_raster
 from geop2p_cli.main import main
@@ -32,6 +35,7 @@ from geop2p import (
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, RasterError
 from geop2p.evaluation.ground import load_ground
 from geop2p.metrics.blocks import bootstrap, interval
+from geop2p.raster.grid import Grid
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays, Indices
 from geop2p.translator import Translator
@@ -324,6 +328,38 @@ def test_refusals(run: Path, pair: tuple[Path, Path]) -> None:
     for sides in ((pair[1], run / "chips"), (run / "chips", pair[1])):
         with pytest.raises(ConfigError, match=r"chips: is a chip set, which only models are scored on"):
             evaluate_mosaic(*sides, run / "new.html")
+
+
+def test_a_zipped_raster_is_told_how_to_be_opened(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", np.zeros((1, 15, 10), np.uint8), grid(15, 10))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "a.tif")
+    with pytest.raises(RasterError, match=r"give the raster inside, as /vsizip/.*a\.zip/NAME"):
+        describe(tmp_path / "a.zip")
+    assert describe(f"/vsizip/{tmp_path}/a.zip/a.tif")["width"] == 10
+
+
+def test_a_missing_chip_is_told_without_options_of_other_commands(run: Path, pair: tuple[Path, Path]) -> None:
+    tile(*pair, run / "torn", TileConfig(size=32, format="geotiff"))
+    next((run / "torn" / "source" / "test").glob("*.tif")).unlink()
+    with pytest.raises(ChipSetError, match=r"no such file; cut the chips again$"):
+        evaluate(run / "run", run / "torn", run / "new.html")
+
+
+def test_describe_tells_what_a_raster_does_to_its_values_and_where_it_lies(tmp_path: Path) -> None:
+    where = Grid(None, Affine.translation(100, 200) @ Affine.rotation(30) @ Affine.scale(20, -10), 15, 10)
+    path = write_raster(tmp_path / "a.tif", np.zeros((2, 15, 10), np.int16), where)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.transform, dataset.scales, dataset.offsets = where.transform, (0.1, 1.0), (0.0, 1000.0)
+    told = describe(path)
+    assert (told["scales"], told["offsets"], told["control_points"], told["crs"]) == ([0.1, 1], [0, 1000], False, None)
+    assert told["transform"] == pytest.approx(list(where.transform)[:6])
+    assert told["bounds"][:2] == pytest.approx([100, 200 - 150 * math.cos(math.pi / 6)])
+    lines = CliRunner().invoke(main, ["info", str(path)]).stdout.splitlines()
+    assert "crs: none, so its place on the ground is unknown" in lines and "scales: 0.1, 1.0" in lines
+    write_raster(path, np.zeros((1, 15, 10), np.uint8), grid(15, 10))
+    lines = CliRunner().invoke(main, ["info", str(path)]).stdout.splitlines()
+    assert not any(line.startswith(("scales", "offsets", "control_points")) for line in lines)
 
 
 def test_describe_says_what_a_path_is(run: Path, pair: tuple[Path, Path]) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import geopandas
 import numpy as np
@@ -125,15 +126,18 @@ def test_an_area_of_interest_is_a_cut(tmp_path: Path, make_model: Callable[..., 
     left, top = 500_000, 5_300_000
     geopandas.GeoDataFrame(geometry=[box(left + 150, top - 520, left + 601, top - 99)], crs=UTM).to_file(where)
     model = make_model(TileMean, image_encoding(), statistics="tile")
-    for output, keep_parts in (("whole.tif", False), ("land.vrt", True)):
+    for output, keep_parts in (("whole.tif", False), ("la nd#.vrt", True)):
         predict(model, scene, tmp_path / output, PredictConfig(**BLENDED, keep_parts=keep_parts, aoi=where))
-    assert np.array_equal(pixels(tmp_path / "land.vrt"), pixels(tmp_path / "whole.tif"), equal_nan=True)
-    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "land.vrt") as land:
+    assert np.array_equal(pixels(tmp_path / "la nd#.vrt"), pixels(tmp_path / "whole.tif"), equal_nan=True)
+    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "la nd#.vrt") as land:
         assert whole.transform == land.transform
-    item = json.loads((tmp_path / "land.json").read_text())
+    item = json.loads((tmp_path / "la nd#.json").read_text())
     for asset in item["assets"].values():
-        with rasterio.open(tmp_path / asset["href"]) as dataset:
+        assert " " not in asset["href"] and "#" not in asset["href"]  # which would end the name in a URI
+        with rasterio.open(tmp_path / unquote(asset["href"])) as dataset:
             assert asset["proj:transform"] == list(dataset.transform)[:6] and len(item["assets"]) > 5
+    with pytest.raises(RasterError, match=r"la nd#_parts: holds the parts of la nd#\.vrt; give that"):
+        describe_raster(tmp_path / "la nd#_parts")
 
 
 def test_a_map_keeps_names_and_colours(tmp_path: Path, make_model: Callable[..., Path]) -> None:

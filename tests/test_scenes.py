@@ -410,6 +410,27 @@ def test_maps_of_one_class_or_with_negative_codes_are_warned_of(
     assert len(found) == (told is not None) and (told or "") in "".join(found)
 
 
+def test_a_scene_of_values_that_joins_maps_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A first scene of few heights is taken for a map; hundreds of them are none."""
+    config = TileConfig(size=32, split_by="scene", min_valid=0.1)
+    heights = np.random.default_rng(0).integers(0, 200, (1, 96, 96)).astype(np.uint8)
+    tile_maps(tmp_path, [class_map(96, 96), heights], config)
+    (told,) = [text for text in caplog.messages if "seems to be image" in text]
+    assert "is read as a map, as the source of the chip set is one" in told and "--source-kind" in told
+
+
+@pytest.mark.parametrize(("rows", "hole"), [(64, 0), (224, 120)])
+def test_a_split_without_chips_says_what_was_dropped(tmp_path: Path, rows: int, hole: int) -> None:
+    """Two windows of ground for three splits; in the second scene many more have none."""
+    codes = class_map(rows, 160)
+    codes[:, :hole, :] = 0
+    with pytest.raises(ChipSetError, match="no chip is left for") as caught:
+        tile_maps(tmp_path, [codes], TileConfig(size=64, min_valid=0.9), nodata=0)
+    told = str(caught.value)
+    assert ("windows dropped: too little valid ground); try" in told) == bool(hole)
+    assert ("a lower --min-valid" in told) == bool(hole) and "smaller --buffer" not in told and "--size 32" in told
+
+
 @pytest.mark.parametrize(
     ("side", "config", "hole", "told", "untold"),
     [

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,13 @@ def test_split_file_decides_by_scene_and_group(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "d_map.tif", class_map(100, 100), where)
     with pytest.raises(ChipSetError, match="has no row for scene 'd'; it has a, b, c"):
         tile(source, other, tmp_path / "chips", config)
+    for number, folder in itertools.product(range(4), ("maps", "images")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        values = class_map(40, 40) if folder == "maps" else np.zeros((3, 40, 40), np.uint8)
+        write_raster(tmp_path / folder / f"{'axyb'[number]}.tif", values, grid(40, 40, left=500_000 + 1000 * number))
+    with pytest.raises(ChipSetError, match="has no row for scenes 'x', 'y'; it has a, b, c"):  # before any is cut
+        tile(tmp_path / "maps", tmp_path / "images", tmp_path / "many", config)
+    assert not ChipSet.open(tmp_path / "many").scenes if (tmp_path / "many").exists() else True
     with table.open("a") as stream:
         stream.write("d,test,east\n")
     with pytest.raises(ChipSetError, match="group 'east' is in train and in test"):

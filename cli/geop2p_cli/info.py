@@ -7,6 +7,8 @@ import click
 
 import geop2p
 
+UNTOLD = {"scales": 1.0, "offsets": 0.0}  # what goes without saying
+
 
 @click.command()
 @click.argument("path")
@@ -35,6 +37,8 @@ def info(path: str, check: bool, as_json: bool) -> None:
 def _print(data: dict[str, Any], indent: str) -> None:
     """Print what there is to say, under the names that `--json` has."""
     for name, value in data.items():
+        if name in UNTOLD and all(entry == UNTOLD[name] for entry in value):
+            continue
         if isinstance(value, dict) and value:
             click.echo(f"{indent}{name}")
             _print(value, indent + "  ")
@@ -43,5 +47,10 @@ def _print(data: dict[str, Any], indent: str) -> None:
         elif isinstance(value, list | tuple):
             if any(entry != "" for entry in value):
                 click.echo(f"{indent}{name}: {', '.join(map(str, value))}")
+        elif name == "crs" and value is None:
+            click.echo(f"{indent}{name}: none, so its place on the ground is unknown")
+        elif name == "control_points":
+            if value:
+                click.echo(f"{indent}{name}: place it, so these are the figures of the grid that it is warped to")
         elif value not in (None, {}):
             click.echo(f"{indent}{name}: {value}")

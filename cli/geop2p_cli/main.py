@@ -1,5 +1,6 @@
 """The command group: errors become one line and exit code 1, logs go to stderr."""
 
+import errno
 import logging
 import os
 import signal
@@ -31,6 +32,16 @@ class Terminated(KeyboardInterrupt):
 class OneLineErrors(click.Group):
     """A group whose commands report geop2p's own errors, and signals, in one line; bugs keep their traceback."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse names that no page, index or card could hold."""
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:
+                told = f"{os.fsencode(word)!r}: is no UTF-8 text; rename it, or set a UTF-8 locale"
+                raise click.UsageError(told) from error
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -38,6 +49,10 @@ class OneLineErrors(click.Group):
                 return super().invoke(ctx)
         except GeoP2PError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException(f"{error.filename or 'the output'}: no space left on the device") from error
         except KeyboardInterrupt as error:
             told, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
             click.echo(told, err=True)

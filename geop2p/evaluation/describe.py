@@ -116,7 +116,8 @@ def _raster(path: str | Path) -> dict[str, Any]:
     info = describe_raster(path)
     with opened(path) as dataset:
         tags = dataset.tags()
-    size = info.grid.pixel_size
+    size, grid = info.grid.pixel_size, info.grid
+    placed = dataclasses.replace(grid, transform=grid.georeference or grid.transform)
     return {
         "type": "raster",
         "path": str(path),
@@ -125,12 +126,16 @@ def _raster(path: str | Path) -> dict[str, Any]:
         "bands": info.count,
         "dtype": info.dtype,
         "crs": info.grid.crs.to_string() if info.grid.crs else None,
-        "bounds": list(info.grid.bounds),
+        "bounds": list(placed.bounds),
+        "transform": list(placed.transform)[:6],
+        "control_points": info.by_points,
         "pixel_m": None if size is None else _rounded(size),
         "nodata": None if info.nodata is None else str(info.nodata),
         "mask": info.has_mask,
         "band_names": list(info.names),
         "units": list(info.units),
+        "scales": list(info.scales),
+        "offsets": list(info.offsets),
         "color_interp": list(info.color_interp),
         "classes": {str(value): name for value, name in info.categories.items()},
         "synthetic": tags.get("GEOP2P_SYNTHETIC") == "YES",

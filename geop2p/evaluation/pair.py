@@ -51,6 +51,10 @@ def reference_of(layer: Layer, reference: str | Path) -> tuple[Layer, list[str]]
     in_decibels = info is not None and {unit.strip().lower() for unit in info.units} == {"db"}
     if info is not None and (info.palette or info.categories or in_decibels):
         raise ConfigError(f"{layer.path} holds {layer.kind}, {reference} {own.kind} ({own.reason}); expected the same")
+    if layer.kind == "classes" and info is not None and info.count > 1:
+        raise ConfigError(
+            f"{layer.path} holds classes, {reference} {info.count} bands ({own.kind}); expected one with the same codes"
+        )
     note = f"{reference} is read as {layer.kind}, as the prediction holds that; by itself it seems to be {own.kind}"
     alike = {own.kind, layer.kind} <= {"image", "elevation"}  # whose values are compared as they are
     return open_layer(reference, layer.kind), [] if alike else [f"{note} ({own.reason})."]

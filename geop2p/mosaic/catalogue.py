@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import shapely
@@ -88,7 +89,7 @@ def write_item(
         files.append((OVERVIEW, overview.file, pystac.MediaType.COG, overview.grid))
     for key, file, media_type, _ in files:
         role = OVERVIEW if key == OVERVIEW else "data"
-        item.add_asset(key, pystac.Asset(href=f"./{file}", media_type=media_type, roles=[role]))
+        item.add_asset(key, pystac.Asset(href=f"./{quote(file)}", media_type=media_type, roles=[role]))
     epsg = None if grid.crs is None else grid.crs.to_epsg()
     wkt = None if grid.crs is None else grid.crs.to_wkt(version=WktVersion.WKT2_2019)
     on_ground = ProjectionExtension.ext(item, add_if_missing=True)

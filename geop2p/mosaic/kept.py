@@ -13,6 +13,7 @@ from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import discard_removed, make_folder, remove_folder, write_text
 from geop2p.raster.categories import write_categories
+from geop2p.raster.folder import PARTS
 from geop2p.raster.vrt import Part, vrt_xml
 from geop2p.raster.writing import write_cog
 
@@ -36,7 +37,7 @@ def check_present(folder: Path, made: Sequence[Part]) -> None:
 
 def kept_folder(output: Path) -> Path:
     """Where the parts stay, beside their VRT."""
-    return output.with_name(f"{output.stem}_parts")
+    return output.with_name(f"{output.stem}{PARTS}")
 
 
 def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool) -> None:

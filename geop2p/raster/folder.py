@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 SIDECARS = (".aux.xml", ".ovr", ".msk")  # GDAL opens some of them, but they belong to a raster
+PARTS = "_parts"  # how the folder ends in which a VRT of ours has its parts
 SPARSE = 0.01  # share of their common extent that is covered, below which rasters are hardly meant as one
 _SAME = {"count": "bands", "dtype": "type"} | {name: name for name in ("nodata", "units", "scales", "offsets")}
 
@@ -50,6 +51,9 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
         RasterError: There are none, or one has no place on the ground, or others bands, values or class names.
         GridMismatchError: Their pixels do not coincide.
     """
+    mosaic = Path(folder).with_name(f"{Path(folder).name.removesuffix(PARTS)}.vrt")
+    if folder.endswith(PARTS) and mosaic.is_file():
+        raise RasterError(f"{folder}: holds the parts of {mosaic.name}; give that")
     if not rasters:
         raise RasterError(f"{folder}: has no rasters ({', '.join(RASTER_SUFFIXES)} or others that GDAL opens)")
     first = rasters[0]

@@ -263,6 +263,7 @@ def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Look
         layer.colors.report_unlisted(layer.path, *look(as_colors=True), UNLISTED_SHARE)
     elif info.count != 1 or np.dtype(info.dtype).kind == "f":
         hint = "; give the classes of a map in colours with --classes FILE" if has_colors(info) else ""
+        hint = "; convert it (gdal_translate -ot Int16)" if info.count == 1 else hint
         raise ConfigError(f"{layer.path}: classes need one integer band, found {info.count} of {info.dtype}{hint}")
     return layer
 

@@ -45,6 +45,7 @@ def open_pair(
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
         if kinds[side] != asked[side]:
             layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
+            _tell_of_other_kind(layer, side)
         layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
         if goes_on or _gives_colors(layers, kinds, asked["target"], table):
@@ -63,6 +64,19 @@ def open_pair(
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
     return with_choices((layers["source"], layers["target"]), config)
+
+
+def _tell_of_other_kind(layer: Layer, side: str) -> None:
+    """Warn of a scene that would be no map by itself, where the scenes before were taken for maps."""
+    if layer.kind != "classes" or layer.raster is None or layer.table is not None:
+        return
+    own = open_layer(layer.path)
+    if own.kind != "classes":
+        log.warning(
+            "%s: is read as a map, as the %s of the chip set is one, but seems to be %s (%s); if the first scenes are "
+            "no maps, cut all of them again with --%s-kind",
+            layer.path, side, own.kind, own.reason, side,
+        )  # fmt: skip
 
 
 def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str, Any]:

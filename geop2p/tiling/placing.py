@@ -126,11 +126,16 @@ def check_splits(chipset: ChipSet, config: TileConfig) -> None:
     empty = [split for split in SPLITS if config.split_shares[split] > 0 and not chipset.counts[split]]
     if empty:
         scene = chipset.scenes[-1]
-        smaller = max(16, config.size // 2)
+        smaller, kept = max(16, config.size // 2), sum(chipset.counts.values())
+        lost = {reason: count for reason, count in scene.dropped.items() if count > kept}
+        told = "".join(f", {count} windows dropped: {reason}" for reason, count in lost.items())
+        fixes = [f"--size {smaller} --stride {smaller}"] if config.size > smaller else ["a smaller --stride"]
+        fixes += ["a lower --min-valid"] if "too little valid ground" in lost else []
+        fixes += ["a smaller --buffer"] if config.buffer else []
         raise ChipSetError(
             f"{scene.id}: no chip is left for {' and '.join(empty)} ({scene.grid.width}x{scene.grid.height} pixels, "
-            f"size {config.size}, stride {config.step}, buffer {config.buffer}); try --size {smaller} "
-            f"--stride {smaller}, a smaller --buffer, or give splits by scene with --split-by file --split-file CSV"
+            f"size {config.size}, stride {config.step}, buffer {config.buffer}{told}); try {', '.join(fixes)}, or give "
+            "splits by scene with --split-by file --split-file CSV"
         )
 
 

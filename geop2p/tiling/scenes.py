@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
-from geop2p.raster.features import named_layer
+from geop2p.raster.features import is_vector, named_layer
 from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
@@ -25,10 +25,10 @@ FAR_FINER = 100  # times finer than both layers: from here on the unit of a reso
 MOST_ALONG = 10**6  # pixels of a grid where no layer has any: the earth's girth in steps of 40 m
 
 
-def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
+def scene_name(source: str, target: str, config: TileConfig) -> str:
     """The stem of the layer that gives the grid, with characters that suit a file name."""
-    layer = layers[0] if config.grid == "source" and layers[0].grid is not None else layers[1]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(named_layer(layer.path)[0]).stem)
+    path = source if config.grid == "source" and not is_vector(source) else target
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(named_layer(path)[0]).stem)
 
 
 def unused(name: str, earlier: ChipSet) -> str:

@@ -172,6 +172,12 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slo
 def no_chip(name: str, grid: Grid, config: TileConfig, dropped: Mapping[str, int], most_valid: float) -> NoGroundError:
     """Why no window of a scene became a chip, and what would change that."""
     uniform = f" and at most {config.max_share:.0%} of one class" if dropped.get("nearly one class") else ""
+    if shifted := dropped.get("shifted"):
+        return NoGroundError(
+            f"{name}: {shifted} windows of {config.size} pixels show a shift of more than {config.max_shift:g} pixels, "
+            f"and no other has {100 * config.min_valid:.6g}% valid ground{uniform}; raise --max-shift, or correct "
+            "where one of both sides lies"
+        )
     found = (
         f"{name}: no window of {config.size} pixels has {100 * config.min_valid:.6g}% valid ground{uniform} on a "
         f"grid of {grid.describe()}"
@@ -182,5 +188,4 @@ def no_chip(name: str, grid: Grid, config: TileConfig, dropped: Mapping[str, int
     is_small = min(grid.height, grid.width) < LEAST_SIZE
     fixes = [f"lower --min-valid{'' if is_small or config.size <= LEAST_SIZE else ' or --size'}"]
     fixes += ["raise --max-share"] if uniform else []
-    fixes += ["raise --max-shift"] if dropped.get("shifted") else []
     return NoGroundError(f"{found}; {', '.join(fixes)} (most is {100 * most_valid:.3g}% valid)")

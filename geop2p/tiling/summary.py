@@ -99,7 +99,11 @@ def report_gaps(chipset: ChipSet, index: ChipTable) -> None:
     shares = TileConfig(split=chipset.settings["split"]).split_shares
     empty = [split for split in SPLITS if shares[split] > 0 and not chipset.counts[split]]
     if empty and chipset.settings["split_by"] in SCENE_RULES:
-        log.warning("no chip is in %s so far; add scenes that fill them", " and ".join(empty))
+        overlap = chipset.settings["split_by"] == "scene" and len(chipset.scenes) >= len(SPLITS)
+        log.warning(
+            "no chip is in %s so far; add scenes that fill them%s", " and ".join(empty),
+            ", or give the split of each with --split-by file: those that overlap share one" if overlap else "",
+        )  # fmt: skip
     train, others = index.of_split("train"), index.rows(index["split"] != "train")
     ground = float(others["valid"].sum()) or 1.0
     for side in SIDES:

@@ -48,7 +48,7 @@ class ChipArrays:
         chipset: ChipSet,
         split: Split,
         progress: bool = False,
-        skip_bad: bool = False,
+        skip_bad: bool | None = None,
         cache: Path | None = None,
     ) -> Self:
         """Read every chip of a split once.
@@ -57,7 +57,8 @@ class ChipArrays:
             chipset: Whose chips.
             split: Which of them.
             progress: Show a progress bar.
-            skip_bad: Leave out chips that cannot be used, and log which; packed ones are mapped, not looked at.
+            skip_bad: Leave out chips that cannot be used, and log which; packed ones are mapped, not looked at. None:
+                nobody can ask for that.
             cache: Folder that has the chips as packed arrays; None: they come from the chip set.
 
         Raises:
@@ -83,7 +84,8 @@ class ChipArrays:
                     chip = reader.read(row)
                 except (ChipSetError, RasterError) as error:
                     if not skip_bad:
-                        raise ChipSetError(f"{error} (geop2p train --skip-bad leaves such chips out)") from error
+                        way_out = "cut the chips again" if skip_bad is None else "--skip-bad leaves such chips out"
+                        raise ChipSetError(f"{error}; {way_out}") from error
                     bad.append(ids[row])
                     continue
                 source[row], target[row], valid[row] = chip.source, chip.target, chip.valid
