@@ -275,6 +275,9 @@ def test_what_has_no_draws_is_said_to_be_untested(folder: Path, tmp_path: Path) 
     result |= {"columns": ["lpips"], "rows": rows}
     write_markdown(tmp_path / "a.md", result)
     assert "| b | ? 2 |" in (tmp_path / "a.md").read_text()
+    result["rows"][1]["name"] = "<b>|&"
+    write_markdown(tmp_path / "a.md", result)
+    assert r"| &lt;b&gt;\|&amp; | ? 2 |" in (tmp_path / "a.md").read_text()
     write_csv(tmp_path / "a.csv", result)
     table = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert [row["lpips_tied"] for row in table] == ["yes", ""]

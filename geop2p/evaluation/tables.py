@@ -1,6 +1,7 @@
 """A table of runs: ranks, and the forms that other programs read."""
 
 import csv
+import html
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def _cell(score: Row | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def write_csv(path: Path, result: Row) -> None:

@@ -12,7 +12,7 @@ from geop2p.raster.atomic import remove_folder, write_json
 from geop2p.raster.lock import alone_in
 
 MANIFEST = "parts.json"
-_OPTIONS = {"part_side": "--memory, so that the side of a part differs", "version": "version of geop2p"}
+_OPTIONS = {"part_side": "side of a part, which --memory and the tile size decide", "version": "version of geop2p"}
 
 
 def claim_folder(folder: Path, claim: dict[str, Any], overwrite: bool, shared: bool) -> None:

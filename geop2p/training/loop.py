@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 ONE_SIDED: dict[Kind, str] = {  # turning a chip changes what it, or the other side, shows
     "sar": "radar looks from one side",
-    "elevation": "imagery shows relief lit from one side",
+    "elevation": "relief is lit from one side wherever imagery shows it",
 }
 LOOKING = set(ONE_SIDED)
 CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
