@@ -121,6 +121,7 @@ def test_a_reference_that_holds_something_else_is_refused_or_told(tmp_path: Path
         "gray": rng.integers(1, 255, (1, 40, 40), np.uint8),
         "map": class_map(40, 40),
         "plain": class_map(40, 40),
+        "float": class_map(40, 40).astype(np.float32),
     }
     for name, values in layers.items():
         path = write_raster(tmp_path / f"{name}.tif", values, where)
@@ -131,24 +132,31 @@ def test_a_reference_that_holds_something_else_is_refused_or_told(tmp_path: Path
                 dataset.write_colormap(1, {1: (9, 9, 9), 2: (0, 0, 9), 5: (9, 0, 0)})
     page = tmp_path / "report.html"
     for made, real, told in (
-        (
-            "power",
-            "decibels",
-            r"power\.tif holds image, .*decibels\.tif sar \(.*its unit is dB\); expected the same",
-        ),
+        ("power", "decibels", "power.tif: backscatter is power, expected dB"),
         ("decibels", "power", "backscatter is dB, expected power"),
-        ("gray", "map", r"gray\.tif holds image, .*map\.tif classes \(.*colour table"),
+        ("float", "map", "classes need one integer band, found 1 of float32; convert it"),
+        (
+            "decibels",
+            "map",
+            r"holds sar with 2 bands, .*map\.tif classes with 1 \(.*colour table.*\); expected the same",
+        ),
     ):
         with pytest.raises(ConfigError, match=told):
             evaluate_mosaic(tmp_path / f"{made}.tif", tmp_path / f"{real}.tif", page)
         assert not page.exists()
-    notes = evaluate_mosaic(tmp_path / "map.tif", tmp_path / "gray.tif", page)["notes"]
-    assert "gray.tif is read as classes" in notes[0] and "by itself it seems to be image (1 band" in notes[0]
+    for made, real in (("map", "gray"), ("gray", "map")):
+        result = evaluate_mosaic(tmp_path / f"{made}.tif", tmp_path / f"{real}.tif", page, overwrite=True)
+        assert "gray.tif is read as classes" in result["notes"][0] and result["miou"] < 0.1
+        assert "by itself it seems to be image (1 band" in result["notes"][0]
     notes = evaluate_mosaic(tmp_path / "map.tif", tmp_path / "plain.tif", page, overwrite=True)["notes"]
     assert not any("by itself" in note for note in notes)
+    with rasterio.open(tmp_path / "plain.tif", "r+") as dataset:
+        dataset.update_tags(GEOP2P_KIND="image")
+    with pytest.raises(ConfigError, match=r"plain\.tif holds image with 1 bands, .*map\.tif classes with 1"):
+        evaluate_mosaic(tmp_path / "plain.tif", tmp_path / "map.tif", tmp_path / "new.html")
     ignoring = EvaluateConfig(ignore_class="1,2,5")
     with pytest.raises(GridMismatchError, match="no valid ground in common but that of classes in --ignore-class"):
-        evaluate_mosaic(tmp_path / "map.tif", tmp_path / "plain.tif", tmp_path / "new.html", ignoring)
+        evaluate_mosaic(tmp_path / "map.tif", tmp_path / "map.tif", tmp_path / "new.html", ignoring)
 
 
 def test_the_range_of_a_mosaic_is_that_of_its_model(tmp_path: Path, make_model: Callable[..., Path]) -> None:
@@ -414,7 +422,7 @@ def test_a_mosaic_that_cannot_be_the_models_is_refused_first(run: Path, pair: tu
 def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
     from shapely.geometry import box
 
-    values = {"use": ["barn"], "storeys": np.array([2], np.int32)}
+    values = {"use": ["barn"], "storeys": np.array([2], np.int32), "control_points": ["x"]}
     layer = geopandas.GeoDataFrame(values, geometry=[box(0, 0, 1, 1)], crs=32632)
     layer.to_file(tmp_path / "a.gpkg")
     gaps = {"type": "FeatureCollection", "features": []}
@@ -426,7 +434,8 @@ def test_describe_of_a_vector_layer_is_json(tmp_path: Path) -> None:
     found = json.loads(json.dumps(describe(tmp_path / "a.gpkg")))
     assert (found["type"], found["crs"], found["features"]) == ("vector layer", "EPSG:32632", 1)
     assert (found["geometry"], found["bounds"]) == ({"Polygon": 1}, [0, 0, 1, 1])
-    assert found["fields"] == {"use": "text", "storeys": "int32"}
+    assert found["fields"] == {"use": "text", "storeys": "int32", "control_points": "text"}
+    assert "  control_points: text" in CliRunner().invoke(main, ["info", str(tmp_path / "a.gpkg")]).stdout
     layer[:0].to_file(tmp_path / "none.gpkg")
     found = json.loads(json.dumps(describe(tmp_path / "none.gpkg"), allow_nan=False))
     assert (found["features"], found["geometry"], found["bounds"]) == (0, {}, None)

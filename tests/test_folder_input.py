@@ -84,6 +84,12 @@ def test_the_pixels_of_a_folder_are_those_of_one_raster(tmp_path: Path, by: str)
     assert np.array_equal(found[:, 5:][:, inside], values[:, :95, 80:140][:, inside])
 
 
+def test_the_folder_that_one_is_in_is_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_raster(tmp_path / "a.tif", np.zeros((1, 8, 8), np.uint8), grid(8, 8))
+    monkeypatch.chdir(tmp_path)
+    assert describe_raster(".").grid == grid(8, 8)
+
+
 def test_tiles_see_across_the_borders_of_files(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     values, valid = ground()
     folder = cut(tmp_path / "tiles", values, valid)

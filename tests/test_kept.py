@@ -395,6 +395,18 @@ def test_the_outline_is_cut_at_the_antimeridian_in_every_crs(
     assert (west > east) == (outline.geom_type == "MultiPolygon")
 
 
+def test_outlines_on_both_sides_of_180_degrees_have_a_box() -> None:
+    here = Grid(rasterio.CRS.from_epsg(4326), rasterio.Affine(0.1, 0, 160, 0, -0.1, 10), 100, 400)
+    for cuts, box_of in (
+        ([(0, 100), (200, 100)], [160, 0, -170, 10]),  # one of them begins at 180
+        ([(0, 100), (250, 50)], [160, 0, -170, 10]),
+        ([(200, 100)], [-180, 0, -170, 10]),
+    ):
+        outline = footprint(here, [Part("a", Window(col, 0, width, 100)) for col, width in cuts])
+        assert outline is not None and outline.geom_type in ("Polygon", "MultiPolygon")
+        assert bounding_box(outline) == pytest.approx(box_of)
+
+
 @pytest.mark.parametrize("side", [128, 100])
 def test_drawing_all_of_it_opens_no_part(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, side: int

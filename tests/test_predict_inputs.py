@@ -205,6 +205,20 @@ def test_an_area_across_the_edge_of_a_map_of_the_world_is_whole(tmp_path: Path, 
     assert abs(found.col_off - 78) <= 1 and abs(found.width - 44) <= 2
 
 
+@pytest.mark.parametrize("shape", [box(-180, -90, 180, 90), box(100, 50, 180, 70), box(-180, 0, -170, 10)])
+def test_an_area_on_the_edge_of_the_world_is_not_outside_of_it(tmp_path: Path, shape: Polygon) -> None:
+    geopandas.GeoDataFrame(geometry=[shape], crs=4326).to_file(tmp_path / "area.gpkg")
+    earth = Grid(CRS.from_epsg(4326), Affine(0.5, 0, -180, 0, -0.5, 90), 360, 720)
+    assert outside_share(earth, tmp_path / "area.gpkg") == pytest.approx(0, abs=1e-9)
+
+
+def test_an_area_partly_off_the_earth_is_not_measured(tmp_path: Path) -> None:
+    shapes = [box(2e6, 1e6, 3e7, 5e6), box(3e6, 3e6, 4e6, 4e6)]
+    geopandas.GeoDataFrame(geometry=shapes, crs=3035).to_file(tmp_path / "area.gpkg")
+    earth = Grid(CRS.from_epsg(4326), Affine(0.5, 0, -180, 0, -0.5, 90), 360, 720)
+    assert outside_share(earth, tmp_path / "area.gpkg") == 0
+
+
 @pytest.mark.parametrize("left", [-169.5, 190.5, 179.0])
 @pytest.mark.parametrize("far", [-360, 0, 360])
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4258"])

@@ -450,7 +450,8 @@ def test_statistics_are_taken_of_mixed_chips(
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("sar", "radar looks from one side"), ("elevation", "relief is lit from one side"), ("image", "")]
+    ("kind", "told"),
+    [("sar", "radar looks from one side"), ("elevation", "relief is lit from one side"), ("image", "")],
 )
 def test_sides_that_look_are_neither_turned_nor_mirrored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: Any, told: str

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,9 @@ import pandas as pd
 import pyogrio
 import pytest
 import rasterio
+from affine import Affine
 from conftest import UTM, class_map, grid, lattice, write_names, write_raster
+from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely.geometry import LineString, box
 
@@ -23,8 +24,11 @@ from geop2p import PredictConfig, TileConfig, TrainConfig, check, tile
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import MapClass
+from geop2p.raster.grid import Grid
+from geop2p.raster.layers import open_layer
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.geotiff import chip_path
+from geop2p.tiling.scenes import scene_grid
 
 SMALL = TileConfig(size=32, stride=32)
 
@@ -172,13 +176,6 @@ def test_split_file_decides_by_scene_and_group(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "d_map.tif", class_map(100, 100), where)
     with pytest.raises(ChipSetError, match="has no row for scene 'd'; it has a, b, c"):
         tile(source, other, tmp_path / "chips", config)
-    for number, folder in itertools.product(range(4), ("maps", "images")):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        values = class_map(40, 40) if folder == "maps" else np.zeros((3, 40, 40), np.uint8)
-        write_raster(tmp_path / folder / f"{'axyb'[number]}.tif", values, grid(40, 40, left=500_000 + 1000 * number))
-    with pytest.raises(ChipSetError, match="has no row for scenes 'x', 'y'; it has a, b, c"):  # before any is cut
-        tile(tmp_path / "maps", tmp_path / "images", tmp_path / "many", config)
-    assert not ChipSet.open(tmp_path / "many").scenes if (tmp_path / "many").exists() else True
     with table.open("a") as stream:
         stream.write("d,test,east\n")
     with pytest.raises(ChipSetError, match="group 'east' is in train and in test"):
@@ -339,9 +336,12 @@ def test_bad_settings_are_refused_on_construction() -> None:
 @pytest.mark.parametrize(
     ("where", "told"),
     [
-        ("EPSG:3857@0.0001", r"pixels 2\.98e\+04 times finer than those of .*image\.tif, which are 2\.98 metre wide"),
-        ("EPSG:32632@0.019", r"pixels 105 times finer than those of .*; give the resolution in metre"),
-        ("EPSG:4326@10", r"pixels larger than .*, which is 0\.0112 degree wide or high; give the resolution in degree"),
+        (
+            "EPSG:3857@0.001",
+            r"pixels 2\.97e\+03 times finer than those of .*\.tif; give the resolution in metre, the unit",
+        ),
+        ("EPSG:32632@1e-7", r"x .* pixels, more than 1e\+09 windows; give the resolution in metre"),
+        ("EPSG:4326@10", r"pixels larger than the ground, 0\.0112 wide or high; give the resolution in degree"),
     ],
 )
 def test_a_resolution_in_the_wrong_unit_is_refused(
@@ -355,13 +355,19 @@ def test_so_is_one_of_layers_without_pixels(tmp_path: Path) -> None:
     for name in ("a", "b"):
         shape.to_file(tmp_path / f"{name}.gpkg")
     layers = tmp_path / "a.gpkg", tmp_path / "b.gpkg"
-    fails(
-        layers,
-        tmp_path / "chips",
-        TileConfig(grid="EPSG:32632@1e-4"),
-        ConfigError,
-        r"1\.1.e\+09 pixels along .*a\.gpkg",
-    )
+    fails(layers, tmp_path / "chips", TileConfig(grid="EPSG:32632@1e-3"), ConfigError, r"more than 1e\+09 windows")
+
+
+def test_grids_of_any_crs_are_made_beside_a_raster_of_the_world(tmp_path: Path) -> None:
+    """Whose bounds on a polar grid, and pixels at its own centre, say little of its pixels there."""
+    world = Grid(CRS.from_epsg(4326), Affine(1, 0, -180, 0, -1, 90), 180, 360)
+    raster = write_raster(tmp_path / "world.tif", np.zeros((3, 180, 360), np.uint8), world)
+    shapes = geopandas.GeoDataFrame(geometry=[box(-24, 63, -13, 67)], crs=4326)
+    shapes.to_file(tmp_path / "iceland.gpkg")
+    layer = open_layer(tmp_path / "iceland.gpkg")
+    for where in ("EPSG:3413@10000", "EPSG:3057@1000", "EPSG:4326@0.1"):
+        found = scene_grid((layer, open_layer(raster)), TileConfig(size=16, grid=where))
+        assert 30 < found.height < 700 and 30 < found.width < 700
 
 
 def test_grid_by_resolution_snaps(pair: tuple[Path, Path], tmp_path: Path) -> None:

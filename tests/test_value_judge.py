@@ -111,6 +111,17 @@ def test_real_imagery_lies_at_the_floor_and_blurred_or_wrong_imagery_far_above(c
     assert judge == found["wrong"]["frechet"]["judge"]
 
 
+def test_a_judge_is_one_of_chips_whose_nodata_is_not_a_number(folder: Path, tmp_path: Path) -> None:
+    where, heights = grid(HEIGHT, WIDTH), fields()[0][:1].astype(np.float32)
+    source = write_raster(folder / "heights.tif", heights, where, nodata=np.nan)
+    target = write_raster(folder / "shade.tif", fields()[1][:3].astype(np.uint8), where)
+    tile(source, target, folder / "nan", TileConfig(size=32, split="2:1:2", format="packed"))
+    chips = ChipSet.open(folder / "nan")
+    assert (
+        find_judge(chips, "pspnet", 1, tmp_path, "cpu").digest == find_judge(chips, "pspnet", 1, tmp_path, "cpu").digest
+    )
+
+
 def test_a_judge_of_values_is_used_again_and_is_none_of_classes(
     chips: ChipSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def _print(data: dict[str, Any], indent: str) -> None:
                 click.echo(f"{indent}{name}: {', '.join(map(str, value))}")
         elif name == "crs" and value is None:
             click.echo(f"{indent}{name}: none, so its place on the ground is unknown")
-        elif name == "control_points":
+        elif name == "control_points" and isinstance(value, bool):
             if value:
                 click.echo(f"{indent}{name}: place it, so these are the figures of the grid that it is warped to")
         elif value not in (None, {}):

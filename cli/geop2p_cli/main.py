@@ -50,7 +50,7 @@ class OneLineErrors(click.Group):
         except GeoP2PError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise click.ClickException(f"{error.filename or 'the output'}: no space left on the device") from error
         except KeyboardInterrupt as error:

@@ -81,7 +81,8 @@ def find_judge(
             f"{file}: a damaged judge ({error.__cause__ or error}); delete it, and it is made again"
         ) from error
     card = judge.card
-    if (card.recipe, card.source, card.target) != ("judge", chipset.target, chipset.source):
+    sides = [side.to_dict() for side in (card.source, card.target, chipset.target, chipset.source)]  # nan is not nan
+    if card.recipe != "judge" or sides[:2] != sides[2:]:
         raise CheckpointError(f"{file}: no judge of {chipset.folder}; delete it, and one is made")
     return judge
 

@@ -18,7 +18,7 @@ from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import calibration_reader
 from geop2p.evaluation.error_raster import check_error_raster, error_raster
 from geop2p.evaluation.legend import PART, legend_of
-from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, reference_of
+from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, opened_alike
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
@@ -33,7 +33,6 @@ from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.given import files_of
-from geop2p.raster.layers import open_layer
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.render import render
 
@@ -87,8 +86,7 @@ def evaluate_mosaic(
     check_report(report, overwrite, inputs)
     check_error_raster(config.error_raster, overwrite, inputs)
     check_rasters(prediction, reference)
-    layer = open_layer(prediction, _kind_of(prediction))
-    truth, doubts = reference_of(layer, reference)
+    layer, truth, doubts = opened_alike(prediction, _kind_of(prediction), reference)
     grid = layer.grid
     assert grid is not None
     check_pixels(layer, truth)

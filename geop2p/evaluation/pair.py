@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from geop2p.config import KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.raster.agreement import difference, warn_of_order
 from geop2p.raster.class_table import class_name
@@ -33,31 +34,42 @@ def check_rasters(*paths: str | Path) -> None:
             )
 
 
-def reference_of(layer: Layer, reference: str | Path) -> tuple[Layer, list[str]]:
-    """The reference read as what the prediction holds, and notes on what it seems to hold by itself.
+def opened_alike(prediction: str | Path, kind: KindChoice, reference: str | Path) -> tuple[Layer, Layer, list[str]]:
+    """Prediction and reference, read as the same kind, and notes where one of them seems to hold something else.
 
     Args:
-        layer: The prediction.
+        prediction: A raster.
+        kind: What it holds, as it says itself, or auto.
         reference: A raster.
 
     Raises:
-        ConfigError: It says itself that it holds something else: a colour table or names of classes, or decibels.
-        RasterError: It cannot be opened.
+        ConfigError: Both say what they hold, and it is not the same.
+        RasterError: One cannot be opened.
     """
-    own = open_layer(reference)
-    if own.kind == layer.kind:
-        return own, []
-    info = own.raster
-    in_decibels = info is not None and {unit.strip().lower() for unit in info.units} == {"db"}
-    if info is not None and (info.palette or info.categories or in_decibels):
-        raise ConfigError(f"{layer.path} holds {layer.kind}, {reference} {own.kind} ({own.reason}); expected the same")
-    if layer.kind == "classes" and info is not None and info.count > 1:
+    made, real = open_layer(prediction, kind), open_layer(reference)
+    if made.kind == real.kind:
+        return made, real, []
+    assert made.raster is not None and real.raster is not None
+    counts = made.raster.count, real.raster.count
+    if counts[0] != counts[1] or (_is_certain(real) and (kind != "auto" or _is_certain(made))):
         raise ConfigError(
-            f"{layer.path} holds classes, {reference} {info.count} bands ({own.kind}); expected one with the same codes"
+            f"{made.path} holds {made.kind} with {counts[0]} bands, {real.path} {real.kind} with {counts[1]} "
+            f"({real.reason}); expected the same"
         )
-    note = f"{reference} is read as {layer.kind}, as the prediction holds that; by itself it seems to be {own.kind}"
-    alike = {own.kind, layer.kind} <= {"image", "elevation"}  # whose values are compared as they are
-    return open_layer(reference, layer.kind), [] if alike else [f"{note} ({own.reason})."]
+    guessed, other = (made, real) if _is_certain(real) else (real, made)
+    read = open_layer(guessed.path, other.kind)
+    note = f"{guessed.path} is read as {other.kind}, as {other.path} holds that; by itself it seems to be"
+    alike = {made.kind, real.kind} <= {"image", "elevation"}  # whose values are compared as they are
+    notes = [] if alike else [f"{note} {guessed.kind} ({guessed.reason})."]
+    return (read, real, notes) if guessed is made else (made, read, notes)
+
+
+def _is_certain(layer: Layer) -> bool:
+    """Whether a raster says itself what it holds: a colour table, names of classes, or decibels."""
+    info = layer.raster
+    if info is None:
+        return False
+    return bool(info.palette or info.categories) or {unit.strip().lower() for unit in info.units} == {"db"}
 
 
 def common_encoding(layer: Layer, truth: Layer) -> Encoding:

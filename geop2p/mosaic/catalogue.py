@@ -164,23 +164,26 @@ def _on_less_than_half_the_earth(ground: BaseGeometry, crs: CRS) -> BaseGeometry
     """
     places = shapely.get_coordinates(ground)
     longitudes, latitudes = positions_in(crs, LONLAT, *places.T)
+    if not np.isfinite(longitudes).all():
+        return None
     longitudes = in_one_stretch((np.array(longitudes) + 180) % 360 - 180, 360)
-    if not np.isfinite(longitudes).all() or np.ptp(longitudes) >= 180:
+    if np.ptp(longitudes) >= 180:
         return None
     degrees = np.round(np.column_stack([longitudes, latitudes]), DECIMALS)
     outline = shapely.transform(ground, lambda _: degrees)
     world, turn = shapely.box(-180, -90, 180, 90), [1, 0, 0, 1, 360, 0]
     pieces = [outline & world, affine_transform(outline & affine_transform(world, turn), [1, 0, 0, 1, -360, 0])]
-    return shapely.union_all([piece for piece in pieces if piece.area])
+    polygons = [part for part in shapely.get_parts(pieces) if part.area]  # not lines where one side touches the other
+    return shapely.union_all(polygons)
 
 
 def bounding_box(outline: BaseGeometry) -> list[float]:
     """[west, south, east, north] of an outline; west is beyond east if it lies on both sides of the antimeridian."""
     west, south, east, north = outline.bounds
-    if west == -180 and east == 180:
+    if east - west > 180:
         pieces = [piece.bounds for piece in shapely.get_parts(outline)]
         wests = [bounds[0] for bounds in pieces if bounds[0] > 0]
         easts = [bounds[2] for bounds in pieces if bounds[2] < 0]
-        if wests and easts:  # else it goes around the world
+        if wests and easts and max(easts) + 360 - min(wests) < east - west:  # else it goes around the world
             west, east = min(wests), max(easts)
     return [west, south, east, north]

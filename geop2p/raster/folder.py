@@ -51,8 +51,9 @@ def folder_vrt(folder: str, rasters: Sequence["RasterInfo"]) -> str:
         RasterError: There are none, or one has no place on the ground, or others bands, values or class names.
         GridMismatchError: Their pixels do not coincide.
     """
-    mosaic = Path(folder).with_name(f"{Path(folder).name.removesuffix(PARTS)}.vrt")
-    if folder.endswith(PARTS) and mosaic.is_file():
+    place = Path(folder).resolve()
+    mosaic = place.parent / f"{place.name.removesuffix(PARTS)}.vrt"
+    if place.name.endswith(PARTS) and mosaic.is_file():
         raise RasterError(f"{folder}: holds the parts of {mosaic.name}; give that")
     if not rasters:
         raise RasterError(f"{folder}: has no rasters ({', '.join(RASTER_SUFFIXES)} or others that GDAL opens)")

@@ -117,7 +117,8 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
             yield dataset
     except RasterioError as error:
         advice = NO_ANSWER if is_remote(name) else "give one that GDAL opens, or fetch it again"
-        advice = f"give the raster inside, as /vsizip/{name}/NAME" if name.lower().endswith(".zip") else advice
+        if name.lower().endswith(".zip") and Path(name).is_file():
+            advice = f"give the raster inside, as /vsizip/{name}/NAME"
         raise RasterError(
             f"{name}: cannot be read as a raster ({one_line(error.__cause__ or error)}); {advice}"
         ) from error

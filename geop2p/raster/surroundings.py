@@ -23,6 +23,7 @@ Carry = Callable[[np.ndarray, np.ndarray], Any]  # x and y in one CRS to x and y
 AROUND = 0.1  # of the grid's extent beyond its edges that is kept
 OFF = 0.01  # pixels that an edge may lie off: polygons that share one must not share chips
 MOST_PIECES = 4096  # of an edge as long as the grid
+HAIR = 1e-9  # of a turn, which rounding may give
 JUMP = 1.0  # pixels between two ways to the same place from which on one of them has jumped
 
 
@@ -63,7 +64,9 @@ def on_ground_of(grid: Grid, features: "geopandas.GeoDataFrame") -> "geopandas.G
     own = CRS.from_user_input(features.crs)
     assert grid.crs is not None
     if own == grid.crs:
-        return features.set_geometry(turned_to(grid, features.geometry.to_numpy()), crs=features.crs)
+        shapes = features.geometry.to_numpy()
+        turned = turned_to(grid, shapes)
+        return features if turned is shapes else features.set_geometry(turned, crs=features.crs)
     found = _surroundings(grid, own)
     if found is None:
         return features.to_crs(grid.crs)
@@ -97,19 +100,18 @@ def turned_to(grid: Grid, shapes: np.ndarray) -> np.ndarray:
     if not grid.crs.is_geographic:
         return shapes
     turn, (left, bottom, right, top) = 2 * math.pi / grid.crs.units_factor[1], grid.bounds
-    west, south, east, north = np.asarray(shapely.bounds(shapes)).T
+    bounds, hair = np.asarray(shapely.bounds(shapes)).T, HAIR * turn
+    west, south, east, north = np.where(np.isfinite(bounds).all(axis=0), bounds, np.nan)
     level = (south <= top) & (north >= bottom)
-    ways = {far: level & (west + far <= right) & (east + far >= left) for far in (0.0, turn, -turn)}
-    elsewhere = ways[turn] | ways[-turn]
+    elsewhere = np.zeros(len(shapes), bool)
+    for far in (turn, -turn):  # shapes that end where the grid begins do not lie on it
+        elsewhere |= level & (west + far < right - hair) & (east + far > left + hair)
     if not elsewhere.any():
         return shapes
-    moved = []
-    for far, lies in ways.items():
-        there = np.full(shapes.shape, None)
-        there[lies] = shapely.transform(shapely.make_valid(shapes[lies]), functools.partial(np.add, (far, 0.0)))
-        moved.append(there)
+    middle = (left + right) / 2
+    one_turn = Surroundings((middle - turn / 2, -turn, middle + turn / 2, turn), 0.0, turn, None)
     turned = shapes.copy()
-    turned[elsewhere] = np.asarray(shapely.union_all(np.stack(moved), axis=0))[elsewhere]
+    turned[elsewhere] = _in_one_stretch(shapes[elsewhere], one_turn)
     return turned
 
 

@@ -58,10 +58,12 @@ def measure_shift(source: Array, target: Array, valid: Mask, classes: tuple[bool
     cross = second * np.conj(first)
     cross *= _smooth(*valid.shape) / np.maximum(np.abs(cross), 1e-17)
     surface = np.fft.irfft2(cross, valid.shape)
-    near = _refined(cross, surface, np.where(_near_zero(*valid.shape), surface, -np.inf))
-    further = _refined(cross, surface, surface)
-    if further.confidence >= TRUSTED_FAR_AWAY:
-        return further
+    likely = _near_zero(*valid.shape)
+    near = _refined(cross, surface, np.where(likely, surface, -np.inf))
+    if not likely.flat[np.argmax(surface)]:
+        further = _refined(cross, surface, surface)
+        if further.confidence >= TRUSTED_FAR_AWAY:
+            return further
     is_peak = max(abs(near.rows), abs(near.cols)) <= LIKELY  # else the slope of one that is further away
     return near if is_peak else dataclasses.replace(near, confidence=0.0)
 

@@ -19,7 +19,7 @@ from geop2p.raster.features import is_missing, lies_there, named_layer, vector_p
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
-from geop2p.tiling.sides import ENCODING_CHOICES, with_choices
+from geop2p.tiling.sides import ENCODING_CHOICES, JOINED, with_choices
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ def open_pair(
         own = table if side in mapped else None
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
         if kinds[side] != asked[side]:
-            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", "as in the chip set"))
-            _tell_of_other_kind(layer, side)
+            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", JOINED))
         layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
         if goes_on or _gives_colors(layers, kinds, asked["target"], table):
@@ -64,19 +63,6 @@ def open_pair(
     known = {side: _known_classes(earlier, side) for side in SIDES}
     layers = _ignoring(layers, config.ignored_classes, known)
     return with_choices((layers["source"], layers["target"]), config)
-
-
-def _tell_of_other_kind(layer: Layer, side: str) -> None:
-    """Warn of a scene that would be no map by itself, where the scenes before were taken for maps."""
-    if layer.kind != "classes" or layer.raster is None or layer.table is not None:
-        return
-    own = open_layer(layer.path)
-    if own.kind != "classes":
-        log.warning(
-            "%s: is read as a map, as the %s of the chip set is one, but seems to be %s (%s); if the first scenes are "
-            "no maps, cut all of them again with --%s-kind",
-            layer.path, side, own.kind, own.reason, side,
-        )  # fmt: skip
 
 
 def reading_options(layers: tuple[Layer, Layer], config: TileConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
-from geop2p.raster.features import is_vector, named_layer
+from geop2p.raster.features import named_layer
 from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
@@ -21,14 +21,16 @@ from geop2p.tiling.chips import SIDES, ChipSet, Scene
 
 log = logging.getLogger(__name__)
 
-FAR_FINER = 100  # times finer than both layers: from here on the unit of a resolution is taken for a mistake
-MOST_ALONG = 10**6  # pixels of a grid where no layer has any: the earth's girth in steps of 40 m
+FAR_FINER = 1000  # times finer than both layers: from here on the unit of a resolution is taken for a mistake
+MOST_WINDOWS = 10**9  # of a scene on a grid that somebody asks for
+
+Bounds = tuple[float, float, float, float]
 
 
-def scene_name(source: str, target: str, config: TileConfig) -> str:
+def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:
     """The stem of the layer that gives the grid, with characters that suit a file name."""
-    path = source if config.grid == "source" and not is_vector(source) else target
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(named_layer(path)[0]).stem)
+    layer = layers[0] if config.grid == "source" and layers[0].grid is not None else layers[1]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(named_layer(layer.path)[0]).stem)
 
 
 def unused(name: str, earlier: ChipSet) -> str:
@@ -57,8 +59,10 @@ def scene_grid(layers: tuple[Layer, Layer], config: TileConfig) -> Grid:
     crs, resolution = _parse_grid(config.grid)
     if crs is not None:
         smaller, other = sorted(layers, key=lambda layer: _area(layer.bounds_in(CRS.from_epsg(4326))))
-        _check_resolution(config.grid, crs, resolution, smaller, other)
-        return _common(covering(smaller.bounds_in(crs), crs, resolution), smaller, other)
+        bounds = smaller.bounds_in(crs)
+        grid = covering(bounds, crs, resolution)
+        _check_resolution(grid, bounds, layers, config)
+        return _common(grid, smaller, other)
     base, other = (source, target) if config.grid == "source" else (target, source)
     if base.grid is None:
         raise ConfigError(f"{base.path}: a vector layer has no grid; choose the other side's with --grid")
@@ -138,35 +142,26 @@ def _parse_grid(text: str) -> tuple[CRS | None, float]:
         raise ConfigError(f"grid '{text}' names an unknown CRS") from error
 
 
-def _check_resolution(text: str, crs: CRS, resolution: float, smaller: Layer, other: Layer) -> None:
+def _check_resolution(grid: Grid, bounds: Bounds, layers: tuple[Layer, Layer], config: TileConfig) -> None:
     """Refuse pixels that nobody means, as of metres in a CRS of degrees, before they fill the memory.
 
     Raises:
-        ConfigError: They are far finer than those of both layers, too many where these have none, or larger than the
-            ground.
+        ConfigError: They are far finer than those of both layers, too many to be told apart, or larger than the ground.
     """
-    left, bottom, right, top = smaller.bounds_in(crs)
-    unit, ground = crs.units_factor[0], max(right - left, top - bottom)
-    if resolution > ground:
-        raise ConfigError(
-            f"grid is '{text}', pixels larger than {smaller.path}, which is {ground:.3g} {unit} wide or high; give the "
-            f"resolution in {unit}"
-        )
-    own = [
-        (west_to_east / layer.grid.width, layer.path)
-        for layer in (smaller, other)
-        if layer.grid is not None and math.isfinite(west_to_east := np.ptp(layer.bounds_in(crs)[::2]))
-    ]
-    for finest, path in sorted(own)[:1]:
-        if resolution * FAR_FINER < finest:
-            raise ConfigError(
-                f"grid is '{text}', pixels {finest / resolution:.3g} times finer than those of {path}, which are "
-                f"{finest:.3g} {unit} wide; give the resolution in {unit}"
-            )
-    if not own and ground / resolution > MOST_ALONG:
-        raise ConfigError(
-            f"grid is '{text}', {ground / resolution:.3g} pixels along {smaller.path}; give the resolution in {unit}"
-        )
+    assert grid.crs is not None
+    advice = f"; give the resolution in {grid.crs.units_factor[0]}, the unit of {grid.crs.to_string()}"
+    ground = max(bounds[2] - bounds[0], bounds[3] - bounds[1])
+    if 0 < ground < grid.transform.a:
+        raise ConfigError(f"grid is '{config.grid}', pixels larger than the ground, {ground:.3g} wide or high{advice}")
+    if (grid.height / config.step) * (grid.width / config.step) > MOST_WINDOWS:
+        found = f"{grid.width:.3g} x {grid.height:.3g} pixels, more than {MOST_WINDOWS:.0e} windows"
+        raise ConfigError(f"grid is '{config.grid}', {found}{advice}")
+    sizes = [(layer.grid.pixel_size, layer.path) for layer in layers if layer.grid is not None]
+    own = [(min(size), path) for size, path in sizes if size is not None]
+    if own and grid.pixel_size is not None and max(grid.pixel_size) * FAR_FINER < min(own)[0]:
+        finest, path = min(own)
+        times = finest / max(grid.pixel_size)
+        raise ConfigError(f"grid is '{config.grid}', pixels {times:.3g} times finer than those of {path}{advice}")
 
 
 def _common(grid: Grid, base: Layer, other: Layer) -> Grid:

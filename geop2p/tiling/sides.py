@@ -1,6 +1,7 @@
 """The encodings of a chip set: what the layers say, joined over scenes, scaled by the training chips."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from geop2p.errors import ChipSetError, ConfigError
 from geop2p.progress import progress_bar
 from geop2p.raster.agreement import difference, warn_of_order
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.layers import Layer
+from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
@@ -20,6 +21,9 @@ from geop2p.tiling.chips import Chip, ChipSet
 from geop2p.tiling.rows import class_columns
 from geop2p.tiling.table import ChipTable
 
+log = logging.getLogger(__name__)
+
+JOINED = "as in the chip set"  # why a layer is read so whose kind nobody said
 READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
 LOT = 4 * 2**20  # bytes of a lot, unless one chip has more
 ENCODING_CHOICES = ("image_scaling", "relief")  # settings that decide what a value means to the network
@@ -55,6 +59,7 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     draft = layer.draft_encoding()
     if earlier is None:
         return draft
+    _tell_of_other_kind(layer, side)
     known: Encoding = getattr(earlier, side)
     for what in ("kind", "dtype"):
         if getattr(draft, what) != getattr(known, what):
@@ -83,6 +88,19 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
     new = [entry for entry in draft.classes if entry.value not in {old.value for old in known.classes}]
     ignored = {entry.value: entry for entry in (*known.ignored, *draft.ignored)}
     return dataclasses.replace(known, classes=(*known.classes, *new), ignored=tuple(ignored.values()))
+
+
+def _tell_of_other_kind(layer: Layer, side: str) -> None:
+    """Warn of a scene that would be no map by itself, where the scenes before were taken for maps."""
+    if layer.kind != "classes" or layer.reason != JOINED or layer.raster is None:
+        return
+    own = open_layer(layer.path)
+    if own.kind != "classes":
+        log.warning(
+            "%s: is read as a map, as the %s of the chip set is one, but seems to be %s (%s); if the first scenes are "
+            "no maps, cut all of them again with --%s-kind",
+            layer.path, side, own.kind, own.reason, side,
+        )  # fmt: skip
 
 
 def with_observed_classes(draft: Encoding, layer: Layer, index: ChipTable, side: str) -> Encoding:

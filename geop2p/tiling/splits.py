@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -198,21 +197,6 @@ def check_rule(scene: Scene, config: TileConfig) -> None:
         _given_split(scene, config)
     if config.split_by == "polygon":
         read_areas(config, scene.grid)
-
-
-def check_names(scenes: Sequence[str], config: TileConfig) -> None:
-    """Refuse a split file that lacks one of many scenes, before the first of them is cut.
-
-    Raises:
-        ChipSetError: It does, or is bad.
-    """
-    if config.split_by != "file" or config.split_file is None:
-        return
-    given = read_split_file(config.split_file)
-    missing = [name for name in dict.fromkeys(scenes) if name not in given]
-    if missing:
-        told = f"scene{'s'[: len(missing) > 1]} {', '.join(map(repr, missing))}"
-        raise ChipSetError(f"{config.split_file}: has no row for {told}; it has {', '.join(given)}")
 
 
 def _given_split(scene: Scene, config: TileConfig) -> dict[str, Split]:

@@ -23,7 +23,7 @@ from geop2p.tiling.placing import CONVERSION, check_splits, finish, settings_of,
 from geop2p.tiling.removal import check_removable, make_room
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding
-from geop2p.tiling.splits import check_names, check_rule
+from geop2p.tiling.splits import check_rule
 from geop2p.tiling.staging import claim_staging, differences, no_chip, stage
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,6 @@ def _add_pairs(folder: Path, pairs: list[tuple[str, str]], config: TileConfig, p
     Raises:
         NoGroundError: No pair gave a chip.
     """
-    check_names([scene_name(*pair, config) for pair in pairs], config)
     empty: list[NoGroundError] = []
     for number, pair in enumerate(pairs, start=1):
         try:
@@ -222,7 +221,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
 
 def _scene(folder: Path, layers: tuple[Layer, Layer], config: TileConfig, earlier: ChipSet | None) -> Scene:
     """The scene that two layers make, under a name that the chip set has not given yet."""
-    name = scene_name(layers[0].path, layers[1].path, config)
+    name = scene_name(layers, config)
     grid = scene_grid(layers, config)
     _check_size(name, grid, config)
     return Scene(
