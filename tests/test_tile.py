@@ -337,8 +337,8 @@ def test_bad_settings_are_refused_on_construction() -> None:
     ("where", "told"),
     [
         (
-            "EPSG:3857@0.001",
-            r"pixels 2\.97e\+03 times finer than those of .*\.tif; give the resolution in metre, the unit",
+            "EPSG:3857@0.0025",
+            r"pixels 1\.19e\+03 times finer than those of .*\.tif; give the resolution in metre, the unit",
         ),
         ("EPSG:32632@1e-7", r"x .* pixels, more than 1e\+09 windows; give the resolution in metre"),
         ("EPSG:4326@10", r"pixels larger than the ground, 0\.0112 wide or high; give the resolution in degree"),
