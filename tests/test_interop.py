@@ -311,6 +311,29 @@ def arcgis(pair: tuple[Path, Path], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("change", ["moved", "crs", "size"])
+def test_arcgis_pairs_of_other_ground_are_refused(arcgis: Path, tmp_path: Path, change: str) -> None:
+    file = arcgis / "images2" / "000000003.tif"
+    with rasterio.open(file) as dataset:
+        values, profile = dataset.read(), dataset.profile
+    if change == "moved":
+        profile["transform"] @= rasterio.Affine.translation(16, 16)
+    if change == "crs":
+        profile["crs"] = "EPSG:32633"
+    if change == "size":
+        values, profile = values.repeat(2, 1).repeat(2, 2), profile | {"width": 64, "height": 64}
+    with rasterio.open(file, "w", **profile) as dataset:
+        dataset.write(values)
+    told = (
+        r"images2.000000003\.tif: is \(3, 64, 64\)"
+        if change == "size"
+        else r"images.000000003\.tif: lies on .*images2.*on"
+    )
+    with pytest.raises(ChipSetError, match=told):
+        convert(arcgis, tmp_path / "chips", TileConfig())
+    assert not (tmp_path / "chips").exists()
+
+
 def test_arcgis_tiles_keep_their_place_and_do_not_leak(arcgis: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     result = convert(arcgis, tmp_path / "chips", TileConfig(buffer=10))
     chipset = ChipSet.open(tmp_path / "chips")

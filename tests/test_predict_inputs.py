@@ -627,6 +627,19 @@ def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., P
     assert not list(tmp_path.glob("out*"))
 
 
+def test_longitudes_of_a_layer_may_be_written_a_turn_away(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    layers = geopandas.read_file(layer(tmp_path)).to_crs(4326)
+    encoding = Encoding("classes", "uint8", (Band(),), nodata=0.0, classes=CLASSES)
+    model, config = make_model(Identity, encoding), PredictConfig(source_field="kind", tile_size=64)
+    made = []
+    for far in (0, 360):
+        layers.set_geometry(layers.translate(far)).to_file(tmp_path / f"{far}.gpkg")
+        predict(model, tmp_path / f"{far}.gpkg", tmp_path / f"{far}.tif", config)
+        with rasterio.open(tmp_path / f"{far}.tif") as dataset:
+            made.append(dataset.read())
+    assert np.array_equal(*made)
+
+
 def test_vector_layers_take_codes_of_any_size(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     known = (MapClass(311, "meadow", (1, 2, 3)), MapClass(511, "water", (4, 5, 6)))
     corine = Encoding("classes", "uint16", (Band(),), nodata=0.0, classes=known)

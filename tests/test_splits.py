@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -464,6 +465,15 @@ def test_the_check_finds_a_planted_leak_for_every_rule(tmp_path: Path, rule) -> 
     chipset.save(index)
     assert f"{index['id'][moved]} (train) shares ground with test chips, or comes too near" in check(tmp_path / "chips")
     assert f"{index['id'][held]} (test) shares ground with train chips, or comes too near" in check(tmp_path / "chips")
+
+
+def test_the_check_finds_files_of_other_chips(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, format="geotiff"))
+    assert check(tmp_path / "chips") == []
+    train, val = (sorted((tmp_path / "chips" / "source" / split).glob("*.tif"))[0] for split in ("train", "val"))
+    shutil.copy(val, train)
+    (found,) = check(tmp_path / "chips")
+    assert found.startswith(f"{train}: lies on 32x32 ") and found.endswith("; it is of another chip")
 
 
 def test_the_check_finds_two_chips_of_one_name(pair: tuple[Path, Path], tmp_path: Path) -> None:

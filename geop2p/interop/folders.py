@@ -12,10 +12,11 @@ from geop2p.config import Direction, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.reading import describe_raster, read_whole
+from geop2p.raster.reading import RasterInfo, describe_raster, read_whole
 from geop2p.tiling.chips import DESCRIPTION
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+HALF_A_PIXEL = 0.5
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -134,6 +135,7 @@ def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:
     for stem, name in zip(stems, _names(stems), strict=True):
         files = (first[stem], second[stem])
         info = describe_raster(files[1])
+        _check_places(describe_raster(files[0]), info)
         chips.append(
             ForeignChip(
                 name=name,
@@ -144,6 +146,21 @@ def _arcgis(folder: Path, direction: Direction) -> list[ForeignChip]:
             )
         )
     return chips
+
+
+def _check_places(source: RasterInfo, target: RasterInfo) -> None:
+    """Refuse two rasters of one pair that say themselves that they show other ground.
+
+    Raises:
+        ChipSetError: They do.
+    """
+    here, there = source.grid, target.grid
+    if here.crs is None or there.crs is None or here.unmirrored.offset_in(there.unmirrored, HALF_A_PIXEL) == (0, 0):
+        return
+    raise ChipSetError(
+        f"{source.path}: lies on {here.describe()}, {target.path} on {there.describe()}; a pair shows one ground: "
+        "export it again, or take the pair away"
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -235,10 +235,10 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
         ChipSetError: It is not like the first one.
     """
     sides = []
-    for layer, (values, valid) in zip(layers, chip.read(), strict=True):
+    for number, (layer, (values, valid)) in enumerate(zip(layers, chip.read(), strict=True)):
         info = layer.raster
         assert info is not None
-        _check_like(chip, values, (info.count, size, size), info.dtype)
+        _check_like(chip.files[number % len(chip.files)], values, (info.count, size, size), info.dtype)
         if layer.colors is None:
             sides.append((values, valid))
         else:
@@ -248,7 +248,7 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
     return Ground(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))
 
 
-def _check_like(chip: ForeignChip, values: Array, shape: tuple[int, ...], dtype: str) -> None:
+def _check_like(file: Path, values: Array, shape: tuple[int, ...], dtype: str) -> None:
     """Refuse one side of a chip that is not like that of the first.
 
     Raises:
@@ -256,6 +256,6 @@ def _check_like(chip: ForeignChip, values: Array, shape: tuple[int, ...], dtype:
     """
     if values.shape != shape or values.dtype.name != dtype:
         raise ChipSetError(
-            f"{chip.files[0]}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one "
+            f"{file}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one "
             "set are alike"
         )

@@ -280,9 +280,10 @@ def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
 def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
     if card.pixel_size is None:
         raise GridMismatchError(f"{layer.path}: the model has no pixel size to draw it with; give a grid with --like")
-    own = layer.features.crs
-    assert own is not None
-    crs = CRS.from_user_input(own if own.is_projected else layer.features.estimate_utm_crs())
+    left, bottom, right, top = layer.features.total_bounds
+    crs = local_crs(
+        Grid(CRS.from_user_input(layer.features.crs), Affine(right - left, 0, left, 0, bottom - top, top), 1, 1)
+    )
     # the pixels of lines and points on the layer's bounds lie half beyond
     return _trained_grid(layer.bounds_in(crs), crs, card.pixel_size, margin=0.5 if layer.thin.any() else 0.0)
 

@@ -4,10 +4,14 @@ import hashlib
 import itertools
 from collections import Counter
 
+from rasterio.windows import Window
+
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.progress import progress_bar
-from geop2p.tiling.chips import STAGING, ChipSet
+from geop2p.raster.reading import describe_raster
+from geop2p.tiling.chips import SIDES, STAGING, ChipSet, Entry
+from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.splits import near
 from geop2p.tiling.table import ChipTable, count_splits
 
@@ -15,7 +19,8 @@ from geop2p.tiling.table import ChipTable, count_splits
 def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     """What is wrong with a chip set, a line each; empty if it is sound.
 
-    Every chip is read: both sides must have the size, bands and type that the description promises. No chip of a
+    Every chip is read: both sides must have the size, bands and type that the description promises, and GeoTIFFs lie
+    where the index says. No chip of a
     split may share ground with, or come nearer than the buffer to, a chip of another, measured in pixels of the scene
     that came later. Chips without a place on the ground may not hold the same pixels in two splits. No two chips may
     have one name.
@@ -44,6 +49,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                     except GeoP2PError as error:
                         problems.append(str(error))
                     else:
+                        problems += _misplaced(chipset, split, entry)
                         if entry.scene in nowhere:
                             digest = hashlib.sha256(chip.source.tobytes() + chip.target.tobytes()).digest()
                             alike.setdefault(digest, []).append((split, entry.id))
@@ -58,6 +64,20 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                 told = " and ".join(name for name in SPLITS if name in found)
                 problems.append(f"scene '{scene.id}' is in {told}, though its rule gives a scene one split")
     return problems + _leaks(chipset, index)
+
+
+def _misplaced(chipset: ChipSet, split: Split, entry: Entry) -> list[str]:
+    """The files of a chip that lie elsewhere than the index says, as those of another chip do, a line each."""
+    scene = next(scene for scene in chipset.scenes if scene.id == entry.scene)
+    if chipset.layout != "geotiff" or scene.grid.crs is None:
+        return []
+    here, lines = scene.grid.window(Window(entry.col_off, entry.row_off, chipset.size, chipset.size)), []
+    for side in SIDES:
+        path = chip_path(chipset.folder, side, split, entry.id)
+        there = describe_raster(path).grid
+        if there.offset_in(here) != (0, 0):
+            lines.append(f"{path}: lies on {there.describe()}, the index says {here.describe()}; it is of another chip")
+    return lines
 
 
 def _leaks(chipset: ChipSet, index: ChipTable) -> list[str]:
