@@ -476,6 +476,27 @@ def test_the_check_finds_files_of_other_chips(pair: tuple[Path, Path], tmp_path:
     assert found.startswith(f"{train}: lies on 32x32 ") and found.endswith("; it is of another chip")
 
 
+def test_the_check_finds_pixels_that_the_index_does_not_know(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, format="packed"))
+    assert check(tmp_path / "chips") == []
+    for change, told in (
+        (99, "source_1 is 0 % of it, the index says"),
+        (0, "valid is 0 % of it, the index says"),
+    ):
+        shutil.copytree(tmp_path / "chips", tmp_path / f"changed{change}")
+        array = np.load(
+            file := tmp_path / f"changed{change}" / f"train_{'source' if change else 'valid'}.npy", mmap_mode="r+"
+        )
+        array[2] = change
+        array.flush()
+        (found,) = check(file.parent)
+        assert told in found and found.startswith(ChipSet.open(file.parent).entries("train")[2].id)
+    for name in ("train_source", "val_target"):
+        np.save(tmp_path / "chips" / f"{name}.npy", np.zeros(3))
+    found = check(tmp_path / "chips")
+    assert len(found) == 2 and "train_source.npy" in found[0] and "val_target.npy" in found[1]
+
+
 def test_the_check_finds_two_chips_of_one_name(pair: tuple[Path, Path], tmp_path: Path) -> None:
     tile(*pair, tmp_path / "chips", TileConfig(size=32, format="virtual"))
     chipset = ChipSet.open(tmp_path / "chips")

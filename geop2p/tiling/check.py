@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
+from contextlib import ExitStack
 
 from rasterio.windows import Window
 
@@ -10,20 +11,23 @@ from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.progress import progress_bar
 from geop2p.raster.reading import describe_raster
-from geop2p.tiling.chips import SIDES, STAGING, ChipSet, Entry
+from geop2p.tiling.chips import SIDES, STAGING, Chip, ChipSet, Entry
+from geop2p.tiling.counting import present
 from geop2p.tiling.geotiff import chip_path
+from geop2p.tiling.rows import class_columns
 from geop2p.tiling.splits import near
 from geop2p.tiling.table import ChipTable, count_splits
+
+ROUNDING = 1e-6  # of shares
 
 
 def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     """What is wrong with a chip set, a line each; empty if it is sound.
 
-    Every chip is read: both sides must have the size, bands and type that the description promises, and GeoTIFFs lie
-    where the index says. No chip of a
-    split may share ground with, or come nearer than the buffer to, a chip of another, measured in pixels of the scene
-    that came later. Chips without a place on the ground may not hold the same pixels in two splits. No two chips may
-    have one name.
+    Every chip is read: both sides must have the size, bands and type that the description promises, GeoTIFFs lie where
+    the index says, and as much of a chip is valid, and of every class, as it says. No chip of a split may share ground
+    with, or come nearer than the buffer to, a chip of another, measured in pixels of the scene that came later. Chips
+    without a place on the ground may not hold the same pixels in two splits. No two chips may have one name.
     """
     index = chipset.table()
     problems = []
@@ -42,14 +46,20 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
             except ChipSetError as error:  # whose pixels are then those of others
                 problems.append(str(error))
                 continue
-            with chipset.reader(split) as reader:
+            own = index.of_split(split)
+            with ExitStack() as stack:
+                try:
+                    reader = stack.enter_context(chipset.reader(split))
+                except GeoP2PError as error:  # of an array that holds them all
+                    problems.append(str(error))
+                    continue
                 for row, entry in enumerate(entries):
                     try:
                         chip = reader.read(row)
                     except GeoP2PError as error:
                         problems.append(str(error))
                     else:
-                        problems += _misplaced(chipset, split, entry)
+                        problems += _misplaced(chipset, split, entry) or _changed(chipset, chip, own, row)
                         if entry.scene in nowhere:
                             digest = hashlib.sha256(chip.source.tobytes() + chip.target.tobytes()).digest()
                             alike.setdefault(digest, []).append((split, entry.id))
@@ -78,6 +88,24 @@ def _misplaced(chipset: ChipSet, split: Split, entry: Entry) -> list[str]:
         if there.offset_in(here) != (0, 0):
             lines.append(f"{path}: lies on {there.describe()}, the index says {here.describe()}; it is of another chip")
     return lines
+
+
+def _changed(chipset: ChipSet, chip: Chip, own: ChipTable, row: int) -> list[str]:
+    """What the pixels of a chip show otherwise than its row of the index tells, as another chip does, in a line."""
+    count = int(chip.valid.sum())
+    shares = {"valid": count / chip.valid.size} if "valid" in own else {}
+    for side, values in zip(SIDES, (chip.source, chip.target), strict=True):
+        if chipset.encoding(side).is_classes and count:
+            shares |= dict.fromkeys(class_columns(own, side).values(), 0.0)
+            codes, pixels = present(values[0][chip.valid])
+            shares |= {f"{side}_{code}": many / count for code, many in zip(codes, pixels, strict=True)}
+    told = {name: float(own[name][row]) if name in own else 0.0 for name in shares}
+    apart = [name for name in shares if abs(shares[name] - told[name]) > ROUNDING]
+    return [
+        f"{own['id'][row]}: {name} is {100 * shares[name]:.4g} % of it, the index says {100 * told[name]:.4g} %; its "
+        "pixels have changed, or are those of another chip"
+        for name in apart[:1]
+    ]
 
 
 def _leaks(chipset: ChipSet, index: ChipTable) -> list[str]:
