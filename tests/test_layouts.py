@@ -393,6 +393,16 @@ def test_virtual_chips_of_a_changed_layer_are_refused_and_of_a_moved_project_fou
         moved.read("train", chip)
 
 
+def test_a_changed_file_of_classes_is_named_once(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text("value,name,color\n1,water,#0000ff\n2,meadow,#00ff00\n5,road,#ff0000\n")
+    tile(*pair, tmp_path / "chips", TileConfig(size=32, format="virtual", classes=table))
+    assert check(tmp_path / "chips") == []
+    table.write_text(table.read_text() + "\n")
+    (found,) = check(tmp_path / "chips")
+    assert "a layer or file of scene" in found and "classes.csv) has changed since it was tiled" in found
+
+
 def test_virtual_chips_know_the_aoi_and_the_vector_field(tmp_path: Path) -> None:
     import geopandas
 

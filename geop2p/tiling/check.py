@@ -73,7 +73,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
             if len(found) > 1:
                 told = " and ".join(name for name in SPLITS if name in found)
                 problems.append(f"scene '{scene.id}' is in {told}, though its rule gives a scene one split")
-    return problems + _leaks(chipset, index)
+    return list(dict.fromkeys(problems + _leaks(chipset, index)))
 
 
 def _misplaced(chipset: ChipSet, split: Split, entry: Entry) -> list[str]:

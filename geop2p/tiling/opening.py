@@ -132,8 +132,9 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     found = {side: layer.fingerprint for side, layer in zip(SIDES, layers, strict=True)}
     options = reading_options(layers, config) | split
     if found != scene.fingerprint or options != scene.options:
+        named = ", ".join([*paths.values(), *map(str, files.values())])
         raise ChipSetError(
-            f"{chipset.folder}: a layer of scene '{scene.id}' ({', '.join(paths.values())}) has changed since it was "
+            f"{chipset.folder}: a layer or file of scene '{scene.id}' ({named}) has changed since it was "
             "tiled, and virtual chips have no pixels of their own; tile again with --overwrite"
         )
     return layers, files.get("aoi")
