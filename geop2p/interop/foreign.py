@@ -149,8 +149,8 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
     looked_at = [chips[place] for place in np.unique(np.linspace(0, len(chips) - 1, SAMPLE).astype(int))]
     shown = [chip.read() for chip in looked_at]
     for chip, pair in zip(looked_at, shown, strict=True):
-        for (values, _), (first, _) in zip(pair, shown[0], strict=True):
-            _check_like(chip, values, first.shape, first.dtype.name)
+        for number, ((values, _), (first, _)) in enumerate(zip(pair, shown[0], strict=True)):
+            _check_like(chip, number, values, first.shape, first.dtype.name)
     kinds: tuple[KindChoice, KindChoice] = (config.source_kind, config.target_kind)
     if table is not None and "classes" not in kinds:
         raise ConfigError(
@@ -238,7 +238,7 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
     for number, (layer, (values, valid)) in enumerate(zip(layers, chip.read(), strict=True)):
         info = layer.raster
         assert info is not None
-        _check_like(chip.files[number % len(chip.files)], values, (info.count, size, size), info.dtype)
+        _check_like(chip, number, values, (info.count, size, size), info.dtype)
         if layer.colors is None:
             sides.append((values, valid))
         else:
@@ -248,14 +248,14 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
     return Ground(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))
 
 
-def _check_like(file: Path, values: Array, shape: tuple[int, ...], dtype: str) -> None:
-    """Refuse one side of a chip that is not like that of the first.
+def _check_like(chip: ForeignChip, number: int, values: Array, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse one side of a chip, 0 or 1, that is not like that of the first.
 
     Raises:
         ChipSetError: It has another size, type or number of bands.
     """
     if values.shape != shape or values.dtype.name != dtype:
+        file = chip.files[number % len(chip.files)]  # one that holds both sides, or one for each
         raise ChipSetError(
-            f"{file}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one "
-            "set are alike"
+            f"{file}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one set are alike"
         )

@@ -1,5 +1,6 @@
 """Proof that a chip set is sound: its chips are whole, and no split sees the ground of another."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -85,6 +86,8 @@ def _misplaced(chipset: ChipSet, split: Split, entry: Entry) -> list[str]:
     for side in SIDES:
         path = chip_path(chipset.folder, side, split, entry.id)
         there = describe_raster(path).grid
+        if there.crs is not None and there.crs.is_geographic and scene.grid.crs.is_geographic:
+            there = dataclasses.replace(there, crs=here.crs)  # centred on other longitudes: of what is read, each
         if there.offset_in(here) != (0, 0):
             lines.append(f"{path}: lies on {there.describe()}, the index says {here.describe()}; it is of another chip")
     return lines
