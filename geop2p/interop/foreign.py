@@ -257,5 +257,6 @@ def _check_like(chip: ForeignChip, number: int, values: Array, shape: tuple[int,
     if values.shape != shape or values.dtype.name != dtype:
         file = chip.files[number % len(chip.files)]  # one that holds both sides, or one for each
         raise ChipSetError(
-            f"{file}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one set are alike"
+            f"{file}: is {values.shape} of {values.dtype}, the first chip is {shape} of {dtype}; chips of one "
+            "set are alike"
         )
