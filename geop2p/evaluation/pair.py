@@ -5,7 +5,7 @@ from pathlib import Path
 
 from geop2p.config import KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
-from geop2p.raster.agreement import difference, warn_of_order
+from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector
@@ -86,9 +86,7 @@ def common_encoding(layer: Layer, truth: Layer) -> Encoding:
         )
     if (apart := difference(made, real)) is not None:
         raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; convert the values of one of them")
-    if not made.is_classes:
-        sides = made.bands, made.color_interp, real.bands, real.color_interp
-        warn_of_order(layer.path, *sides, str(truth.path))
+    warn_of_order_in(layer.path, made, real, truth.path)
     return made
 
 

@@ -9,7 +9,7 @@ from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ground import Ground
 from geop2p.evaluation.report import Strip, even_ranks
 from geop2p.evaluation.scoring import Predict
-from geop2p.raster.agreement import difference, warn_of_order
+from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster, opened
@@ -53,9 +53,7 @@ def check_same_sides(card: Card, chipset: ChipSet) -> None:
             )
         if (apart := difference(found, trained)) is not None:
             raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
-        if not found.is_classes:
-            sides = found.bands, found.color_interp, trained.bands, trained.color_interp
-            warn_of_order(f"{chipset.folder}: {side}", *sides, "the model's training")
+        warn_of_order_in(f"{chipset.folder}: {side}", found, trained, "the model's training")
 
 
 def check_mosaic(path: Path, translator: Translator, chipset: ChipSet) -> list[str]:

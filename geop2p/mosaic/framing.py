@@ -6,11 +6,9 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from geop2p.raster.grid import Grid
+from geop2p.raster.grid import Bounds, Grid
 
 MARGIN = 2048  # pixels around, where the input has them: more than the fields of the recipes, and a multiple of strides
-
-Bounds = tuple[float, float, float, float]  # (left, bottom, right, top)
 
 
 def framed(asked: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> tuple[Grid, Window] | None:

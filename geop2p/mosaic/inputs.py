@@ -16,7 +16,7 @@ from geop2p.config import PredictConfig, names
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
-from geop2p.mosaic.framing import Bounds, framed
+from geop2p.mosaic.framing import framed
 from geop2p.mosaic.reach import grown, outside_share
 from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
@@ -25,7 +25,7 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector, vector_parts
 from geop2p.raster.folder import SPARSE
-from geop2p.raster.grid import Grid, local_crs
+from geop2p.raster.grid import Bounds, Grid, local_crs
 from geop2p.raster.pixels import PixelSize, has_size, in_metres, nearest_size, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader

@@ -120,6 +120,12 @@ def warn_of_order(
         )  # fmt: skip
 
 
+def warn_of_order_in(path: str | Path, found: Encoding, expected: Encoding, whose: str) -> None:
+    """`warn_of_order` of two encodings of one kind and as many bands; classes have one band."""
+    if not found.is_classes:
+        warn_of_order(path, found.bands, found.color_interp, expected.bands, expected.color_interp, whose)
+
+
 def order_difference(found: Sequence[str], expected: Sequence[str]) -> str | None:
     """Bands of the same names in other places, or of which only some have the same names, for a message.
 

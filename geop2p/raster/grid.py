@@ -23,6 +23,7 @@ GEOCENTRIC = CRS.from_epsg(4978)
 LOOKUPS = 65  # positions along a side of a grid that are looked up in another CRS
 OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
 
+Bounds = tuple[float, float, float, float]  # (left, bottom, right, top)
 Coordinates = Sequence[float] | npt.NDArray[np.float64]
 
 

@@ -11,6 +11,7 @@ from rasterio.windows import Window
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.progress import progress_bar
+from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import SIDES, STAGING, Chip, ChipSet, Entry
 from geop2p.tiling.counting import present
@@ -38,7 +39,8 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
         problems.append(f"the index has {count_splits(index)} chips, the description says {chipset.counts}")
     several = {name: count for name, count in Counter(index["id"]).items() if count > 1}
     problems += [f"{name} is the name of {count} chips, expected one" for name, count in several.items()]
-    nowhere = {scene.id for scene in chipset.scenes if scene.grid.crs is None}
+    grids = {scene.id: scene.grid for scene in chipset.scenes}
+    nowhere = {name for name, grid in grids.items() if grid.crs is None}
     alike: dict[bytes, list[tuple[Split, str]]] = {}
     with progress_bar(len(index), "chip", "check", progress) as advance:
         for split in SPLITS:
@@ -60,7 +62,9 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
                     except GeoP2PError as error:
                         problems.append(str(error))
                     else:
-                        problems += _misplaced(chipset, split, entry) or _changed(chipset, chip, own, row)
+                        problems += _misplaced(chipset, split, entry, grids.get(entry.scene)) or _changed(
+                            chipset, chip, own, row
+                        )
                         if entry.scene in nowhere:
                             digest = hashlib.sha256(chip.source.tobytes() + chip.target.tobytes()).digest()
                             alike.setdefault(digest, []).append((split, entry.id))
@@ -77,16 +81,15 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     return list(dict.fromkeys(problems + _leaks(chipset, index)))
 
 
-def _misplaced(chipset: ChipSet, split: Split, entry: Entry) -> list[str]:
-    """The files of a chip that lie elsewhere than the index says, as those of another chip do, a line each."""
-    scene = next(scene for scene in chipset.scenes if scene.id == entry.scene)
-    if chipset.layout != "geotiff" or scene.grid.crs is None:
+def _misplaced(chipset: ChipSet, split: Split, entry: Entry, grid: Grid | None) -> list[str]:
+    """The files of a chip that lie elsewhere on its scene's grid than the index says, a line each."""
+    if chipset.layout != "geotiff" or grid is None or grid.crs is None:
         return []
-    here, lines = scene.grid.window(Window(entry.col_off, entry.row_off, chipset.size, chipset.size)), []
+    here, lines = grid.window(Window(entry.col_off, entry.row_off, chipset.size, chipset.size)), []
     for side in SIDES:
         path = chip_path(chipset.folder, side, split, entry.id)
         there = describe_raster(path).grid
-        if there.crs is not None and there.crs.is_geographic and scene.grid.crs.is_geographic:
+        if there.crs is not None and there.crs.is_geographic and grid.crs.is_geographic:
             there = dataclasses.replace(there, crs=here.crs)  # centred on other longitudes: of what is read, each
         if there.offset_in(here) != (0, 0):
             lines.append(f"{path}: lies on {there.describe()}, the index says {here.describe()}; it is of another chip")

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.features import named_layer
-from geop2p.raster.grid import LOOKUPS, Grid, covering, positions_in
+from geop2p.raster.grid import LOOKUPS, Bounds, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
 from geop2p.raster.reading import gdal_env
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 FAR_FINER = 1000  # times finer than both layers: from here on the unit of a resolution is taken for a mistake
 MOST_WINDOWS = 10**9  # of a scene on a grid that somebody asks for
-
-Bounds = tuple[float, float, float, float]
 
 
 def scene_name(layers: tuple[Layer, Layer], config: TileConfig) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.progress import progress_bar
-from geop2p.raster.agreement import difference, warn_of_order
+from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
@@ -72,9 +72,7 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
         raise ChipSetError(
             f"{layer.path}: {apart} as in the chip set's {side}; values must mean the same in all scenes, convert them"
         )
-    if not known.is_classes:
-        sides = draft.bands, draft.color_interp, known.bands, known.color_interp
-        warn_of_order(layer.path, *sides, f"the chip set's {side}")
+    warn_of_order_in(layer.path, draft, known, f"the chip set's {side}")
     if draft.palette not in ((), known.palette):
         raise ChipSetError(
             f"{layer.path}: is to have other colours than the chip set's {side}; give the same --classes for all scenes"
