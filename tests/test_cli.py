@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from geop2p_cli.main import main
-from geop2p_cli.options import as_typed
+from geop2p_cli.options import as_typed, in_options
 
 from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 from geop2p.errors import GeoP2PError
@@ -55,6 +55,33 @@ def test_commands_are_told_as_they_can_be_typed_again() -> None:
     assert as_typed(context) == "geop2p compare --judge unet -- '-a b' c.html"
     context = main.commands["evaluate"].make_context("evaluate", ["run", "my chips", "r.html", "--strict"])
     assert as_typed(context) == "geop2p evaluate run 'my chips' r.html --strict"
+
+
+def test_messages_name_the_options_of_the_command() -> None:
+    command = main.commands["evaluate"]
+    text = "in ignore_class.csv, ./ignore_class and ignore_class=1: ignore_class names 'x'; see lpips_file, max_shift"
+    told = (
+        "in ignore_class.csv, ./ignore_class and ignore_class=1: --ignore-class names 'x'; see --lpips-file, max_shift"
+    )
+    assert in_options(text, command) == told
+    assert in_options("init_from a: begun anew", main.commands["train"]) == "--init-from a: begun anew"
+    assert in_options("init_from a: begun anew", main.commands["models"]) == "init_from a: begun anew"
+
+
+def test_errors_and_warnings_name_options_and_are_one_line_each(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    result = invoke("tile", *pair, tmp_path / "a", "--line-width", "0")
+    assert result.exit_code == 1 and result.stderr == "Error: --line-width is 0.0, expected above 0\n"
+    code = (
+        "import logging, warnings, geop2p; from geop2p_cli.main import main\n"
+        "def tile(*_, **__):\n"
+        "    logging.getLogger('geop2p.tiling').warning('ignore_class 9: no such class')\n"
+        "    warnings.warn('an open ring')\n"
+        "    raise geop2p.GeoP2PError('no more')\n"
+        "geop2p.tile = tile\n"
+        "main(['tile', 'a', 'b', 'c'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "--ignore-class 9: no such class\nan open ring\nError: no more\n"
 
 
 def test_ctrl_c_is_one_line_and_the_exit_code_that_shells_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,13 @@ def test_paths_may_be_texts_and_numbers_those_of_numpy() -> None:
     assert TrainConfig(set=["noise=1"]) == TrainConfig(set=("noise=1",))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["", " , "])
+def test_a_list_that_is_given_names_something(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{text}' names nothing"):
+        _ = TileConfig(ignore_class=text).ignored_classes
+    assert TileConfig().ignored_classes == [] and TileConfig(ignore_class="a, b,").ignored_classes == ["a", "b"]
+
+
 def test_all_that_the_package_gives_is_listed() -> None:
     assert {"tile", "train", "predict", "evaluate", "compare", "export", "Translator"} <= set(dir(geop2p))
 

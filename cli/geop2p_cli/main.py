@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from geop2p_cli.evaluate import evaluate
 from geop2p_cli.export import export
 from geop2p_cli.info import info
 from geop2p_cli.models import models
+from geop2p_cli.options import in_options
 from geop2p_cli.predict import predict
 from geop2p_cli.tile import tile
 from geop2p_cli.train import train
@@ -48,7 +50,9 @@ class OneLineErrors(click.Group):
             with _raising_at_sigterm():
                 return super().invoke(ctx)
         except GeoP2PError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            told = " ".join(str(error).split())
+            running = self.commands.get(str(ctx.invoked_subcommand))
+            raise click.ClickException(told if running is None else in_options(told, running)) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -79,6 +83,16 @@ def _raising_at_sigterm() -> Iterator[None]:
 def _terminate(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise Terminated
+
+
+class InOptions(logging.Formatter):
+    """Lines that name the options of the running command."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        context = click.get_current_context(silent=True)
+        line = super().format(record)
+        return line if context is None else in_options(line, context.command)
 
 
 class ToldOnce(logging.Filter):
@@ -112,7 +126,9 @@ def main() -> None:
     os.environ.setdefault("CPL_LOG", os.devnull)  # threads of GDAL tell there what our one line tells
     lines = logging.StreamHandler()
     lines.addFilter(ToldOnce())
-    logging.basicConfig(format="%(message)s", handlers=[lines])
+    lines.setFormatter(InOptions("%(message)s"))
+    logging.basicConfig(handlers=[lines])
+    warnings.showwarning = lambda message, *_, **__: logging.getLogger("geop2p").warning("%s", message)
     logging.getLogger("geop2p").setLevel(logging.INFO)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors of GDAL reach the user in our line
 

@@ -1,6 +1,7 @@
 """Options built from the fields of a config dataclass: a default stands in one place."""
 
 import dataclasses
+import re
 import shlex
 import types
 import typing
@@ -52,6 +53,22 @@ def as_typed(context: click.Context) -> str:
     looks_like_one = any(word.startswith("-") for word in arguments)
     words = [*options, "--", *arguments] if looks_like_one else [*arguments, *options]
     return shlex.join(["geop2p", str(context.info_name), *words])
+
+
+def in_options(text: str, command: click.Command) -> str:
+    """A message in which the settings that the library names as Python does are the options of a command.
+
+    Names of one word read alike in both, and a name that is set with `=` or is a part of a path is left alone.
+    """
+    names = [str(parameter.name) for parameter in command.params if isinstance(parameter, click.Option)]
+    settings = [name for name in names if "_" in name and name != "as_json"]
+    if not settings:
+        return text
+    return re.sub(
+        rf"(?<![\w./\\-])({'|'.join(settings)})(?![\w./\\=-])",
+        lambda found: "--" + found[1].replace("_", "-"),
+        text,
+    )
 
 
 def _names(field: dataclasses.Field[Any]) -> tuple[str, str]:

@@ -38,8 +38,15 @@ def option(default: Any, help: str) -> Any:
 
 
 def names(text: str | None) -> list[str]:
-    """The entries of a list separated by commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    """The entries of a list separated by commas; none where there is no list.
+
+    Raises:
+        ConfigError: The list is blank.
+    """
+    found = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not found:
+        raise ConfigError(f"'{text}' names nothing, expected a list separated by commas; leave the setting out")
+    return found
 
 
 def check_seed(seed: int) -> None:

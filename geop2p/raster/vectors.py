@@ -95,9 +95,11 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     if field is not None and field not in features.columns and not features.empty:
         names = ", ".join(sorted(set(features.columns) - {"geometry"}))
         raise RasterError(f"{path}: has no field '{field}'; it has {names}")
-    if field in features.columns and features[field].isna().any():
-        log.warning("%s: %d features without a value in '%s' are left out", path, features[field].isna().sum(), field)
-        features = features[features[field].notna()]
+    if field in features.columns:
+        valued = features[field].notna() & (features[field].astype(str).str.strip() != "")
+        if not valued.all():
+            log.warning("%s: %d features without a value in '%s' are left out", path, (~valued).sum(), field)
+            features = features[valued]
     labels = ["feature"] * len(features) if field is None or features.empty else _labels(path, features[field])
     same = _same_names(set(labels), [entry.name for entry in known])
     if same:
