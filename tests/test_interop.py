@@ -137,6 +137,21 @@ def test_pairs_go_out_side_by_side_and_come_back(pair: tuple[Path, Path], tmp_pa
     train(tmp_path / "back", tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, batch_size=2, width=2))
 
 
+def test_the_map_of_pairs_is_the_side_that_is_said_to_be_nothing_else(
+    pair: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    convert(tmp_path / "chips", tmp_path / "ab", TileConfig(format="side-by-side"))
+    shutil.rmtree(tmp_path / "ab" / "test")
+    table = tmp_path / "ab" / "classes_source.csv"
+    convert(tmp_path / "ab", tmp_path / "back", TileConfig(target_kind="image", classes=table))
+    back = ChipSet.open(tmp_path / "back")
+    assert (back.source.kind, back.target.kind, back.counts["test"]) == ("classes", "image", 0)
+    assert f"{tmp_path / 'ab'}: has no chips for test" in caplog.text
+    with pytest.raises(ConfigError, match="say which side is the map"):
+        convert(tmp_path / "ab", tmp_path / "other", TileConfig(classes=table))
+
+
 def test_the_same_image_in_two_splits_is_found(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for split in ("train", "test"):

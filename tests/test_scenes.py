@@ -130,7 +130,7 @@ def test_radar_is_not_added_to_images_by_itself(tmp_path: Path) -> None:
     assert tile(*second, dataclasses.replace(SMALL, source_kind="image")).scenes == 2
 
 
-def test_a_chip_set_follows_layers_that_have_moved(tmp_path: Path) -> None:
+def test_a_chip_set_follows_layers_that_have_moved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     old, new = tmp_path / "old", tmp_path / "new" / "deep"
     old.mkdir()
     where = grid(100, 100)
@@ -152,8 +152,10 @@ def test_a_chip_set_follows_layers_that_have_moved(tmp_path: Path) -> None:
     description = (tmp_path / "chips" / "chipset.json").read_bytes()
     for name in ("map.tif", "image.tif"):  # a copy while the first is still there moves nothing
         shutil.copy(new / name, tmp_path / name)
-    tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "chips", config)
+    with caplog.at_level("INFO", "geop2p"):
+        tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "chips", config)
     assert (tmp_path / "chips" / "chipset.json").read_bytes() == description
+    assert "left out: ../map.tif and ../image.tif are those of scene 'image'" in caplog.text
 
 
 @pytest.mark.parametrize("behind", ["vrt", "mask", "shapefile"])

@@ -91,6 +91,8 @@ def look_at(origin: Path, config: TileConfig) -> ForeignSet:
         config = dataclasses.replace(config, split_by="random")
     layers = _layers(origin, chips, config)
     given = {chip.name: chip.split for chip in chips if chip.split is not None}
+    if missing := [split for split in SPLITS if given and split not in given.values()]:
+        log.warning("%s: has no chips for %s", origin, " and ".join(missing))
     return ForeignSet(config, layers, given, list(_scenes(origin, chips, size, layers)))
 
 
@@ -151,7 +153,9 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
     for chip, pair in zip(looked_at, shown, strict=True):
         for number, ((values, _), (first, _)) in enumerate(zip(pair, shown[0], strict=True)):
             _check_like(chip, number, values, first.shape, first.dtype.name)
-    kinds: tuple[KindChoice, KindChoice] = (config.source_kind, config.target_kind)
+    kinds: list[KindChoice] = [config.source_kind, config.target_kind]
+    if table is not None and "classes" not in kinds and kinds.count("auto") == 1:
+        kinds[kinds.index("auto")] = "classes"  # the other side is said to be something else
     if table is not None and "classes" not in kinds:
         raise ConfigError(
             f"{table.path}: say which side is the map with --source-kind classes or --target-kind classes"

@@ -273,7 +273,10 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
     """Note where the layers of a scene lie now, if they lie elsewhere and not where they were: they have moved."""
     here: dict[str, Any] = {"source": scene.source, "target": scene.target, "files": scene.files}
     there = [layer_path(getattr(known, side), earlier.folder) for side in SIDES]
-    if here == {name: getattr(known, name) for name in here} or all(map(lies_there, there)):
+    if here == {name: getattr(known, name) for name in here}:
+        return
+    if all(map(lies_there, there)):
+        log.info("left out: %s and %s are those of scene '%s', %s and %s", scene.source, scene.target, known.id, *there)
         return
     log.info("scene '%s' is read from %s and %s now", known.id, scene.source, scene.target)
     scenes = tuple(dataclasses.replace(known, **here) if other is known else other for other in earlier.scenes)
