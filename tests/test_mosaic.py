@@ -28,7 +28,7 @@ from geop2p.mosaic.blend import Blend, ramp
 from geop2p.mosaic.inputs import _output_grid as output_grid
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, parts
-from geop2p.mosaic.seams import SeamIndex
+from geop2p.mosaic.seams import SeamIndex, mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
@@ -635,6 +635,25 @@ def test_the_mismatch_is_that_of_an_eighth_of_the_windows_up_to_16(
     config = PredictConfig(tile_size=64, overlap=0)
     predict(make_model(TileMean, image_encoding(bands=1)), path, tmp_path / "out.tif", config)
     assert len({(window.row_off, window.col_off) for window in again}) == len(again) == counted
+
+
+def test_the_mismatch_does_not_rest_on_the_few_pixels_of_a_border_or_a_hole(
+    tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geop2p.mosaic.assembly.MISMATCH_SIDE", 32)
+    seen: list[int] = []
+
+    def counted(first: Array, second: Array, valid: Mask, is_classes: bool) -> np.ndarray:
+        seen.append(int(valid.sum()))
+        return mismatch(first, second, valid, is_classes)
+
+    monkeypatch.setattr("geop2p.mosaic.assembly.mismatch", counted)
+    values = np.random.default_rng(0).integers(1, 255, (1, 65, 65), dtype=np.uint8)
+    values[:, :33], values[:, 20, 20] = 0, 9  # no window is whole
+    path = write_raster(tmp_path / "in.tif", values, grid(65, 65), nodata=0)
+    config = PredictConfig(tile_size=64, overlap=0)
+    predict(make_model(TileMean, image_encoding(bands=1)), path, tmp_path / "out.tif", config)
+    assert sum(seen) >= 32 * 32
 
 
 def test_pixels_of_the_training_size_stay_on_the_grid_of_the_input(make_model: Callable[..., Path]) -> None:

@@ -1,7 +1,6 @@
 """The one raster that is made of the parts, and what it says of itself."""
 
 import dataclasses
-import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
 from geop2p.raster.categories import write_categories
+from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
 from geop2p.raster.writing import write_cog
@@ -121,7 +121,7 @@ def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> 
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:
-    """Mean difference between the mosaic and predictions on a shifted lattice, in seeded windows of valid ground.
+    """Mean difference between the mosaic and predictions on a shifted lattice, over a sample of its valid ground.
 
     In the target's units, and in percent of its encoded range; for classes the share that differs. None where no
     ground is valid, or where tiles are so small that there is no other lattice.
@@ -130,13 +130,11 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Seque
     """
     frame, target, half = mosaic.frame, mosaic.translator.card.target, mosaic.shifts(2)[1]
     sums, pixels = np.zeros(len(target.bands)), 0
-    for place in _windows_with_ground(finished, made) if half else ():
-        first, valid = finished.read(place)
+    units = (lambda values: values) if target.is_classes else target.in_units
+    for place, first, valid in _sample(finished, made) if half else ():
         there = Window(frame.col_off + place.col_off, frame.row_off + place.row_off, place.width, place.height)
         second, _ = mosaic.window(reader, there, (half, half))
-        if not target.is_classes:
-            first, second = target.in_units(first), target.in_units(second)
-        sums += mismatch(first, second, valid, target.is_classes).sum(axis=1)
+        sums += mismatch(units(first), units(second), valid, target.is_classes).sum(axis=1)
         pixels += int(valid.sum())
     if not pixels:
         return {"tile_mismatch": None, "tile_mismatch_percent": None}
@@ -145,12 +143,18 @@ def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Seque
     return {"tile_mismatch": float(means.mean()), "tile_mismatch_percent": float(100 * (means / span).mean())}
 
 
-def _windows_with_ground(finished: Reader, made: Sequence[Part]) -> Iterator[Window]:
-    """Some windows of 512 pixels of a mosaic, drawn at random from those with valid pixels; in no way by its parts.
+def _sample(finished: Reader, made: Sequence[Part]) -> Iterator[tuple[Window, Array, Mask]]:
+    """Windows of 512 pixels of a mosaic, drawn at random from those with valid pixels; in no way by its parts.
+
+    They hold as many valid pixels as an eighth of its windows could, one at least, unless 16 hold fewer: a figure must
+    not rest on a window that a border or a hole leaves a few pixels of.
 
     Args:
         finished: The mosaic.
         made: Its parts with ground, beyond which there is none to look at.
+
+    Yields:
+        The window, its values (bands, rows, cols) and valid pixels (rows, cols).
     """
     grid, side = finished.grid, MISMATCH_SIDE
     has_part = np.zeros((math.ceil(grid.height / side), math.ceil(grid.width / side)), bool)
@@ -161,13 +165,19 @@ def _windows_with_ground(finished: Reader, made: Sequence[Part]) -> Iterator[Win
         )
     drawn = np.random.default_rng(0).permutation(has_part.size)
     corners = (tuple(side * place for place in divmod(cell, has_part.shape[1])) for cell in drawn.tolist())
-    windows = (
-        Window(left, top, min(side, grid.width - left), min(side, grid.height - top))
-        for top, left in corners
-        if has_part[top // side, left // side]
-    )
-    wanted = int(np.clip(has_part.size // 8, 1, MISMATCH_WINDOWS))
-    yield from itertools.islice((window for window in windows if finished.read(window)[1].any()), wanted)
+    wanted = side**2 * int(np.clip(has_part.size // 8, 1, MISMATCH_WINDOWS))
+    pixels = windows = 0
+    for top, left in corners:
+        if not has_part[top // side, left // side]:
+            continue
+        window = Window(left, top, min(side, grid.width - left), min(side, grid.height - top))
+        values, valid = finished.read(window)
+        if not valid.any():
+            continue
+        yield window, values, valid
+        pixels, windows = pixels + int(valid.sum()), windows + 1
+        if pixels >= wanted or windows == MISMATCH_WINDOWS:
+            return
 
 
 def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None, is_empty: bool) -> None:
