@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.interop.conversion import convert
-    from geop2p.interop.onnx import export
-    from geop2p.mosaic.predictor import predict
-    from geop2p.tiling.tiler import tile
+    from geop2p.interop.onnx import ExportResult, export
+    from geop2p.mosaic.predictor import PredictResult, predict
+    from geop2p.tiling.tiler import TileResult, tile
     from geop2p.training.planning import plan_training
-    from geop2p.training.rates import find_lr
+    from geop2p.training.rates import RateTest, find_lr
     from geop2p.training.systems import list_systems
-    from geop2p.training.trainer import train
+    from geop2p.training.trainer import TrainResult, train
     from geop2p.translator import Translator
 
 __version__ = "0.1.0"
@@ -49,15 +49,25 @@ _HOMES = {
     "export": "geop2p.interop.onnx",
     "list_systems": "geop2p.training.systems",
     "Translator": "geop2p.translator",
+    "ExportResult": "geop2p.interop.onnx",
+    "PredictResult": "geop2p.mosaic.predictor",
+    "RateTest": "geop2p.training.rates",
+    "TileResult": "geop2p.tiling.tiler",
+    "TrainResult": "geop2p.training.trainer",
 }
 
 __all__ = [
     "CompareConfig",
     "EvaluateConfig",
+    "ExportResult",
     "GeoP2PError",
     "PredictConfig",
+    "PredictResult",
+    "RateTest",
     "TileConfig",
+    "TileResult",
     "TrainConfig",
+    "TrainResult",
     "Translator",
     "__version__",
     "check",

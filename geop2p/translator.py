@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from geop2p.config import Device
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
+from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.atomic import replacing
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -143,7 +144,7 @@ def resolve_device(device: Device) -> torch.device:
     """
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device not in ("auto", *found):
-        raise ConfigError(f"device is '{device}', expected auto or {' or '.join(found)}")
+        raise ConfigError(f"device is {device!r}, expected auto or {' or '.join(found)}")
     if device == "auto":
         return torch.device(next(name for name, there in found.items() if there))
     if not found[device]:
@@ -179,7 +180,14 @@ class Translator:
 
         Returns:
             float32 (batch, channels, rows, cols): values in [-1, 1], or probabilities of classes.
+
+        Raises:
+            ConfigError: It is of another shape.
         """
+        shape, stride, known = encoded.shape, self.card.stride, (self.card.source.channels, self.card.in_channels)
+        if len(shape) != 4 or shape[1] not in known or shape[2] % stride or shape[3] % stride:
+            sides = f"({known[0]} channels, sides multiples of {stride})"
+            raise ConfigError(f"encoded has the shape {tuple(shape)}, expected (batch, channels, rows, cols) {sides}")
         self.generator.eval()
         with torch.inference_mode():
             result: Tensor = self.generator(encoded.to(self.device))
@@ -191,7 +199,8 @@ class Translator:
         """Translate one array in one pass.
 
         Where holes or the border are near, `geop2p.predict` makes something else: it fills the holes for the network
-        and shows it reflected ground beyond the border.
+        and shows it reflected ground beyond the border, and it says which classes the model never saw; here they are
+        made into something without a word.
 
         Args:
             array: Stored source values (bands, rows, cols); what is not finite, or masked in any band, is no data.
@@ -212,20 +221,21 @@ class Translator:
         result = self.translate(torch.from_numpy(encoded)[None])[0, :, :rows, :cols]
         return self.card.target.decode(result.cpu().numpy())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write weights and card to one safetensors file, atomically.
 
         Raises:
             OutputError: The disk is full, or the place is read-only.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.generator.state_dict().items()}
-        with replacing(path, lasting=True) as temporary:
+        with replacing(Path(path), lasting=True) as temporary:
             try:
                 save_file(tensors, temporary, metadata={"geop2p": self.card.to_json()})
             except safetensors.SafetensorError as error:
                 raise OSError(str(error)) from error
 
     @classmethod
+    @own_random_numbers()
     def load(cls, model: str | Path, device: Device = "cpu") -> Self:
         """Read a model.
 

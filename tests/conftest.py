@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.reading import gdal_env
 from geop2p.tiling.scenes import lattice_axis
 from geop2p.translator import Card, Translator
+
+# the keys of an evaluation that docs/programs.md explains
+_PROGRAMS = (Path(__file__).parents[1] / "docs" / "programs.md").read_text()
+_FOUND = _PROGRAMS.split("## What `geop2p evaluate` finds")[1].split("\n## ")[0]
+TOLD = {key for line in _FOUND.splitlines() if line[:3] == "| `" for key in re.findall(r"`(\w+)`", line.split("|")[1])}
 
 settings.register_profile("any speed", deadline=None)  # a busy machine is no fault
 settings.load_profile("any speed")

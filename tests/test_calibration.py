@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import Identity, class_map, grid, image_encoding, write_raster
+from conftest import TOLD, Identity, class_map, grid, image_encoding, write_raster
 
 from geop2p import EvaluateConfig, PredictConfig, evaluate, evaluate_mosaic, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
@@ -90,6 +90,7 @@ def test_a_mosaic_is_asked_where_it_errs(tmp_path: Path, make_model: Callable[..
     config = EvaluateConfig(uncertainty=tmp_path / "apart.tif")
     result = evaluate_mosaic(source, real, tmp_path / "report.html", config)
     found = result["calibration"]
+    assert set(result) <= TOLD
     there = np.isfinite(spread[0])
     assert found["pixels"] == there.sum() and "ece" not in found
     assert found["error"] == pytest.approx(wrong[0][there].mean(), rel=1e-6)

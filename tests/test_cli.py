@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def test_names_that_are_no_text_are_refused_at_once() -> None:
     done = subprocess.run([sys.executable, "-m", "geop2p", "info", b"b\xfcro.tif"], capture_output=True, check=False)
     assert done.returncode == 2 and b"Error: b'b\\xfcro.tif': is no UTF-8 text; rename it" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_what_the_system_says_of_a_file_is_one_line() -> None:
+    result = invoke("info", "x" * 300)
+    assert result.exit_code == 1 and re.fullmatch(r"Error: x{300}/chipset.json: File name too long\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    "words", [("info", ""), ("predict", "run", "", "out.tif"), ("tile", "a", "b", "c", "--aoi", "")]
+)
+def test_a_variable_that_is_not_set_is_not_the_working_folder(words: tuple[str, ...]) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2 and "one of the names or values is empty" in result.stderr
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def test_paths_may_be_texts_and_numbers_those_of_numpy() -> None:
     config = TileConfig(classes="a/b.csv", size=np.int64(64), min_valid=np.float32(0.5), line_width=2)  # type: ignore[arg-type]
     assert config.classes == Path("a/b.csv") and (config.size, config.min_valid, config.line_width) == (64, 0.5, 2.0)
     assert type(config.size) is int and type(config.line_width) is float
+    assert TileConfig(pixel_grid=np.True_, grid="source").pixel_grid is True  # type: ignore[arg-type]
     assert TrainConfig(set=["noise=1"]) == TrainConfig(set=("noise=1",))  # type: ignore[arg-type]
 
 
@@ -43,6 +44,13 @@ def test_a_list_that_is_given_names_something(text: str) -> None:
     with pytest.raises(ConfigError, match=f"'{text}' names nothing"):
         _ = TileConfig(ignore_class=text).ignored_classes
     assert TileConfig().ignored_classes == [] and TileConfig(ignore_class="a, b,").ignored_classes == ["a", "b"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_help_tells_what_each_field_is(config: type[Any]) -> None:
+    assert config.__doc__ is not None
+    for field in dataclasses.fields(config):
+        assert f"        {field.name}: {field.metadata['help']}" in config.__doc__
 
 
 def test_all_that_the_package_gives_is_listed() -> None:

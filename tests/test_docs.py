@@ -12,11 +12,15 @@ from geop2p_cli.main import main
 
 import geop2p
 from geop2p.config.hints import Exactly, alternatives
-from geop2p.mosaic.predictor import PredictResult
-from geop2p.tiling.tiler import TileResult
 from geop2p.training.recipes import RECIPES, Recipe
-from geop2p.training.trainer import TrainResult
 
+RESULTS = {
+    "tile": geop2p.TileResult,
+    "train": geop2p.TrainResult,
+    "train --find-lr": geop2p.RateTest,
+    "predict": geop2p.PredictResult,
+    "export": geop2p.ExportResult,
+}
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,7 +102,7 @@ def test_all_that_can_be_set_of_a_recipe_is_told_with_its_values() -> None:
 
 def test_what_programs_rely_on_is_told() -> None:
     page = (ROOT / "docs" / "programs.md").read_text()
-    for command, result in {"tile": TileResult, "train": TrainResult, "predict": PredictResult}.items():
+    for command, result in RESULTS.items():
         (line,) = re.findall(rf"^\| `geop2p {command}` \|(.*)\|$", page, flags=re.MULTILINE)
         told = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", line))
         assert told == [field.name for field in dataclasses.fields(result)]

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from conftest import Identity, class_map, grid, image_encoding, write_names, write_raster
+from conftest import TOLD, Identity, class_map, grid, image_encoding, write_names, write_raster
 from geop2p_cli.main import main
 
 from geop2p import (
@@ -64,7 +64,7 @@ def test_a_run_is_scored_beside_the_baseline(run: Path, pair: tuple[Path, Path])
     result = evaluate(run / "run", run / "chips", run / "report.html", config, commands=["geop2p <again>"])
     assert result["l1"] > 0 and result["baseline"]["l1"] == pytest.approx(10, abs=1.5)  # the noise of the fixture
     assert result["corner_ratio"] > 0 and result["seam_index"] > 0
-    assert set(result["bands"]) == {"red", "green", "blue"}
+    assert set(result["bands"]) == {"red", "green", "blue"} and set(result) <= TOLD
     page = (run / "report.html").read_text()
     assert "geop2p &lt;again&gt;" in page and "The whole mosaic" in page and "<polyline" in page
 
@@ -72,6 +72,7 @@ def test_a_run_is_scored_beside_the_baseline(run: Path, pair: tuple[Path, Path])
 def test_corners_in_mosaics_are_measured_on_many_lattices(run: Path, pair: tuple[Path, Path]) -> None:
     result = evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(lattices=3))
     low, high = result["mosaic_corner_ratio_interval"]
+    assert set(result) <= TOLD
     assert low <= result["mosaic_corner_ratio"] <= high and high - low < 0.2
     assert abs(result["mosaic_corner_ratio"] - 1) < abs(result["corner_ratio"] - 1)
     assert "in the mosaic, over 16 lattices: " in (run / "report.html").read_text()
@@ -228,6 +229,7 @@ def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: P
     real = write_raster(tmp_path / "real.tif", noisy, grid(700, 530))
     config = EvaluateConfig(error_raster=tmp_path / "error.tif")
     result = evaluate_mosaic(made, real, tmp_path / "report.html", config)
+    assert set(result) <= TOLD
     with rasterio.open(tmp_path / "error.tif") as dataset:
         error = dataset.read(1, masked=True)
         assert dataset.dtypes == ("float32",) and dataset.descriptions == ("mean absolute error",)

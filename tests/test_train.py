@@ -13,7 +13,18 @@ import pytest
 import torch
 from conftest import class_map, grid, write_raster
 
-from geop2p import TileConfig, TrainConfig, predict, tile, train
+from geop2p import (
+    EvaluateConfig,
+    TileConfig,
+    TrainConfig,
+    evaluate,
+    find_lr,
+    list_systems,
+    plan_training,
+    predict,
+    tile,
+    train,
+)
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.metrics import scores_for
 from geop2p.models.patchgan import PatchGAN
@@ -289,11 +300,38 @@ def test_a_chip_set_of_a_newer_format_is_refused(chips: Path, tmp_path: Path) ->
 def test_the_card_survives_saving(tmp_path: Path, chips: Path) -> None:
     train(chips, tmp_path / "run", TINY)
     translator = Translator.load(tmp_path / "run")
-    translator.save(tmp_path / "copy.safetensors")
+    translator.save(str(tmp_path / "copy.safetensors"))
     again = Translator.load(tmp_path / "copy.safetensors")
     assert again.card == translator.card
     codes = class_map(64, 64)
     assert np.array_equal(translator(codes), again(codes))
+
+
+def test_a_network_is_given_what_it_takes(tmp_path: Path, chips: Path) -> None:
+    train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=200, steps=1))
+    translator = Translator.load(tmp_path / "run")
+    assert translator.translate(torch.zeros(2, 3, 32, 64)).shape == (2, 3, 32, 64)
+    for shape in ((3, 32, 32), (1, 3, 33, 32), (1, 3, 32, 31), (1, 2, 32, 32), (1, 4, 32, 32)):
+        with pytest.raises(
+            ConfigError, match=r"encoded has the shape .*expected .*\(3 channels, sides multiples of 32"
+        ):
+            translator.translate(torch.zeros(shape))
+    with pytest.raises(ConfigError, match=r"device is device\(type='cpu'\), expected auto or "):
+        Translator.load(tmp_path / "run", torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def test_random_numbers_of_the_caller_stay_his(tmp_path: Path, chips: Path) -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    config = dataclasses.replace(TINY, epochs=200, steps=1)
+    train(chips, tmp_path / "run", config)
+    plan_training(chips, config)
+    find_lr(chips, tmp_path / "lr.png", config)
+    list_systems()
+    Translator.load(tmp_path / "run")
+    evaluate(tmp_path / "run", chips, tmp_path / "a.html", EvaluateConfig(judge="unet", judge_steps=1))
+    assert torch.equal(torch.rand(3), wanted)
 
 
 def test_a_batch_without_valid_ground_costs_nothing() -> None:

@@ -35,8 +35,10 @@ class OneLineErrors(click.Group):
     """A group whose commands report geop2p's own errors, and signals, in one line; bugs keep their traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse names that no page, index or card could hold."""
+        """Refuse names that no page, index or card could hold, and those that a shell makes of nothing."""
         for word in args:
+            if not word:
+                raise click.UsageError("one of the names or values is empty; a variable may not be set")
             try:
                 word.encode()
             except UnicodeEncodeError as error:
@@ -54,9 +56,13 @@ class OneLineErrors(click.Group):
             running = self.commands.get(str(ctx.invoked_subcommand))
             raise click.ClickException(told if running is None else in_options(told, running)) from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                told = f"{error.filename or 'the output'}: no space left on the device"
+            elif error.errno is not None and error.filename is not None:
+                told = f"{error.filename}: {error.strerror}"
+            else:
                 raise
-            raise click.ClickException(f"{error.filename or 'the output'}: no space left on the device") from error
+            raise click.ClickException(told) from error
         except KeyboardInterrupt as error:
             told, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
             click.echo(told, err=True)

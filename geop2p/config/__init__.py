@@ -32,6 +32,7 @@ from geop2p.config.fields import (
     Split,
     SplitRule,
     UncertaintyBy,
+    documented,
     names,
     option,
 )
@@ -74,6 +75,7 @@ __all__ = [
 ]
 
 
+@documented
 @dataclass(frozen=True)
 class TileConfig:
     """How two layers are cut into paired chips.
@@ -207,6 +209,7 @@ class TileConfig:
         return {name: number / sum(numbers) for name, number in zip(SPLITS, numbers, strict=True)}
 
 
+@documented
 @dataclass(frozen=True)
 class TrainConfig:
     """How a translator is trained.

@@ -11,6 +11,7 @@ from geop2p.config.fields import (
     at_least,
     changed,
     check_seed,
+    documented,
     names,
     option,
     refuse_idle,
@@ -19,6 +20,7 @@ from geop2p.config.hints import settle
 from geop2p.errors import ConfigError
 
 
+@documented
 @dataclass(frozen=True)
 class ScoringConfig:
     """How models are scored on chips.
@@ -79,6 +81,7 @@ class ScoringConfig:
         return tuple(int(number) for number in numbers)
 
 
+@documented
 @dataclass(frozen=True)
 class EvaluateConfig(ScoringConfig):
     """How a model or a mosaic is scored.
@@ -116,6 +119,7 @@ class EvaluateConfig(ScoringConfig):
         return names(self.ignore_class)
 
 
+@documented
 @dataclass(frozen=True)
 class CompareConfig(ScoringConfig):
     """How runs are compared.

@@ -37,6 +37,14 @@ def option(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
+def documented(config: type[Settings]) -> type[Settings]:
+    """A config class whose docstring holds the sentences of its fields."""
+    entries: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(config)  # type: ignore[arg-type]
+    told = "".join(f"\n        {entry.name}: {entry.metadata['help']}" for entry in entries)
+    config.__doc__ = f"{str(config.__doc__).rstrip()}\n\n    Attributes:{told}\n"
+    return config
+
+
 def names(text: str | None) -> list[str]:
     """The entries of a list separated by commas; none where there is no list.
 

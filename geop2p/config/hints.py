@@ -85,4 +85,6 @@ def _fitting(value: Any, choice: Any) -> Any:
             return choice(value) if fits else NO_MATCH
         except OverflowError:  # a whole number beyond what floats reach
             return NO_MATCH
+    if choice is bool and str(getattr(value, "dtype", "")) == "bool" and not value.ndim:  # numpy's
+        return bool(value)
     return value if isinstance(value, choice) else NO_MATCH

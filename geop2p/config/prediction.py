@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, changed, option
+from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, changed, documented, option
 from geop2p.config.hints import settle
 from geop2p.errors import ConfigError
 
 MOST_OVERLAP = 0.5  # of a tile's side: more would make three tiles meet
 
 
+@documented
 @dataclass(frozen=True)
 class PredictConfig:
     """How a raster is translated into a mosaic.

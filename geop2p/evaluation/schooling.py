@@ -15,6 +15,7 @@ from tqdm import tqdm
 from geop2p.config import JudgeName
 from geop2p.errors import CheckpointError
 from geop2p.models import GENERATORS
+from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import Augmentation
@@ -89,6 +90,7 @@ def forget(begun: Path) -> None:
         begun.rmdir()
 
 
+@own_random_numbers()
 def train_judge(
     chipset: ChipSet, architecture: JudgeName, steps: int, device: torch.device, begun: Path, progress: bool
 ) -> Translator:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from geop2p.models.randomness import own_random_numbers
+
 log = logging.getLogger(__name__)
 
 _TRAINS = threading.RLock()
@@ -12,11 +14,15 @@ _TRAINS = threading.RLock()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A block that no other thread of the process is in; one that comes meanwhile waits, and says so."""
+    """A block that no other thread of the process is in; one that comes meanwhile waits, and says so.
+
+    After it torch's random numbers are the caller's again.
+    """
     if not _TRAINS.acquire(blocking=False):
         log.info("waiting, since another thread of this process trains")
         _TRAINS.acquire()
     try:
-        yield
+        with own_random_numbers():
+            yield
     finally:
         _TRAINS.release()

@@ -18,6 +18,7 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
+from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.pixels import PixelRange, PixelSize, pixel_range
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
@@ -47,6 +48,7 @@ class Networks:
     lpips: LPIPS | None = None
 
 
+@own_random_numbers()
 def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = None) -> Networks:
     """Make generator and discriminator for a chip set; the seed decides their weights.
 

@@ -9,6 +9,7 @@ from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.patchgan import Patch
+from geop2p.models.randomness import own_random_numbers
 from geop2p.training.recipes import RECIPES, Recipe
 
 BANDS = 3  # of source and target, for the sizes
@@ -22,6 +23,7 @@ VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
+@own_random_numbers()
 def list_systems() -> dict[str, list[dict[str, Any]]]:
     """The systems (recipes), generators and discriminators, with sizes for three bands to three at width 64.
 
