@@ -33,4 +33,4 @@ class ConfigError(GeoP2PError):
 
 
 class OutputError(GeoP2PError):
-    """A file or folder cannot be written: the disk is full, or the place is read-only."""
+    """A file or folder cannot be written: it exists, the disk is full, or the place is read-only."""

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, Translator, compare, evaluate, tile, train
 from geop2p.config import Ablation
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.evaluation.ablation import ROWS
 from geop2p.evaluation.comparison import Comparison, chip_set_of
 from geop2p.evaluation.judge import judge_fits, verdict
@@ -305,7 +305,7 @@ def test_runs_that_cannot_be_compared_are_refused(folder: Path, tmp_path: Path) 
             compare([tmp_path / "bad"], report)
         assert "\n" not in str(caught.value)
     (tmp_path / "table.csv").write_text("mine")
-    with pytest.raises(ConfigError, match=r"table.csv: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"table.csv: exists; give another name or --overwrite"):
         compare([folder / "good"], report)
     assert not report.exists()
 

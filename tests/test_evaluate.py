@@ -32,7 +32,7 @@ from geop2p import (
     tile,
     train,
 )
-from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, RasterError
+from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, OutputError, RasterError
 from geop2p.evaluation.ground import load_ground
 from geop2p.metrics.blocks import bootstrap, interval
 from geop2p.raster.grid import Grid
@@ -190,7 +190,7 @@ def test_an_error_raster_spares_the_files_of_others(tmp_path: Path) -> None:
     config = EvaluateConfig(error_raster=tmp_path / "error.tif")
     for name in ("error.qml", "error.tif.aux.xml"):
         (tmp_path / name).write_text("mine")
-        with pytest.raises(ConfigError, match=f"{name}: exists"):
+        with pytest.raises(OutputError, match=f"{name}: exists"):
             evaluate_mosaic(path, path, tmp_path / "report.html", config)
         assert (tmp_path / name).read_text() == "mine"
         (tmp_path / name).unlink()
@@ -239,7 +239,7 @@ def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: P
     assert np.abs(error - wanted)[there].max() < 1e-3
     assert result["l1"] == pytest.approx(error.mean(), rel=1e-6) and result["error_raster"] == str(config.error_raster)
     assert "singlebandgray" in (tmp_path / "error.qml").read_text()
-    with pytest.raises(ConfigError, match=r"error.tif: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"error.tif: exists; give another name or --overwrite"):
         evaluate_mosaic(made, real, tmp_path / "again.html", config)
     assert not list(tmp_path.glob(".error*"))
 
@@ -283,7 +283,7 @@ def test_what_a_deleted_error_raster_left_is_no_hindrance(tmp_path: Path) -> Non
     evaluate_mosaic(made, made, tmp_path / "b.html", config)
     error.unlink()
     (tmp_path / "e.qml").unlink()  # nothing says whose the names are
-    with pytest.raises(ConfigError, match=r"e\.tif\.aux\.xml: exists"):
+    with pytest.raises(OutputError, match=r"e\.tif\.aux\.xml: exists"):
         evaluate_mosaic(made, made, tmp_path / "c.html", config)
 
 
@@ -327,7 +327,7 @@ def test_the_page_shows_the_truth_beside_the_mosaic_while_the_layers_are_there(
 
 def test_refusals(run: Path, pair: tuple[Path, Path]) -> None:
     (run / "report.html").write_text("mine")
-    with pytest.raises(ConfigError, match="exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match="exists; give another name or --overwrite"):
         evaluate(run / "run", run / "chips", run / "report.html")
     tile(pair[1], pair[0], run / "other", TileConfig(size=32))
     with pytest.raises(ChipSetError, match="source is image with 3 bands, the model was trained on classes with 1"):

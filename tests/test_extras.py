@@ -17,7 +17,7 @@ import geop2p.mosaic.assembly as assembly_module
 import geop2p.mosaic.beside as beside_module
 import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
-from geop2p.errors import ConfigError, RasterError
+from geop2p.errors import ConfigError, OutputError, RasterError
 from geop2p.models.dropout import GroundDropout
 from geop2p.models.unet import UNet
 from geop2p.mosaic.plan import Lattice, column_bytes
@@ -427,7 +427,7 @@ def test_only_what_the_killed_run_placed_is_replaced_unasked(
         patch.setattr("geop2p.mosaic.assembly.write_style", killed)
         predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=tmp_path / "unsure.tif"))
     assert (tmp_path / "unsure.tif").exists() and not output.exists()
-    with pytest.raises(RasterError, match=r"other\.tif: exists"):
+    with pytest.raises(OutputError, match=r"other\.tif: exists"):
         predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=other))
     with pytest.raises(RasterError, match="is the name of two outputs"):
         nested = tmp_path / "a" / ".." / "out.tif"

@@ -25,7 +25,7 @@ import geop2p.mosaic.assembly as assembly
 import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.overview as overview
 from geop2p import PredictConfig, predict
-from geop2p.errors import ConfigError, RasterError
+from geop2p.errors import ConfigError, OutputError, RasterError
 from geop2p.mosaic.catalogue import bounding_box, footprint
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.encoding import Band, Encoding, MapClass
@@ -227,7 +227,7 @@ def test_parts_that_were_removed_after_a_kill_are_made_again(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("geop2p.mosaic.predictor.remove_folder", killed)  # all is there, the work is not yet gone
         predict(model, scene, output, KEPT)
-    with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"out\.vrt: exists; give another name or --overwrite"):
         predict(model, scene, output, KEPT)
     assert output.exists() and listing(tmp_path / "out_parts") == listing(tmp_path / "one_parts")
     output.unlink()  # what is in the way, and nothing else
@@ -248,7 +248,7 @@ def test_a_repeat_never_removes_parts_that_are_not_put_together(
             patch.setattr(f"geop2p.mosaic.{name}", killed)
             predict(model, scene, output, KEPT, overwrite=overwrite)
     before = listing(tmp_path / "out.vrt.parts")
-    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match="exists; give another name or --overwrite"):
         predict(model, scene, output, KEPT)
     assert listing(tmp_path / "out.vrt.parts") == before and any("part_" in name for name in before)
     predict(model, scene, output, KEPT, overwrite=True)
@@ -264,7 +264,7 @@ def test_a_mosaic_that_has_its_name_leaves_no_parts_behind(
         predict(model, scene, output, PredictConfig(**BLENDED))
     assert list(tmp_path.glob(".out.tif.parts*"))
     before = output.read_bytes()
-    with pytest.raises(RasterError, match=r"out\.tif: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"out\.tif: exists; give another name or --overwrite"):
         predict(model, scene, output, PredictConfig(**BLENDED))
     assert output.read_bytes() == before and not list(tmp_path.glob("*out.tif.parts*"))
 
@@ -275,11 +275,11 @@ def test_what_is_there_is_replaced_only_when_asked(
     model, output = make_model(TileMean, image_encoding(), statistics="tile"), tmp_path / "out.vrt"
     predict(model, scene, output, KEPT)
     before = listing(tmp_path / "out_parts")
-    with pytest.raises(RasterError, match=r"out\.vrt: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"out\.vrt: exists; give another name or --overwrite"):
         predict(model, scene, output, KEPT)
     output.rename(tmp_path / "kept.vrt")  # refers to the parts all the same
     (tmp_path / "out.qml").unlink(), (tmp_path / "out.json").unlink()
-    with pytest.raises(RasterError, match=r"out_parts: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"out_parts: exists; give another name or --overwrite"):
         predict(model, scene, output, KEPT)
     assert listing(tmp_path / "out_parts") == before
     (tmp_path / "kept.vrt").rename(output)
@@ -309,7 +309,7 @@ def test_names_and_packages_are_checked_before_any_work(
     with pytest.raises(RasterError, match=r"land\.vrt: is to be a GeoTIFF; .* or keep the parts with --keep-parts"):
         predict(model, scene, tmp_path / "land.vrt")
     (tmp_path / "land.json").write_text("mine")
-    with pytest.raises(RasterError, match=r"land\.json: exists and would be replaced by the mosaic's STAC item"):
+    with pytest.raises(OutputError, match=r"land\.json: exists and would be replaced by the mosaic's STAC item"):
         predict(model, scene, tmp_path / "land.vrt", KEPT)
     (tmp_path / "land.json").unlink()
     find = importlib.util.find_spec

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from geop2p import PredictConfig, evaluate_mosaic, predict
-from geop2p.errors import CheckpointError, ConfigError, RasterError
+from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
 from geop2p.models import GENERATORS
 from geop2p.mosaic import seams
 from geop2p.mosaic.blend import Blend, ramp
@@ -709,7 +709,7 @@ def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None
     strided = make_model(Constant, image_encoding(), stride=32)
     fails(ConfigError, "tile_size is 80, expected a multiple of 32", strided, rgb, output, PredictConfig(tile_size=80))
     output.write_bytes(b"mine")
-    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match="exists; give another name or --overwrite"):
         predict(model, rgb, output)
     assert output.read_bytes() == b"mine"
 

@@ -29,7 +29,7 @@ import geop2p.mosaic.parts as parts_module
 import geop2p.mosaic.predictor as predictor_module
 import geop2p.mosaic.strips as strips_module
 from geop2p import PredictConfig, predict
-from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, RasterError
+from geop2p.errors import ConfigError, GeoP2PError, GridMismatchError, OutputError, RasterError
 from geop2p.models import GENERATORS
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.mosaic import Mosaic
@@ -288,7 +288,7 @@ def test_the_map_of_seams_shows_where_tiles_disagree(
         assert float(dataset.tags(1)["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(seams), rel=1e-3)
     assert result.tile_mismatch == pytest.approx(np.nanmean(seams), rel=0.3)
     assert (tmp_path / "seams.qml").exists()
-    with pytest.raises(RasterError, match="exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match="exists; give another name or --overwrite"):
         predict(model, path, tmp_path / "other.tif", config)
 
 
@@ -504,7 +504,7 @@ def test_what_was_being_removed_when_a_process_was_killed_goes(
         predict(model, scene, output)
     (away,) = tmp_path.glob(".out.tif.parts*")
     assert list(away.glob("part_*"))
-    with pytest.raises(RasterError, match="exists"):
+    with pytest.raises(OutputError, match="exists"):
         predict(model, scene, output)
     predict(model, scene, output, overwrite=True)
     assert not list(tmp_path.glob(".*"))
@@ -557,7 +557,7 @@ def test_odd_areas_are_laid_over_the_grid(
 
 def test_a_style_of_somebody_else_is_kept(tmp_path: Path, make_model: Callable[..., Path], scene: Path) -> None:
     (tmp_path / "out.qml").write_text("mine")
-    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+    with pytest.raises(OutputError, match=r"out\.qml: exists and would be replaced"):
         predict(make_model(Identity, image_encoding()), scene, tmp_path / "out.tif")
     assert (tmp_path / "out.qml").read_text() == "mine"
 
@@ -570,11 +570,11 @@ def test_a_style_that_a_deleted_mosaic_left_is_replaced(
     predict(model, scene, output)
     written = style.read_bytes()
     output.rename(tmp_path / "out.vrt")
-    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+    with pytest.raises(OutputError, match=r"out\.qml: exists and would be replaced"):
         predict(model, scene, output)
     (tmp_path / "out.vrt").unlink()
     style.write_bytes(written.replace(b"<!--written by geop2p-->", b""))
-    with pytest.raises(RasterError, match=r"out\.qml: exists and would be replaced"):
+    with pytest.raises(OutputError, match=r"out\.qml: exists and would be replaced"):
         predict(model, scene, output)
     style.write_bytes(written)
     predict(model, scene, output)

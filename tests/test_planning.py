@@ -15,7 +15,7 @@ from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
 from geop2p import TileConfig, TrainConfig, find_lr, plan_training, tile, train
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, OutputError
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import rates
 from geop2p.training.data import Batch
@@ -143,7 +143,7 @@ def test_a_range_test_draws_its_curve_and_trains_nothing(
     assert found != find_lr(chips, tmp_path / "lr.png", dataclasses.replace(TINY, balance=True), overwrite=True)
     with Image.open(tmp_path / "lr.png") as image:
         assert image.size == (900, 520) and (np.asarray(image.convert("RGB")) == rates.MARK).all(axis=2).sum() > 500
-    with pytest.raises(ConfigError, match=r"lr\.png: exists; give another name or --overwrite"):
+    with pytest.raises(OutputError, match=r"lr\.png: exists; give another name or --overwrite"):
         find_lr(chips, tmp_path / "lr.png", TINY)
 
 

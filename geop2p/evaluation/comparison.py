@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import CompareConfig
 from geop2p.config.fields import settled
-from geop2p.errors import ChipSetError, ConfigError
+from geop2p.errors import ChipSetError, ConfigError, OutputError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
 from geop2p.evaluation.ground import Ground, check_split, load_ground
@@ -79,7 +79,8 @@ def compare(
     Raises:
         CheckpointError: A run is missing or damaged.
         ChipSetError: The runs were trained on different chip sets, or the chips do not fit them.
-        ConfigError: The report exists, the chip set is not found, or a setting does not fit.
+        ConfigError: The chip set is not found, or a setting does not fit.
+        OutputError: The report exists.
     """
     start = time.monotonic()
     config, report = settled(config, CompareConfig), Path(report)
@@ -151,14 +152,15 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
     """Refuse a page and tables that would destroy something: of runs and chip sets what tells their settings, too.
 
     Raises:
-        ConfigError: One exists, or is read.
+        ConfigError: One is read.
+        OutputError: One exists.
     """
     read = [run_of(folder) / name for folder in folders for name in (CONFIG, DESCRIPTION)]
     check_page(report)
     for table in (report.with_suffix(suffix) for suffix in TABLES):
         check_not_read(table, read)
         if table.exists() and not overwrite:
-            raise ConfigError(f"{table}: exists; give another name or --overwrite")
+            raise OutputError(f"{table}: exists; give another name or --overwrite")
     check_report(report, overwrite, [*folders, *read])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
-from geop2p.errors import ConfigError
+from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.report import check_not_read
 from geop2p.metrics import error_unit
 from geop2p.raster.atomic import make_folder, write_text, writing
@@ -32,8 +32,8 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
         inputs: What is read, which is replaced in no case.
 
     Raises:
-        ConfigError: It exists, is read or lies in a folder that is, has the style of what is read, or is not called a
-            GeoTIFF.
+        ConfigError: It is read or lies in a folder that is, has the style of what is read, or is not called a GeoTIFF.
+        OutputError: It exists.
     """
     if path is None:
         return
@@ -49,7 +49,7 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
     left_over = [] if not is_own_style(style) else [style] if path.exists() else [style, names]
     for file in (path, style, names):
         if file.exists() and not overwrite and file not in left_over:
-            raise ConfigError(f"{file}: exists; give another name or --overwrite")
+            raise OutputError(f"{file}: exists; give another name or --overwrite")
     make_folder(path.parent)
 
 

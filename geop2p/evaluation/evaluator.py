@@ -70,7 +70,8 @@ def evaluate(
     Raises:
         CheckpointError: The model is missing or damaged.
         ChipSetError: The chip set is missing or damaged, lacks chips, or holds something else than the model's.
-        ConfigError: The report exists.
+        ConfigError: A setting is for rasters, or does not fit the chips.
+        OutputError: The report exists.
     """
     start = time.monotonic()
     config, report = settled(config, EvaluateConfig), Path(report)

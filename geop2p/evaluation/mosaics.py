@@ -76,7 +76,8 @@ def evaluate_mosaic(
         RasterError: A raster is missing or unreadable.
         GridMismatchError: They have no valid ground in common, or with `strict` not one grid, or the uncertainty lies
             elsewhere.
-        ConfigError: They do not hold the same, the report exists, or a setting is for models.
+        ConfigError: They do not hold the same, or a setting is for models.
+        OutputError: The report or the error raster exists.
     """
     start, report = time.monotonic(), Path(report)
     config = settled(config, EvaluateConfig)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from geop2p.errors import ConfigError
+from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.pictures import Slider
 from geop2p.page import Picture, exact_uri, figure, photo_uri
 from geop2p.raster.atomic import make_folder, write_text
@@ -69,12 +69,13 @@ def check_report(report: Path, overwrite: bool, inputs: Sequence[str | Path | No
         inputs: What is read, which is replaced in no case.
 
     Raises:
-        ConfigError: It exists, is read, or is not called a page.
+        ConfigError: It is read, or is not called a page.
+        OutputError: It exists.
     """
     check_page(report)
     check_not_read(report, inputs)
     if report.exists() and not overwrite:
-        raise ConfigError(f"{report}: exists; give another name or --overwrite")
+        raise OutputError(f"{report}: exists; give another name or --overwrite")
     make_folder(report.parent)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geop2p.config import PredictConfig
-from geop2p.errors import CheckpointError, RasterError
+from geop2p.errors import CheckpointError, OutputError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
@@ -171,8 +171,9 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
         keep_parts: Whether it is a VRT over parts that stay.
 
     Raises:
-        RasterError: It exists, is read or lies in a folder that is, or is not called a GeoTIFF, or a VRT where the
-            parts are kept.
+        RasterError: It is read or lies in a folder that is, or is not called a GeoTIFF, or a VRT where the parts are
+            kept.
+        OutputError: It exists, or what is written beside it.
     """
     check_name(output, keep_parts)
     beside = {"style": style_path(output)} | ({"STAC item": item_path(output)} if keep_parts else {})
@@ -184,11 +185,11 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
     if output.is_dir():
         raise RasterError(f"{output}: is a folder; give the name of a file")
     if output.exists() and not overwrite:
-        raise RasterError(f"{output}: exists; give another name or --overwrite")
+        raise OutputError(f"{output}: exists; give another name or --overwrite")
     begun = output.with_name(f"{output.name}.parts").exists()
     for name, path in beside.items():
         if path.exists() and not (output.exists() or begun or overwrite or _is_left_over(path)):
-            raise RasterError(
+            raise OutputError(
                 f"{path}: exists and would be replaced by the mosaic's {name}; move it or give --overwrite"
             )
     make_folder(output.parent)
@@ -213,7 +214,8 @@ def check_beside(
         overwrite: Whether to replace what exists.
 
     Raises:
-        RasterError: One exists, is read, or is not called a GeoTIFF, or two have one name.
+        RasterError: One is read, or is not called a GeoTIFF, or two have one name.
+        OutputError: One exists.
     """
     taken = {style_path(output).resolve()}
     placing = folder / PLACING

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rasterio.windows import Window
 
-from geop2p.errors import RasterError
+from geop2p.errors import OutputError, RasterError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import levels
 from geop2p.mosaic.seams import survey
@@ -50,7 +50,8 @@ def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool
         overwrite: Whether earlier parts may be replaced.
 
     Raises:
-        RasterError: Their place is taken.
+        RasterError: Their place is taken, or an input lies there.
+        OutputError: Earlier parts stay there.
     """
     place = kept_folder(output)
     if not place.exists() or (folder / MOVED).exists():
@@ -61,7 +62,7 @@ def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool
     if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
         raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
     if not overwrite:
-        raise RasterError(f"{place}: exists; give another name or --overwrite")
+        raise OutputError(f"{place}: exists; give another name or --overwrite")
 
 
 def take_back(output: Path, folder: Path) -> None:

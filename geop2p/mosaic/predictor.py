@@ -99,7 +99,8 @@ def predict(
         progress: Show a progress bar.
 
     Raises:
-        RasterError: The input is missing, unreadable or has other bands, or the output exists or cannot be written.
+        RasterError: The input is missing, unreadable or has other bands.
+        OutputError: The output exists or cannot be written.
         CheckpointError: The model is missing or damaged.
         ConfigError: The settings do not fit the model, or parts were begun with others.
         GridMismatchError: The area of interest lies elsewhere.

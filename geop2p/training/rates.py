@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from geop2p.config import TrainConfig
 from geop2p.config.fields import settled
-from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.raster.atomic import replacing
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.alone import alone
@@ -72,14 +72,15 @@ def find_lr(
 
     Raises:
         ChipSetError: The chip set is missing, damaged or has no training chips.
-        ConfigError: The settings do not fit the chips, or the picture exists or is no PNG.
+        ConfigError: The settings do not fit the chips, or the picture is no PNG.
+        OutputError: The picture exists.
         GeoP2PError: The loss is not finite from the beginning, or memory is not enough.
     """
     config, picture = settled(config, TrainConfig), Path(picture)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
     if picture.exists() and not overwrite:
-        raise ConfigError(f"{picture}: exists; give another name or --overwrite")
+        raise OutputError(f"{picture}: exists; give another name or --overwrite")
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
