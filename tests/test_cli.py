@@ -176,6 +176,8 @@ def test_the_whole_path(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert set(json.loads(tiled.stdout)) == keys
     trained = invoke("train", chips, run, "--epochs", 1, "--batch-size", 8, "--width", 4, "--json")
     assert set(json.loads(trained.stdout)) == {"path", "steps", "seconds", "images_per_s", "best", "unit"}
+    told = invoke("info", run)
+    assert told.exit_code == 0 and "type: model\n" in told.stdout and "    scales: 2\n" in told.stdout, told.output
     predicted = invoke("predict", run, pair[0], mosaic, "--json")
     assert set(json.loads(predicted.stdout)) == {
         "path", "width", "height", "parts", "seconds", "mpx_per_s", "seam_index", "tile_mismatch",

@@ -325,6 +325,10 @@ def test_classes_are_ignored_on_either_side_and_unknown_names_are_listed(
     assert [entry.name for entry in chipset.target.classes] == ["water"] and not chipset.source.ignored
     with pytest.raises(ConfigError, match="ignore_class names 'marsh', the layers have 1 water, 2 meadow, 5 road"):
         tile(*pair, tmp_path / "other", dataclasses.replace(config, ignore_class="road,marsh"))
+    with pytest.raises(
+        ConfigError, match=r"ignore_class is '220', but neither layer holds classes; .*its nodata value"
+    ):
+        tile(pair[1], pair[1], tmp_path / "other", dataclasses.replace(config, ignore_class="220"))
 
 
 def test_unlabelled_pixels_of_a_drawn_map_are_ignored(

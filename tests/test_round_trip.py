@@ -188,3 +188,4 @@ def test_how_backscatter_is_stored_is_concluded_with_a_reason(values: np.ndarray
     sample = values.reshape(1, 1, -1)
     found, reason = guess_backscatter(sample, np.ones(sample.shape[1:], bool), (Band(unit=unit),))
     assert found == stored and reason
+    assert ("is no dB: is the scale missing" in reason) == (values.min() < -100)

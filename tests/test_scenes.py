@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,34 @@ def test_a_chip_set_follows_layers_that_have_moved(tmp_path: Path, caplog: pytes
         tile(tmp_path / "map.tif", tmp_path / "image.tif", tmp_path / "chips", config)
     assert (tmp_path / "chips" / "chipset.json").read_bytes() == description
     assert "left out: ../map.tif and ../image.tif are those of scene 'image'" in caplog.text
+
+
+def test_a_scene_in_other_units_or_codes_than_those_before_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def scene(name: str, left: float, times: int, more: int) -> tuple[Path, Path]:
+        where = grid(100, 100, left=left)
+        codes = class_map(100, 100)
+        source = write_raster(
+            tmp_path / f"{name}_map.tif", np.where(codes > 0, codes + more, 0).astype(np.uint8), where
+        )
+        values = np.random.default_rng(len(name)).integers(100, 900, (2, 100, 100)) * times
+        return source, write_raster(tmp_path / f"{name}.tif", values.astype(np.uint16), where)
+
+    config = TileConfig(size=32, source_kind="classes", format="packed", split="1:0:0")
+    chips = tmp_path / "chips"
+    tile(*scene("a", 500_000.0, 1, 0), chips, config)
+    tile(*scene("like", 510_000.0, 1, 0), chips, config)
+    assert "lie outside" not in caplog.text and "does not have" not in caplog.text
+    tile(*scene("tenfold", 520_000.0, 10, 0), chips, config)
+    assert re.search(
+        r"tenfold\.tif: 100 % of the values lie outside those of the chip set's target; is it in", caplog.text
+    )
+    tile(*scene("recoded", 530_000.0, 1, 100), chips, config)
+    told = (
+        r"recoded_map.tif: \d+ % of the pixels are of classes that the chip set's source does not have \(101, 102, 105;"
+    )
+    assert re.search(told, caplog.text), caplog.text
 
 
 @pytest.mark.parametrize("behind", ["vrt", "mask", "shapefile"])

@@ -37,7 +37,7 @@ def info(path: str, check: bool, as_json: bool) -> None:
 def _print(data: dict[str, Any], indent: str) -> None:
     """Print what there is to say, under the names that `--json` has."""
     for name, value in data.items():
-        if name in UNTOLD and all(entry == UNTOLD[name] for entry in value):
+        if name in UNTOLD and isinstance(value, list) and all(entry == UNTOLD[name] for entry in value):
             continue
         if isinstance(value, dict) and value:
             click.echo(f"{indent}{name}")

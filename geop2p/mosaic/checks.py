@@ -16,7 +16,7 @@ from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
 from geop2p.raster.atomic import make_folder
-from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color
+from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color, listed
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
 from geop2p.raster.grid import Grid
@@ -104,9 +104,10 @@ def _check_classes(path: str | Path, source: Encoding, values: Array, codes: Cod
     ignored = {entry.value for entry in source.ignored}
     found = {code: int(count) for code, count in zip(own.tolist(), counts, strict=True) if code not in ignored}
     strange = {code: count for code, count in found.items() if codes.get(code, code) not in known}
-    told = ", ".join(f"{code} ({count} of {len(values)} pixels)" for code, count in strange.items())
+    often = sorted(strange.items(), key=lambda entry: -entry[1])
+    told = listed(f"{code} ({count} of {len(values)} pixels)" for code, count in often)
     if found and len(strange) == len(found):
-        expected = ", ".join(f"{entry.value} {entry.name}" for entry in source.classes)
+        expected = listed(f"{entry.value} {entry.name}" for entry in source.classes)
         raise RasterError(f"{path}: has the classes {told}, the model knows {expected}; recode the map")
     if strange:
         log.warning("%s: the model never saw the classes %s of a sample; their ground is a guess", path, told)

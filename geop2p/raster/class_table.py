@@ -23,6 +23,7 @@ DRAWN_COLORS = 32  # an image with at most so many colours is probably a drawn m
 FOREIGN = 0.2  # share of pixels in colours of no class above which a picture is no map in these colours
 UNLISTED_SHARE = 0.01  # of a map's pixels with colours of no class that is worth a warning
 NAMED_COLORS = 3  # unlisted colours that a message names
+NAMED_CLASSES = 12  # classes that a message names
 
 _PALETTE = (
     (102, 194, 165), (141, 160, 203), (228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163),
@@ -173,6 +174,13 @@ def class_titles(classes: Sequence[MapClass]) -> list[str]:
     pairs = zip(classes, coded, strict=True)
     titles = [entry.name if names[entry.name] == 1 else longer for entry, longer in pairs]
     return titles if len(set(titles)) == len(titles) else coded  # where a name is another with its code
+
+
+def listed(entries: Iterable[object]) -> str:
+    """The first of some classes for a message, and how many more there are."""
+    texts = [str(entry) for entry in entries]
+    more = len(texts) - NAMED_CLASSES
+    return ", ".join(texts[:NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def hex_color(color: Iterable[int]) -> str:

@@ -16,6 +16,7 @@ DECIBELS: Backscatter = "dB"
 MOST_CLASSES = 32  # different values of one integer band that still count as classes
 MOST_CODES = 256  # different values that a map can have: each is a channel of the network
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
+NO_DB = -100.0  # below it lies no backscatter in dB
 LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
 
 
@@ -123,6 +124,9 @@ def guess_backscatter(sample: Array, valid: Mask, bands: Sequence[Band] = ()) ->
         return "dB", "no valid pixel in a sample, taken as dB"
     share = float((values < 0).mean())
     if share > 0.01:  # noise removal leaves some negative power
+        if (usual := float(np.median(values))) < NO_DB:
+            told = f"but {usual:.4g} is no dB: is the scale missing (gdal_edit.py -scale 0.01, for hundredths)?"
+            return "dB", f"{share:.0%} of the values are negative, so they are taken for dB, {told}"
         return "dB", f"{share:.0%} of the values are negative, so they are dB"
     stored: Backscatter = "power" if sample.dtype.kind == "f" else "amplitude"
     return stored, f"{sample.dtype} without negative values is linear {stored} (a band unit of dB would say otherwise)"

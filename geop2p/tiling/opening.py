@@ -254,7 +254,12 @@ def _ignoring(layers: dict[str, Layer], names: list[str], known: dict[str, tuple
     classes = {side: {entry.value: entry for entry in known[side]} | _classes_of(layers[side]) for side in SIDES}
     every = [(side, entry) for side in SIDES for entry in classes[side].values()]
     ignored: dict[str, dict[int, MapClass]] = {side: {} for side in SIDES}
-    there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every) or "no classes"
+    if not every:
+        raise ConfigError(
+            f"ignore_class is '{', '.join(names)}', but neither layer holds classes; what is no measurement among the "
+            "values of a band must be its nodata value (gdal_calc.py, gdal_edit.py -a_nodata)"
+        )
+    there = ", ".join(f"{entry.value} {entry.name}" for _, entry in every)
     for name in names:
         found = [(side, entry) for side, entry in every if entry.name == name]
         found = found or [(side, entry) for side, entry in every if str(entry.value) == name]

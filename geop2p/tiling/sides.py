@@ -12,17 +12,20 @@ from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.progress import progress_bar
 from geop2p.raster.agreement import difference, warn_of_order_in
-from geop2p.raster.encoding import Encoding
+from geop2p.raster.class_table import listed
+from geop2p.raster.encoding import Array, Encoding
 from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.reading import read_sample
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
-from geop2p.tiling.chips import Chip, ChipSet
+from geop2p.tiling.chips import SIDES, Chip, ChipSet
 from geop2p.tiling.rows import class_columns
 from geop2p.tiling.table import ChipTable
 
 log = logging.getLogger(__name__)
 
+STRANGE = 0.5  # share of a scene's sample unlike all scenes before, above which a line tells
 JOINED = "as in the chip set"  # why a layer is read so whose kind nobody said
 READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
 LOT = 4 * 2**20  # bytes of a lot, unless one chip has more
@@ -98,6 +101,37 @@ def _tell_of_other_kind(layer: Layer, side: str) -> None:
             "%s: is read as a map, as the %s of the chip set is one, but seems to be %s (%s); if the first scenes are "
             "no maps, cut all of them again with --%s-kind",
             layer.path, side, own.kind, own.reason, side,
+        )  # fmt: skip
+
+
+def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet) -> None:
+    """Warn of a scene most of whose values, or classes, no scene before had: in other units, or under other codes."""
+    for side, layer in zip(SIDES, layers, strict=True):
+        known = earlier.encoding(side)
+        if layer.raster is None or layer.colors is not None or known.relief is not None:
+            continue
+        values, valid = read_sample(layer.path)
+        if known.is_classes:
+            _tell_of_strange_classes(layer, side, known, values[0][valid])
+        elif any(band.distribution is None for band in known.bands):
+            continue  # the scenes before are of this call, and not looked at as a whole yet
+        elif (share := known.clipped_share(values, valid)) > STRANGE:
+            log.warning(
+                "%s: %.0f %% of the values lie outside those of the chip set's %s; is it in other units? All scenes "
+                "share one scale",
+                layer.path, 100 * share, side,
+            )  # fmt: skip
+
+
+def _tell_of_strange_classes(layer: Layer, side: str, known: Encoding, codes: Array) -> None:
+    has = {entry.value: entry.name for entry in (*known.classes, *known.ignored, *layer.ignored)}
+    strange = codes[~np.isin(codes, list(has))]
+    if strange.size > STRANGE * codes.size:
+        log.warning(
+            "%s: %.0f %% of the pixels are of classes that the chip set's %s does not have (%s; it has %s); if they "
+            "are the same under other codes, recode the map",
+            layer.path, 100 * strange.size / codes.size, side, listed(np.unique(strange).tolist()),
+            listed(f"{value} {name}" for value, name in sorted(has.items())),
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.placing import CONVERSION, check_splits, finish, settings_of, settle
 from geop2p.tiling.removal import check_removable, make_room
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
-from geop2p.tiling.sides import merged_encoding
+from geop2p.tiling.sides import merged_encoding, tell_of_strange_values
 from geop2p.tiling.splits import check_rule
 from geop2p.tiling.staging import claim_staging, differences, no_chip, stage
 
@@ -201,6 +201,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     check_rule(scene, config)
     if earlier is not None:
         check_pixels(scene, earlier)
+        tell_of_strange_values(layers, earlier)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
