@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from geop2p.config import Device
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
-from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.atomic import replacing
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -184,13 +183,16 @@ class Translator:
         Raises:
             ConfigError: It is of another shape.
         """
-        shape, stride, known = encoded.shape, self.card.stride, (self.card.source.channels, self.card.in_channels)
-        if len(shape) != 4 or shape[1] not in known or shape[2] % stride or shape[3] % stride:
-            sides = f"({known[0]} channels, sides multiples of {stride})"
-            raise ConfigError(f"encoded has the shape {tuple(shape)}, expected (batch, channels, rows, cols) {sides}")
+        known = sorted({self.card.source.channels, self.card.in_channels})
+        if encoded.ndim != 4 or encoded.shape[1] not in known:
+            expected = f"(batch, {' or '.join(map(str, known))} channels, rows, cols)"
+            raise ConfigError(f"encoded has the shape {tuple(encoded.shape)}, expected {expected}")
         self.generator.eval()
         with torch.inference_mode():
             result: Tensor = self.generator(encoded.to(self.device))
+            if result.shape[2:] != encoded.shape[2:]:
+                wanted = f"sides that are multiples of {self.card.stride}"
+                raise ConfigError(f"encoded has the shape {tuple(encoded.shape)}, expected {wanted}")
             if self.card.target.is_classes:
                 result = result.softmax(dim=1)
             return result.float()
@@ -235,7 +237,6 @@ class Translator:
                 raise OSError(str(error)) from error
 
     @classmethod
-    @own_random_numbers()
     def load(cls, model: str | Path, device: Device = "cpu") -> Self:
         """Read a model.
 

@@ -65,8 +65,15 @@ def test_messages_name_the_options_of_the_command() -> None:
         "in ignore_class.csv, ./ignore_class and ignore_class=1: --ignore-class names 'x'; see --lpips-file, max_shift"
     )
     assert in_options(text, command) == told
-    assert in_options("init_from a: begun anew", main.commands["train"]) == "--init-from a: begun anew"
+    train = main.commands["train"]
+    assert in_options("init_from a: begun anew. See best_by.", train) == "--init-from a: begun anew. See --best-by."
     assert in_options("init_from a: begun anew", main.commands["models"]) == "init_from a: begun anew"
+    for alone in (
+        "ignore_class: no such model", "names 'ignore_class'", "GPKG:a.gpkg:max_shift", "a.gpkg|layername=max_shift",
+    ):  # fmt: skip
+        assert in_options(alone, command) == alone
+    keys = "expected KEY=VALUE with one of the keys adversarial, batch_size"
+    assert in_options(keys, train) == keys
 
 
 def test_errors_and_warnings_name_options_and_are_one_line_each(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -76,7 +83,7 @@ def test_errors_and_warnings_name_options_and_are_one_line_each(pair: tuple[Path
         "import logging, warnings, geop2p; from geop2p_cli.main import main\n"
         "def tile(*_, **__):\n"
         "    logging.getLogger('geop2p.tiling').warning('ignore_class 9: no such class')\n"
-        "    warnings.warn('an open ring')\n"
+        "    warnings.warn('an open\\nring')\n"
         "    raise geop2p.GeoP2PError('no more')\n"
         "geop2p.tile = tile\n"
         "main(['tile', 'a', 'b', 'c'])"
@@ -112,6 +119,11 @@ def test_what_the_system_says_of_a_file_is_one_line() -> None:
 def test_a_variable_that_is_not_set_is_not_the_working_folder(words: tuple[str, ...]) -> None:
     result = invoke(*words)
     assert result.exit_code == 2 and "one of the names or values is empty" in result.stderr
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geop2p.list_systems", lambda: Path("/nowhere/at all").read_text(), raising=False)
+    assert isinstance(invoke("models").exception, FileNotFoundError)
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

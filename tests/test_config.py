@@ -41,8 +41,9 @@ def test_paths_may_be_texts_and_numbers_those_of_numpy() -> None:
 
 @pytest.mark.parametrize("text", ["", " , "])
 def test_a_list_that_is_given_names_something(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{text}' names nothing"):
-        _ = TileConfig(ignore_class=text).ignored_classes
+    for config, name in ((TileConfig, "ignore_class"), (EvaluateConfig, "ignore_class"), (PredictConfig, "draw_order")):
+        with pytest.raises(ConfigError, match=f"{name} is '{text}', expected names separated by commas"):
+            config(**{name: text})
     assert TileConfig().ignored_classes == [] and TileConfig(ignore_class="a, b,").ignored_classes == ["a", "b"]
 
 
@@ -50,7 +51,7 @@ def test_a_list_that_is_given_names_something(text: str) -> None:
 def test_help_tells_what_each_field_is(config: type[Any]) -> None:
     assert config.__doc__ is not None
     for field in dataclasses.fields(config):
-        assert f"        {field.name}: {field.metadata['help']}" in config.__doc__
+        assert f"\n    {field.name}: {field.metadata['help']}\n" in config.__doc__
 
 
 def test_all_that_the_package_gives_is_listed() -> None:

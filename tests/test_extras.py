@@ -325,7 +325,7 @@ def test_what_cannot_be_had_is_said_before_any_work(
 ) -> None:
     def refused(message: str, module: type[nn.Module] = Identity, **settings: Any) -> None:
         card = {"statistics": "tile"} if settings.get("norm_stats") else {}
-        with pytest.raises((ConfigError, RasterError), match=message) as error:
+        with pytest.raises((ConfigError, OutputError, RasterError), match=message) as error:
             predict(make_model(module, image_encoding(), **card), photo, tmp_path / "o.tif", PredictConfig(**settings))
         assert "\n" not in str(error.value) and not list(tmp_path.glob("o.*"))
 

@@ -148,8 +148,11 @@ def test_the_map_of_pairs_is_the_side_that_is_said_to_be_nothing_else(
     back = ChipSet.open(tmp_path / "back")
     assert (back.source.kind, back.target.kind, back.counts["test"]) == ("classes", "image", 0)
     assert f"{tmp_path / 'ab'}: has no chips for test" in caplog.text
-    with pytest.raises(ConfigError, match="say which side is the map"):
-        convert(tmp_path / "ab", tmp_path / "other", TileConfig(classes=table))
+    other = tmp_path / "other.csv"
+    other.write_text("value,name,color\n1,one,#ff00ff\n2,two,#ffff00\n")
+    for config in (TileConfig(classes=table), TileConfig(classes=other, source_kind="image")):  # not in those colours
+        with pytest.raises(ConfigError, match="say which side is the map"):
+            convert(tmp_path / "ab", tmp_path / "other", config)
 
 
 def test_the_same_image_in_two_splits_is_found(tmp_path: Path) -> None:

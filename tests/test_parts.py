@@ -270,8 +270,11 @@ def test_what_helps_against_a_mismatch_is_told(
 
 
 def test_the_map_of_seams_shows_where_tiles_disagree(
-    tmp_path: Path, make_model: Callable[..., Path], small_parts: None
+    tmp_path: Path, make_model: Callable[..., Path], small_parts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "geop2p.mosaic.assembly.MISMATCH_SIDE", 64
+    )  # many windows: half of the ground is unlike the other
     values = np.full((1, 600, 700), 100, np.float32)
     values[:, :, 350:] += np.random.default_rng(0).normal(0, 40, (1, 600, 350))  # tiles differ in the east only
     valid = np.ones((600, 700), bool)

@@ -189,3 +189,5 @@ def test_how_backscatter_is_stored_is_concluded_with_a_reason(values: np.ndarray
     found, reason = guess_backscatter(sample, np.ones(sample.shape[1:], bool), (Band(unit=unit),))
     assert found == stored and reason
     assert ("is no dB: is the scale missing" in reason) == (values.min() < -100)
+    hundredths = (Band(scale=0.01, unit=unit),)
+    assert "is no dB" not in guess_backscatter(sample, np.ones(sample.shape[1:], bool), hundredths)[1]

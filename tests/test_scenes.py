@@ -181,10 +181,14 @@ def test_a_scene_in_other_units_or_codes_than_those_before_is_told(
         r"tenfold\.tif: 100 % of the values lie outside those of the chip set's target; is it in", caplog.text
     )
     tile(*scene("recoded", 530_000.0, 1, 100), chips, config)
-    told = (
-        r"recoded_map.tif: \d+ % of the pixels are of classes that the chip set's source does not have \(101, 102, 105;"
-    )
+    told = r"recoded_map.tif: has the classes .*101, 102, 105, none of which the chip set's source has \(1 class 1, 2 "
     assert re.search(told, caplog.text), caplog.text
+    caplog.clear()
+    tile(*scene("again", 540_000.0, 1, 100), chips, config)
+    assert "none of which" not in caplog.text
+    three = write_raster(tmp_path / "three.tif", np.full((3, 100, 100), 9, np.uint16), grid(100, 100, left=550_000.0))
+    with pytest.raises(ChipSetError, match=r"three.tif: has 3 bands, the chip set's target has 2"):
+        tile(scene("more", 550_000.0, 1, 0)[0], three, chips, config)
 
 
 @pytest.mark.parametrize("behind", ["vrt", "mask", "shapefile"])

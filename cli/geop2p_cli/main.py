@@ -24,6 +24,10 @@ from geop2p_cli.predict import predict
 from geop2p_cli.tile import tile
 from geop2p_cli.train import train
 
+# what a user can see to; a file that is missing or in the way is a bug where nothing of ours tells of it
+OF_THE_SYSTEM = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 INTERRUPTED, TERMINATED = 130, 143  # exit codes by which shells know that Ctrl-C or SIGTERM ended a command
 
 
@@ -58,7 +62,7 @@ class OneLineErrors(click.Group):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 told = f"{error.filename or 'the output'}: no space left on the device"
-            elif error.errno is not None and error.filename is not None:
+            elif error.errno in OF_THE_SYSTEM and error.filename is not None:
                 told = f"{error.filename}: {error.strerror}"
             else:
                 raise
@@ -134,7 +138,8 @@ def main() -> None:
     lines.addFilter(ToldOnce())
     lines.setFormatter(InOptions("%(message)s"))
     logging.basicConfig(handlers=[lines])
-    warnings.showwarning = lambda message, *_, **__: logging.getLogger("geop2p").warning("%s", message)
+    told = logging.getLogger("geop2p")
+    warnings.showwarning = lambda message, *_, **__: told.warning("%s", " ".join(str(message).split()))
     logging.getLogger("geop2p").setLevel(logging.INFO)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors of GDAL reach the user in our line
 

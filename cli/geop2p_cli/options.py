@@ -58,14 +58,17 @@ def as_typed(context: click.Context) -> str:
 def in_options(text: str, command: click.Command) -> str:
     """A message in which the settings that the library names as Python does are the options of a command.
 
-    Names of one word read alike in both, and a name that is set with `=` or is a part of a path is left alone.
+    Names of one word read alike in both. A name in quotes, that is set with `=`, or that is a part of a path or of a
+    list of keys, is left alone.
     """
+    if "KEY=VALUE" in text:  # keys of a recipe, of which some are called like options
+        return text
     names = [str(parameter.name) for parameter in command.params if isinstance(parameter, click.Option)]
     settings = [name for name in names if "_" in name and name != "as_json"]
     if not settings:
         return text
     return re.sub(
-        rf"(?<![\w./\\-])({'|'.join(settings)})(?![\w./\\=-])",
+        rf"(?<![\w./\\|:='\"-])({'|'.join(settings)})(?![\w/\\:='\"-]|\.\w)",
         lambda found: "--" + found[1].replace("_", "-"),
         text,
     )

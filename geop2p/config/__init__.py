@@ -38,6 +38,7 @@ from geop2p.config.fields import (
 )
 from geop2p.config.fields import at_least as _at_least
 from geop2p.config.fields import changed as _changed
+from geop2p.config.fields import check_list as _check_list
 from geop2p.config.fields import check_seed as _check_seed
 from geop2p.config.hints import settle as _settle
 from geop2p.config.prediction import PredictConfig
@@ -139,6 +140,8 @@ class TileConfig:
 
     def __post_init__(self) -> None:
         _settle(self)
+        _check_list("ignore_class", self.ignore_class)
+        _check_list("draw_order", self.draw_order)
         _at_least("size", self.size, LEAST_SIZE)
         if self.stride is not None:
             _at_least("stride", self.stride, 1)

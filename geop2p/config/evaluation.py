@@ -10,6 +10,7 @@ from geop2p.config.fields import (
     Split,
     at_least,
     changed,
+    check_list,
     check_seed,
     documented,
     names,
@@ -111,6 +112,7 @@ class EvaluateConfig(ScoringConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_list("ignore_class", self.ignore_class)
         at_least("lattices", self.lattices, 0)
 
     @property

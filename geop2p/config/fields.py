@@ -1,6 +1,7 @@
 """What the settings are made of: closed vocabularies, fields with a sentence, checks."""
 
 import dataclasses
+import inspect
 from collections.abc import Collection
 from typing import Any, Literal, TypeVar
 
@@ -40,21 +41,24 @@ def option(default: Any, help: str) -> Any:
 def documented(config: type[Settings]) -> type[Settings]:
     """A config class whose docstring holds the sentences of its fields."""
     entries: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(config)  # type: ignore[arg-type]
-    told = "".join(f"\n        {entry.name}: {entry.metadata['help']}" for entry in entries)
-    config.__doc__ = f"{str(config.__doc__).rstrip()}\n\n    Attributes:{told}\n"
+    told = "".join(f"\n    {entry.name}: {entry.metadata['help']}" for entry in entries)
+    config.__doc__ = f"{inspect.cleandoc(str(config.__doc__))}\n\nAttributes:{told}\n"
     return config
 
 
 def names(text: str | None) -> list[str]:
-    """The entries of a list separated by commas; none where there is no list.
+    """The entries of a list separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def check_list(name: str, text: str | None) -> None:
+    """Refuse a list that is given and names nothing.
 
     Raises:
-        ConfigError: The list is blank.
+        ConfigError: It does not.
     """
-    found = [name.strip() for name in (text or "").split(",") if name.strip()]
-    if text is not None and not found:
-        raise ConfigError(f"'{text}' names nothing, expected a list separated by commas; leave the setting out")
-    return found
+    if text is not None and not names(text):
+        raise ConfigError(f"{name} is '{text}', expected names separated by commas")
 
 
 def check_seed(seed: int) -> None:

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geop2p.config.fields import Device, Engine, NormStats, UncertaintyBy, at_least, changed, documented, option
+from geop2p.config.fields import (
+    Device,
+    Engine,
+    NormStats,
+    UncertaintyBy,
+    at_least,
+    changed,
+    check_list,
+    documented,
+    option,
+)
 from geop2p.config.hints import settle
 from geop2p.errors import ConfigError
 
@@ -88,6 +98,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_list("draw_order", self.draw_order)
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to {MOST_OVERLAP}")
         if isinstance(self.tile_size, int):

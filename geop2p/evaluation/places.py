@@ -41,8 +41,13 @@ def check_same_sides(card: Card, chipset: ChipSet) -> None:
     """Refuse chips that hold something else than the model's.
 
     Raises:
-        ChipSetError: They do.
+        ChipSetError: They do, or are of a size that the network does not take.
     """
+    if chipset.size % card.stride and card.generator != "smp":  # its decoders pad
+        raise ChipSetError(
+            f"{chipset.folder}: chips of {chipset.size} pixels, the network takes multiples of {card.stride}; tile "
+            f"with --size {-(-chipset.size // card.stride) * card.stride}"
+        )
     for side in ("source", "target"):
         trained: Encoding = getattr(card, side)
         found: Encoding = getattr(chipset, side)

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from geop2p.config import SPLITS, KindChoice, Split, TileConfig
 from geop2p.config.fields import refuse_idle
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.interop.folders import ForeignChip, find_foreign
-from geop2p.raster.class_table import read_class_table
-from geop2p.raster.encoding import Array
+from geop2p.interop.folders import ForeignChip, Side, find_foreign
+from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
+from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, conclude
 from geop2p.raster.reading import RasterInfo, describe_raster
@@ -141,6 +141,19 @@ def _slots(placed: Placed, given: dict[str, Split]) -> Slots:
     return Slots(rows, cols, np.array(codes, np.int8))
 
 
+def _joined(shown: list[tuple[Side, Side]], number: int) -> Side:
+    """One side of some chips, side by side."""
+    values, valid = zip(*(pair[number] for pair in shown), strict=True)
+    return np.concatenate(values, axis=-1), np.concatenate(valid, axis=-1)
+
+
+def _is_drawn(table: ClassTable, values: Array, valid: Mask) -> bool:
+    """Whether a side is a map: one band of whole numbers, or in the colours of the table."""
+    if len(values) == 1:
+        return values.dtype.kind in "iu"
+    return len(values) == 3 and values.dtype == np.uint8 and table.unlisted_share(values, valid)[0] <= FOREIGN
+
+
 def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple[Layer, Layer]:
     """What both sides hold, from a sample of the chips.
 
@@ -155,14 +168,16 @@ def _layers(origin: Path, chips: list[ForeignChip], config: TileConfig) -> tuple
             _check_like(chip, number, values, first.shape, first.dtype.name)
     kinds: list[KindChoice] = [config.source_kind, config.target_kind]
     if table is not None and "classes" not in kinds and kinds.count("auto") == 1:
-        kinds[kinds.index("auto")] = "classes"  # the other side is said to be something else
+        side = kinds.index("auto")  # the other one is said to be something else
+        if _is_drawn(table, *_joined(shown, side)):
+            kinds[side] = "classes"
     if table is not None and "classes" not in kinds:
         raise ConfigError(
             f"{table.path}: say which side is the map with --source-kind classes or --target-kind classes"
         )
     found = []
     for number, kind in enumerate(kinds):
-        sample = tuple(np.concatenate([pair[number][part] for pair in shown], axis=-1) for part in (0, 1))
+        sample = _joined(shown, number)
         files = chips[0].files
         info = describe_raster(files[number]) if len(files) > 1 else _info(files[0], sample[0])
         own = table if kind == "classes" else None

@@ -13,7 +13,7 @@ from geop2p.errors import ChipSetError, ConfigError
 from geop2p.progress import progress_bar
 from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.class_table import listed
-from geop2p.raster.encoding import Array, Encoding
+from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import read_sample
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
@@ -25,7 +25,7 @@ from geop2p.tiling.table import ChipTable
 
 log = logging.getLogger(__name__)
 
-STRANGE = 0.5  # share of a scene's sample unlike all scenes before, above which a line tells
+STRANGE = 0.5  # share of a scene's values outside those of the scenes before, above which a line tells
 JOINED = "as in the chip set"  # why a layer is read so whose kind nobody said
 READ_AT_ONCE = 8  # chips at most, of which a thread holds two such lots
 LOT = 4 * 2**20  # bytes of a lot, unless one chip has more
@@ -104,15 +104,15 @@ def _tell_of_other_kind(layer: Layer, side: str) -> None:
         )  # fmt: skip
 
 
-def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet) -> None:
-    """Warn of a scene most of whose values, or classes, no scene before had: in other units, or under other codes."""
+def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet | None) -> None:
+    """Warn of a scene whose classes, or most of whose values, no scene before had: other codes, or other units."""
     for side, layer in zip(SIDES, layers, strict=True):
-        known = earlier.encoding(side)
-        if layer.raster is None or layer.colors is not None or known.relief is not None:
+        if earlier is None or layer.raster is None or layer.colors is not None or layer.relief is not None:
             continue
+        known = earlier.encoding(side)
         values, valid = read_sample(layer.path)
         if known.is_classes:
-            _tell_of_strange_classes(layer, side, known, values[0][valid])
+            _tell_of_strange_classes(layer, side, earlier, np.unique(values[0][valid]).tolist())
         elif any(band.distribution is None for band in known.bands):
             continue  # the scenes before are of this call, and not looked at as a whole yet
         elif (share := known.clipped_share(values, valid)) > STRANGE:
@@ -123,15 +123,16 @@ def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet) -> Non
             )  # fmt: skip
 
 
-def _tell_of_strange_classes(layer: Layer, side: str, known: Encoding, codes: Array) -> None:
-    has = {entry.value: entry.name for entry in (*known.classes, *known.ignored, *layer.ignored)}
-    strange = codes[~np.isin(codes, list(has))]
-    if strange.size > STRANGE * codes.size:
+def _tell_of_strange_classes(layer: Layer, side: str, earlier: ChipSet, codes: list[int]) -> None:
+    """Warn of several classes none of which the chip set has, in any split: one may well be of a place of its own."""
+    known = earlier.encoding(side)
+    names = {entry.value: entry.name for entry in (*known.ignored, *known.classes)}
+    has = {*names, *class_columns(earlier.table(), side), *(entry.value for entry in layer.ignored)}
+    if len(codes) > 1 and not has & set(codes):
         log.warning(
-            "%s: %.0f %% of the pixels are of classes that the chip set's %s does not have (%s; it has %s); if they "
-            "are the same under other codes, recode the map",
-            layer.path, 100 * strange.size / codes.size, side, listed(np.unique(strange).tolist()),
-            listed(f"{value} {name}" for value, name in sorted(has.items())),
+            "%s: has the classes %s, none of which the chip set's %s has (%s); if they are the same under other codes, "
+            "recode the map",
+            layer.path, listed(codes), side, listed(f"{value} {names.get(value, '')}".strip() for value in sorted(has)),
         )  # fmt: skip
 
 

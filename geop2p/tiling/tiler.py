@@ -201,13 +201,13 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     check_rule(scene, config)
     if earlier is not None:
         check_pixels(scene, earlier)
-        tell_of_strange_values(layers, earlier)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
     claim_staging(staging, scene, config)
     try:
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
+        tell_of_strange_values(layers, earlier)
         staged = stage(staging, scene, layers, drafts, config, progress)
         settle(staging, scene, layers, drafts, staged, config, earlier, last=last)
     except OutputError:  # what is staged waits for a disk that has room
@@ -277,6 +277,8 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
     if here == {name: getattr(known, name) for name in here}:
         return
     if all(map(lies_there, there)):
+        if (scene.source, scene.target) == (known.source, known.target):
+            return
         log.info("left out: %s and %s are those of scene '%s', %s and %s", scene.source, scene.target, known.id, *there)
         return
     log.info("scene '%s' is read from %s and %s now", known.id, scene.source, scene.target)
