@@ -138,9 +138,9 @@ def main() -> None:
     lines.addFilter(ToldOnce())
     lines.setFormatter(InOptions("%(message)s"))
     logging.basicConfig(handlers=[lines])
-    told = logging.getLogger("geop2p")
-    warnings.showwarning = lambda message, *_, **__: told.warning("%s", " ".join(str(message).split()))
-    logging.getLogger("geop2p").setLevel(logging.INFO)
+    ours = logging.getLogger("geop2p")
+    ours.setLevel(logging.INFO)
+    warnings.showwarning = lambda message, *_, **__: ours.warning("%s", " ".join(str(message).split()))
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # errors of GDAL reach the user in our line
 
 

@@ -110,11 +110,11 @@ def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet | None)
         if earlier is None or layer.raster is None or layer.colors is not None or layer.relief is not None:
             continue
         known = earlier.encoding(side)
+        if not known.is_classes and any(band.distribution is None for band in known.bands):
+            continue  # their interval is that of the type, or the scenes before are of this call
         values, valid = read_sample(layer.path)
         if known.is_classes:
             _tell_of_strange_classes(layer, side, earlier, np.unique(values[0][valid]).tolist())
-        elif any(band.distribution is None for band in known.bands):
-            continue  # the scenes before are of this call, and not looked at as a whole yet
         elif (share := known.clipped_share(values, valid)) > STRANGE:
             log.warning(
                 "%s: %.0f %% of the values lie outside those of the chip set's %s; is it in other units? All scenes "
@@ -126,9 +126,11 @@ def tell_of_strange_values(layers: tuple[Layer, Layer], earlier: ChipSet | None)
 def _tell_of_strange_classes(layer: Layer, side: str, earlier: ChipSet, codes: list[int]) -> None:
     """Warn of several classes none of which the chip set has, in any split: one may well be of a place of its own."""
     known = earlier.encoding(side)
-    names = {entry.value: entry.name for entry in (*known.ignored, *known.classes)}
-    has = {*names, *class_columns(earlier.table(), side), *(entry.value for entry in layer.ignored)}
-    if len(codes) > 1 and not has & set(codes):
+    names = {entry.value: entry.name for entry in (*layer.ignored, *known.ignored, *known.classes)}
+    if len(codes) < 2 or names.keys() & set(codes):  # as nearly always: without a look into the index
+        return
+    has = {*names, *class_columns(earlier.table(), side)}
+    if not has & set(codes):
         log.warning(
             "%s: has the classes %s, none of which the chip set's %s has (%s); if they are the same under other codes, "
             "recode the map",

@@ -277,9 +277,9 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
     if here == {name: getattr(known, name) for name in here}:
         return
     if all(map(lies_there, there)):
-        if (scene.source, scene.target) == (known.source, known.target):
-            return
-        log.info("left out: %s and %s are those of scene '%s', %s and %s", scene.source, scene.target, known.id, *there)
+        if (scene.source, scene.target) != (known.source, known.target):
+            names = (scene.source, scene.target, known.id, *there)
+            log.info("left out: %s and %s are those of scene '%s', %s and %s", *names)
         return
     log.info("scene '%s' is read from %s and %s now", known.id, scene.source, scene.target)
     scenes = tuple(dataclasses.replace(known, **here) if other is known else other for other in earlier.scenes)
