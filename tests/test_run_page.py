@@ -75,6 +75,15 @@ def test_a_page_without_validation_or_discriminator(tmp_path: Path) -> None:
     assert set(curves(page)) == {"l1", "variation over chips, share of the truth&#39;s"}
 
 
+def test_a_page_tells_what_the_settings_come_to(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    tile(*pair, tmp_path / "chips", TileConfig(size=64, min_valid=0.5, target_kind="sar"))
+    config = dataclasses.replace(TINY, epochs=TrainConfig().epochs, steps=2, set=("d4=true", "flip=true"))
+    train(tmp_path / "chips", tmp_path / "run", config)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<dt>d4</dt><dd>False</dd>" in page and "<dt>flip</dt><dd>False</dd>" in page  # radar looks from one side
+    assert '<dt>steps</dt><dd class="changed">2</dd>' in page and "<dt>epochs</dt>" not in page
+
+
 def test_the_progress_line_tells_time_losses_and_speed(
     chips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ class Keeper:
         chips: Its training chips.
         validation: Its validation chips.
         networks: The discriminator, card and device.
-        recipe: Batch size and chips for batch-norm statistics.
+        recipe: As these chips are trained by it.
         config: What is best, and how long to wait for better.
 
     Attributes:

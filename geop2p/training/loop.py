@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, from the last checkpoint to the end."""
 
+import dataclasses
 import logging
 import math
 import time
@@ -87,7 +88,8 @@ class Training:
         self.steps_per_epoch = math.ceil(len(self.chips) / self.batch_size)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
-        self.keeper = Keeper(run, chipset, self.chips, self.validation, networks, self.recipe, config)
+        drawn = dataclasses.replace(self.recipe, flip=augmentation.flip, d4=augmentation.d4)
+        self.keeper = Keeper(run, chipset, self.chips, self.validation, networks, drawn, config)
         self.step, self.images, self.seconds, self.busy = 0, 0, 0.0, 0.0
         self.tally = Tally(self.device)
         self._ordered = -1, np.zeros(0, np.int64)
