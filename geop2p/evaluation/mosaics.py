@@ -15,8 +15,8 @@ from tqdm import tqdm
 from geop2p.config import EvaluateConfig, Kind, KindChoice
 from geop2p.config.fields import changed, settled
 from geop2p.errors import ConfigError, GridMismatchError
-from geop2p.evaluation.calibration import calibration_reader
-from geop2p.evaluation.error_raster import check_error_raster, error_raster
+from geop2p.evaluation.calibration import Calibration, calibration_reader
+from geop2p.evaluation.error_raster import ErrorRaster, check_error_raster, error_raster
 from geop2p.evaluation.legend import PART, legend_of
 from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, opened_alike
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
@@ -30,7 +30,7 @@ from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import replacing
-from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.given import files_of
 from geop2p.raster.reading import describe_raster, opened
@@ -100,52 +100,38 @@ def evaluate_mosaic(
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
         encoding, ignored = legend_of(common, (layer, truth), (made, real), tags, config.ignored_classes)
-        found = _Scored(encoding, ignored)
         errors = stack.enter_context(error_raster(config.error_raster, grid, encoding))
+        found = _Scored(encoding, ignored, errors, calibrated)
         windows = parts(Window(0, 0, grid.width, grid.height), PART)
         for window in tqdm(windows, desc="evaluate", unit="part", disable=not progress):
-            error, valid = found.add(made, real, window)
-            if errors is not None:
-                errors.add(error, valid, window)
-            if calibrated is not None:
-                spread, known = calibrated[1].read(window)
-                calibrated[0].add(error, spread, valid & known)
+            found.add(made, real, window)
         if not found.places:
             besides = " but that of classes in --ignore-class" if config.ignored_classes else ""
             raise GridMismatchError(f"{prediction} and {reference} have no valid ground in common{besides}")
-        if errors is not None:
-            errors.put_together(f"Error of {Path(prediction).name} against {Path(str(reference)).name}")
-        result: dict[str, Any] = {"path": str(report), "unit": error_unit(encoding), **found.scores.result()}
-        result["warped"] = warped
-        names = CLASS_SCORES if encoding.is_classes else IMAGE_SCORES
-        result["intervals"] = found.scores.intervals(names)
-        result |= {"range": None if encoding.is_classes else encoding.unit_range.tolist(), "share": found.share}
+        result = {"path": str(report), "unit": error_unit(encoding)} | found.result() | {"warped": warped}
         result["notes"] = doubts + notes_on(result) + found.notes() + contradictions(layer, truth)
+        if warped:
+            lies = truth.grid.describe() if truth.grid else "no grid"
+            result["notes"].append(f"The reference lies on {lies}: read by a warp.")
         say_missing(result, NO_CHIPS)
         if encoding.is_classes:
-            result["where"] = found.by_ground.result()
             say_missing(result, OF_IMAGERY | {"judge": "the map itself is scored"})
-        page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
-        page.strips = found.strips(made, real)
-        if warped:
-            result["notes"].append(
-                f"The reference lies on {truth.grid.describe() if truth.grid else 'no grid'}: read by a warp."
-            )
-        if calibrated is not None:
-            result["calibration"] = calibrated[0].result()
-            if result["calibration"] is None:
-                result["notes"].append(
-                    f"{config.uncertainty}: has no valid pixel on the ground that both rasters show."
-                )
+        if "calibration" in result and result["calibration"] is None:
+            result["notes"].append(f"{config.uncertainty}: has no valid pixel on the ground that both rasters show.")
         if config.error_raster is not None:
             result["error_raster"] = str(config.error_raster)
-        page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
         result |= seam_figures(Path(prediction), encoding)
+
+        page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
+        page.strips = found.strips(made, real)
+        page.choice = "Squares from the best to the worst by mean error, at even ranks; not picked by eye."
         page.slider = slider_of(prediction, truth, encoding)
         page.mosaic = None if page.slider else mosaic_picture(prediction, encoding)
         page.mosaic_figures = tags
         page.provenance = {"prediction": str(prediction), "reference": str(reference), "tags": page.mosaic_figures}
         page.commands = list(commands)
+        if errors is not None:
+            errors.put_together(f"Error of {Path(prediction).name} against {Path(str(reference)).name}")
         result["seconds"] = round(time.monotonic() - start, 2)
         with replacing(report) as written:
             write_page(written, page)
@@ -155,17 +141,30 @@ def evaluate_mosaic(
 
 
 class _Scored:
-    """What is summed over the windows of a mosaic."""
+    """What is summed over the windows of a mosaic.
 
-    def __init__(self, encoding: Encoding, ignored: Sequence[int] = ()) -> None:
-        self._encoding, self._ignored = encoding, ignored
+    Args:
+        encoding: Of both rasters.
+        ignored: Codes of the reference's unlabelled ground.
+        errors: Takes the error of every pixel.
+        calibrated: Takes it with the uncertainty that the reader tells.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        ignored: Sequence[int],
+        errors: ErrorRaster | None,
+        calibrated: tuple[Calibration, Reader] | None,
+    ) -> None:
+        self._encoding, self._ignored, self._errors, self._calibrated = encoding, ignored, errors, calibrated
         self._ground, self._scored, self._unlabelled = 0, 0, 0  # pixels
-        self.scores = BlockScores(partial(scores_for, encoding, True))
-        self.by_ground = ErrorByGround(encoding)
+        self._scores = BlockScores(partial(scores_for, encoding, True))
+        self._by_ground = ErrorByGround(encoding)
         self.places: list[tuple[float, Window]] = []  # mean error of squares worth a look
 
-    def add(self, made: Reader, real: Reader, window: Window) -> tuple[Array, Mask]:
-        """Score a window by squares; the error of its pixels and where it is known."""
+    def add(self, made: Reader, real: Reader, window: Window) -> None:
+        """Score a window by squares."""
         (first, here), (second, there) = made.read(window), real.read(window)
         valid: Mask = here & there
         self._ground += int(here.sum())
@@ -180,12 +179,29 @@ class _Scored:
             if not valid[at].any():
                 continue
             place = Window(window.col_off + inner.col_off, window.row_off + inner.row_off, inner.width, inner.height)
-            self.scores.add(first[:, *at], second[:, *at], valid[at], f"{place.row_off} {place.col_off}")
+            self._scores.add(first[:, *at], second[:, *at], valid[at], f"{place.row_off} {place.col_off}")
             if self._encoding.is_classes:
-                self.by_ground.add(error[at], second[0][at], valid[at])
+                self._by_ground.add(error[at], second[0][at], valid[at])
             if valid[at].sum() > BLOCK**2 / 4 or not self.places:
                 self.places.append((float(error[at][valid[at]].mean()), place))
-        return error, valid
+        if self._errors is not None:
+            self._errors.add(error, valid, window)
+        if self._calibrated is not None:
+            calibration, doubts = self._calibrated
+            spread, known = doubts.read(window)
+            calibration.add(error, spread, valid & known)
+
+    def result(self) -> dict[str, Any]:
+        """The figures of all windows, as `evaluate_mosaic` returns them."""
+        is_classes = self._encoding.is_classes
+        found: dict[str, Any] = self._scores.result()
+        found["intervals"] = self._scores.intervals(CLASS_SCORES if is_classes else IMAGE_SCORES)
+        found |= {"range": None if is_classes else self._encoding.unit_range.tolist(), "share": self.share}
+        if is_classes:
+            found["where"] = self._by_ground.result()
+        if self._calibrated is not None:
+            found["calibration"] = self._calibrated[0].result()
+        return found
 
     @property
     def share(self) -> float:
