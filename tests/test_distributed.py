@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,22 @@ from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import ConfigError
 from geop2p.models.patchgan import MultiScale
 from geop2p.models.unet import UNet
+from geop2p.tiling.chips import ChipSet
 from geop2p.training import distributed
-from geop2p.training.distributed import World, alone, divisor, joined, mean_over_all, summed, synchronised, wrapped
+from geop2p.training.data import Batch
+from geop2p.training.distributed import (
+    World,
+    alone,
+    divisor,
+    joined,
+    mean_over_all,
+    seen_by_norms,
+    summed,
+    synchronised,
+    wrapped,
+)
 from geop2p.training.history import read_metrics
+from geop2p.training.networks import build_networks
 
 CONFIG = TrainConfig(
     recipe="pix2pix",
@@ -116,6 +130,83 @@ def test_a_run_goes_on_with_another_number_of_processes(whole: Path, tmp_path: P
     for one, other in zip(unbroken, resumed, strict=True):
         for name, value in one["losses"].items():
             assert other["losses"][name] == pytest.approx(value, rel=1e-4), name
+
+
+ON_TWO_MACHINES = """
+import os, sys
+from geop2p import TrainConfig, train
+from geop2p.errors import CheckpointError
+from geop2p.training import loop
+
+original = loop.load_state
+if os.environ["RANK"] == "1":
+    loop.load_state = lambda run, device: None  # its own disk has no such file
+try:
+    train(sys.argv[1], sys.argv[2], TrainConfig(**eval(sys.argv[3])))
+except CheckpointError as error:
+    print(os.environ["RANK"], error)
+"""
+
+
+def test_processes_that_see_different_checkpoints_do_not_go_on(whole: Path, tmp_path: Path) -> None:
+    """Two machines whose disks are their own: the first one has the checkpoint, the other would begin at step 0."""
+    script, run = tmp_path / "machines.py", tmp_path / "run"
+    script.write_text(ON_TWO_MACHINES)
+    shutil.copytree(whole / "run", run)
+    done = torchrun(str(script), str(whole / "chips"), str(run), repr(dataclasses.asdict(CONFIG)))
+    assert done.returncode == 0, done.stderr
+    told = f"{run / 'last.pt'}: not the same file to all processes, which found checkpoints of the steps 28, 0 (0: none"
+    assert sorted(line[: len(told) + 2] for line in done.stdout.splitlines()) == [f"0 {told}", f"1 {told}"]
+
+
+def test_a_generator_with_weights_that_it_does_not_use_trains_on_two_processes(whole: Path, tmp_path: Path) -> None:
+    """The deepest blocks of a PSPNet's encoder have no part in its answer."""
+    options = ["--recipe=pix2pix", "--steps=3", "--batch-size=4", "--width=2", "--device=cpu", "--json"]
+    parts = ["generator=smp", "architecture=pspnet", "encoder=resnet18"]
+    options += [f"--set={part}" for part in parts]
+    done = torchrun("-m", "geop2p", "train", str(whole / "chips"), str(tmp_path / "run"), *options)
+    assert done.returncode == 0, done.stderr
+    assert '"steps": 3' in done.stdout and "Warning" not in done.stderr
+
+
+def test_more_processes_than_chips_in_a_step_are_refused(whole: Path, tmp_path: Path) -> None:
+    command = ["-m", "geop2p", "train", str(whole / "chips"), str(tmp_path / "run"), "--recipe=pix2pix", "--device=cpu"]
+    done = torchrun(*command, "--batch-size=1")
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    told = "batch_size is 1, but 2 processes train, each of which takes its share of a step's chips; give --batch-size"
+    assert f"{told} 2 or more" in done.stderr.replace("--batch-size is", "batch_size is")
+    World(0, 8).check_enough(8)
+    with pytest.raises(ConfigError, match="batch_size is 4, but 8 processes train"):
+        World(3, 8).check_enough(4)
+
+
+@pytest.mark.parametrize(
+    ("chips", "batch_size", "device", "least"),
+    [(27, 27, "cpu", 13), (2, 5, "cpu", 1), (1, 5, "cpu", 1), (3, 8, "cuda", 3), (2, 64, "cuda", 1)],
+)
+def test_norms_of_a_process_see_its_share(
+    monkeypatch: pytest.MonkeyPatch, chips: int, batch_size: int, device: str, least: int
+) -> None:
+    monkeypatch.setattr(distributed, "_size", lambda: 2)
+    assert seen_by_norms(chips, batch_size, torch.device(device)) == least
+
+
+def test_a_process_that_would_norm_one_value_is_refused_at_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chipset = ChipSet.open(whole / "chips")
+    parts = ("generator=smp", "architecture=deeplabv3", "encoder=resnet18", "norm=batch")
+    config = dataclasses.replace(CONFIG, downs=None, batch_size=5, set=parts)
+    build_networks(chipset, config)  # the last batch has two of 27 chips
+    monkeypatch.setattr(distributed, "_size", lambda: 2)
+    with pytest.raises(
+        ConfigError, match=r"27 training chips in batches of 5 leave a process one chip, .*--batch-size 7"
+    ):
+        build_networks(chipset, config)
+
+
+def test_a_chip_that_is_there_for_the_norms_alone_keeps_its_ground() -> None:
+    batch = Batch(torch.ones(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
+    blind = batch.blinded()
+    assert torch.equal(blind.source, batch.source) and not blind.valid.any()
 
 
 def test_every_chip_of_a_batch_is_taken_once() -> None:

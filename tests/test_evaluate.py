@@ -33,8 +33,10 @@ from geop2p import (
     train,
 )
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, OutputError, RasterError
-from geop2p.evaluation.ground import load_ground
+from geop2p.evaluation import evaluator
+from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.metrics.blocks import bootstrap, interval
+from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays, Indices
@@ -323,6 +325,24 @@ def test_the_page_shows_the_truth_beside_the_mosaic_while_the_layers_are_there(
     pair[1].rename(run / "moved.tif")
     evaluate(run / "run", run / "chips", run / "without.html", config)
     assert 'id="slider"' not in (run / "without.html").read_text() and "without the truth" in caplog.text
+
+
+def test_what_is_clipped_is_a_share_of_the_pixels(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all chips together: one with little ground weighs little."""
+
+    def with_little(*given: Any) -> Ground:
+        ground = load_ground(*given)
+        ground.arrays.valid[ground.rows[0], 2:] = False
+        return ground
+
+    def share(self: Encoding, values: Array, valid: Mask) -> float:
+        return 1.0 if valid.sum() < valid.size else 0.25
+
+    monkeypatch.setattr(evaluator, "load_ground", with_little)
+    monkeypatch.setattr(Encoding, "clipped_share", share)
+    result = evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(split="train"))
+    little, others = 2 * 32, (result["chips"] - 1) * 32**2
+    assert result["clipped_share"] == pytest.approx((little + others / 4) / (little + others))
 
 
 def test_refusals(run: Path, pair: tuple[Path, Path]) -> None:

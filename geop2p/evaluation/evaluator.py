@@ -103,8 +103,9 @@ def evaluate(
         makers["baseline"] = partial(baseline.predict_rows, arrays)
         straight = bench.score("baseline", makers["baseline"], config.batch_size)
         result["baseline"] = bench.figures("baseline", straight)
+    pixels = [int(arrays.valid[row].sum()) for row in ground.rows]
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
-    result["clipped_share"] = float(np.mean(clipped))
+    result["clipped_share"] = float(np.dot(clipped, pixels)) / max(1, sum(pixels))
 
     if config.lattices:
         result |= _in_mosaic(translator, chipset, ground, config.lattices, progress)

@@ -20,21 +20,48 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def repeatable_convolutions(tf32: bool) -> Iterator[None]:
-    """Let cuDNN choose the same algorithm for the same shape every time, in the whole process.
+def own_number_formats() -> Iterator[None]:
+    """A block after which float32 is multiplied as it was before, and cuDNN chooses as it did.
 
     `torch.backends.cudnn.flags` would turn cuDNN off as well, unless it is told not to, and set what is not named.
-
-    Args:
-        tf32: Whether float32 may be multiplied as TF32, which tells a few thousand values apart.
     """
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
-    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, tf32
+    before, formats = (cudnn.deterministic, cudnn.benchmark), _formats()
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+        cudnn.deterministic, cudnn.benchmark = before
+        if formats is not None:
+            cudnn.allow_tf32 = formats[0]
+            torch.set_float32_matmul_precision(formats[1])
+
+
+@contextmanager
+def repeatable_convolutions(tf32: bool) -> Iterator[None]:
+    """Let cuDNN choose the same algorithm for the same shape every time, in the whole process.
+
+    Args:
+        tf32: Whether convolutions may multiply float32 as TF32, which tells a few thousand values apart.
+    """
+    cudnn = torch.backends.cudnn
+    with own_number_formats():
+        cudnn.deterministic, cudnn.benchmark = True, False
+        if _formats() is not None:
+            cudnn.allow_tf32 = tf32
+            torch.set_float32_matmul_precision("highest")  # of layers that are no convolutions
+        yield
+
+
+def _formats() -> tuple[bool, str] | None:
+    """Whether cuDNN may take TF32, and how finely matrices are multiplied.
+
+    None where the caller has set them by the names that came with torch 2.9, which cannot be read by those before: then
+    they are the caller's to keep.
+    """
+    try:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 class InBf16(nn.Module):

@@ -100,8 +100,9 @@ class GivenNorms:
     def record(self, features: Tensor, first: int) -> None:
         """Keep the moments of a norm's input, the channels from `first` on, if they are asked for."""
         if self._weights is not None:
-            weights = functional.adaptive_avg_pool2d(self._weights, (features.shape[2], features.shape[3])).double()
-            values, total = features.double(), weights.sum()
+            place, sides = with_float64(features.device), (features.shape[2], features.shape[3])
+            weights = functional.adaptive_avg_pool2d(self._weights.to(place), sides).double()
+            values, total = features.to(place).double(), weights.sum()
             moments = [(power * weights).sum(dim=(0, 2, 3)) / total for power in (values, values.square())]
             self._recorded[first] = torch.stack(moments)
 
@@ -121,6 +122,11 @@ class GivenNorms:
             cols = _interpolation(field.left, field.spacing, field.size[1], features.shape[3], table.shape[4])
             mean, square = torch.einsum("nhy,nmcyx,nwx->nmchw", rows, table, cols).unbind(dim=1)
         return mean, (square - mean.square()).clamp(min=0)
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """Where moments of features on a device are computed: on the processor where it lacks float64 (Apple's GPUs)."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _interpolation(first: Tensor, spacing: float, length: int, count: int, places: int) -> Tensor:
@@ -146,8 +152,9 @@ class _GivenNorm(nn.Module):
         mean, variance = found
         scale = (variance + self.own.eps).rsqrt()
         if self.own.affine:
-            scale = scale * self.own.weight[:, None, None]
+            scale = scale * self.own.weight[:, None, None].to(scale.device)
         shift = -mean * scale
         if self.own.affine:
-            shift = shift + self.own.bias[:, None, None]
-        return features * scale.to(features.dtype) + shift.to(features.dtype)
+            shift = shift + self.own.bias[:, None, None].to(scale.device)
+        scale, shift = (one.to(features.device, features.dtype) for one in (scale, shift))
+        return features * scale + shift

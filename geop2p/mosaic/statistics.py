@@ -11,7 +11,7 @@ import torch
 from rasterio.windows import Window
 
 from geop2p.errors import ConfigError, RasterError
-from geop2p.models.moments import Field, GivenNorms
+from geop2p.models.moments import Field, GivenNorms, with_float64
 from geop2p.mosaic.blend import Floats
 from geop2p.raster.atomic import make_folder, replacing
 from geop2p.raster.encoding import Mask
@@ -50,7 +50,7 @@ class GroundStatistics:
         except ValueError as error:
             raise ConfigError(f"--norm-stats global and field are for instance norm: {error}; leave it out") from error
         self._translator = translator
-        self._device, self._by_place, self._folder = translator.device, by_place, folder
+        self._device, self._by_place, self._folder = with_float64(translator.device), by_place, folder
         self._side = translator.card.chip_size
         self._shape = (math.ceil(grid.height / self._side), math.ceil(grid.width / self._side))
         self._everywhere: Moments | None = None
@@ -140,8 +140,8 @@ class GroundStatistics:
         share = float(valid.mean())
         if share < ENOUGH:
             return None
-        source = torch.from_numpy(encoded)[None].to(self._device)
-        moments = self._norms.measure(source, torch.from_numpy(valid).float()[None, None].to(self._device))
+        parts = torch.from_numpy(encoded)[None], torch.from_numpy(valid).float()[None, None]
+        moments = self._norms.measure(*(part.to(self._translator.device) for part in parts))
         return moments.cpu().numpy(), share
 
 

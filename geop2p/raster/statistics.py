@@ -118,7 +118,8 @@ class BandStatistics:
     def percentiles(self, percents: Sequence[float]) -> list[float]:
         """For each percent the least value that so many of the values do not exceed."""
         cumulative = np.cumsum(self._histogram)
-        ranks = np.maximum(np.array(percents) / 100 * self.count, 1)
+        whole = 1 - 1e-14  # so that a rank which is whole does not become the next for what 99.9 is in binary
+        ranks = np.maximum(np.array(percents) / 100 * self.count * whole, 1)
         positions = np.searchsorted(cumulative, ranks).tolist()
         anchor = self._anchor or 0.0
         values = [place + _LEAST if self._is_exact else _centre(place) + anchor for place in positions]

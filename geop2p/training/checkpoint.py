@@ -40,6 +40,23 @@ def check_chips_are_those(run: Path, digest: str, ids: list[str]) -> None:
         )
 
 
+def check_same_to_all(run: Path, steps: list[int]) -> None:
+    """Refuse to go on where processes found checkpoints of different steps: they would train different networks.
+
+    Args:
+        run: Folder of the run.
+        steps: Of the checkpoint that each process found there; 0: none.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"{run / LAST}: not the same file to all processes, which found checkpoints of the steps "
+            f"{', '.join(map(str, steps))} (0: none); give a run in a folder that all machines share"
+        )
+
+
 def save_state(run: Path, state: dict[str, Any]) -> None:
     """Write `last.pt` atomically: tensors and plain values only.
 

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geop2p.config import Device
 from geop2p.errors import ConfigError, GeoP2PError
+from geop2p.models.smp import Smp
 from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Indices
 from geop2p.translator import resolve_device
@@ -59,6 +60,25 @@ class World:
     def is_idle(self, places: Indices) -> bool:
         """Whether a batch has no chip left for this process."""
         return len(places) <= self.rank
+
+    def check_enough(self, batch_size: int) -> None:
+        """Refuse more processes than chips in a step: those without would count in batch norms and do nothing.
+
+        Raises:
+            ConfigError: There are.
+        """
+        if batch_size < self.size:
+            raise ConfigError(
+                f"batch_size is {batch_size}, but {self.size} processes train, each of which takes its share of a "
+                f"step's chips; give --batch-size {self.size} or more, or torchrun fewer processes"
+            )
+
+    def known_to_all(self, value: int) -> list[int]:
+        """What each process has, in the order of their ranks."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(found, value)
+        return found
 
     def lead(self, job: Callable[[], Result]) -> Result:
         """Do a job in the first process; the others wait for its result, or raise what it raised.
@@ -106,6 +126,8 @@ def joined(device: Device) -> Iterator[World]:
                 f"{torch.cuda.device_count()}, or use --device cpu"
             )
         torch.cuda.set_device(local)  # what 'cuda' means from here on
+    # a generator of a library has weights that it does not use, or not
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
     # single-channel convolutions have strides of their own choice, which cost nothing to speak of
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
@@ -127,10 +149,25 @@ def dropout_seed(seed: int, step: int) -> int:
 
 def synchronised(network: nn.Module, batch_size: int, device: torch.device) -> nn.Module:
     """The network with batch norms over all processes, where a process has few chips; torch has it for GPUs only."""
-    if _size() == 1 or device.type != "cuda" or batch_size // _size() >= SMALL or not batch_norms(network):
+    if not _is_synchronised(batch_size, device) or not batch_norms(network):
         return network
     result: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return result
+
+
+def _is_synchronised(batch_size: int, device: torch.device) -> bool:
+    return _size() > 1 and device.type == "cuda" and batch_size // _size() < SMALL
+
+
+def seen_by_norms(chips: int, batch_size: int, device: torch.device) -> int:
+    """How many chips of a batch a batch norm takes its statistics of at least: a process's share, or all.
+
+    Args:
+        chips: Of the batch, which may be the last of an epoch.
+        batch_size: Of the others.
+        device: Where the networks run.
+    """
+    return chips if _is_synchronised(batch_size, device) else max(1, chips // _size())
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -149,9 +186,11 @@ def wrapped(network: nn.Module) -> nn.Module:
     """
     if _size() == 1:
         return network
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
-        return DistributedDataParallel(network, forward_sync_buffers=False)
-    return DistributedDataParallel(network, broadcast_buffers=False)  # its name before torch 2.15
+    # some encoders hold weights that nothing is computed from; looking for them takes time at every step
+    options: dict[str, Any] = {"find_unused_parameters": isinstance(network, Smp)}
+    is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # from torch 2.15 on
+    options["forward_sync_buffers" if is_new else "broadcast_buffers"] = False
+    return DistributedDataParallel(network, **options)
 
 
 def divisor(count: Tensor, least: float) -> Tensor:

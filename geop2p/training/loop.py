@@ -16,7 +16,7 @@ from geop2p.tiling.rows import digest_of
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
-from geop2p.training.checkpoint import check_chips_are_those, fitting_state, load_state, save_state
+from geop2p.training.checkpoint import check_chips_are_those, check_same_to_all, fitting_state, load_state, save_state
 from geop2p.training.claim import check_claimed
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, is_finite
@@ -100,9 +100,10 @@ class Training:
         """Go on from the checkpoint of the run, if it has one.
 
         Raises:
-            CheckpointError: It is damaged or of another training, or the metrics beside it are damaged.
+            CheckpointError: It or the metrics beside it are damaged, it is of another training, or not all see it.
         """
         state = load_state(self.folder, self.device)
+        check_same_to_all(self.folder, self.world.known_to_all(0 if state is None else state["step"]))
         if state is not None:
             with fitting_state(self.folder):
                 check_chips_are_those(self.folder, state["chips"], self.chips.ids)

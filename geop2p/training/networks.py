@@ -22,6 +22,7 @@ from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.pixels import PixelRange, PixelSize, pixel_range
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
+from geop2p.training.distributed import seen_by_norms
 from geop2p.training.finetuning import Start, begin_with
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.translator import Card, resolve_device
@@ -75,7 +76,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
     if generator.std is not None:
         init_weights(generator, generator.std)
     _check_size(chipset, generator)
-    _check_norms(chipset, config, recipe, generator)
+    _check_norms(chipset, config, recipe, generator, device)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         discriminator = _discriminator(chipset, config, recipe).to(device)
@@ -182,12 +183,20 @@ def _check_size(chipset: ChipSet, generator: Generator) -> None:
         )
 
 
-def _check_norms(chipset: ChipSet, config: TrainConfig, recipe: Recipe, generator: Generator) -> None:
+def _check_norms(
+    chipset: ChipSet, config: TrainConfig, recipe: Recipe, generator: Generator, device: torch.device
+) -> None:
     """Refuse norms that would see one value, of which there is no variance: those of an image pooled to a pixel."""
     chips, size, meta = chipset.counts["train"], recipe.batch_size, torch.device("meta")
     ends_early = config.steps is not None and config.steps < math.ceil(chips / size)
-    smallest = size if ends_early else chips % size or size
-    channels = chipset.source.channels + recipe.noise
+
+    def last(batch_size: int) -> int:
+        return batch_size if ends_early else chips % batch_size or batch_size
+
+    def seen(batch_size: int) -> int:
+        return seen_by_norms(last(batch_size), batch_size, device)
+
+    channels, smallest = chipset.source.channels + recipe.noise, seen(size)
     try:
         copy.deepcopy(generator).to(meta).train()(torch.zeros(smallest, channels, *[chipset.size] * 2, device=meta))
     except ValueError as error:
@@ -196,11 +205,12 @@ def _check_norms(chipset: ChipSet, config: TrainConfig, recipe: Recipe, generato
         found, what = f"a norm of the generator '{recipe.generator}'", "--set norm=group or another architecture"
         if smallest > 1:
             raise ConfigError(f"{found} would see one value of each chip; use {what}") from error
-        other = next((more for more in range(size + 1, chips + 1) if chips % more != 1), None)
+        other = next((more for more in range(size + 1, chips + 1) if seen(more) > 1), None)
         what = f"--batch-size {other}, {what}" if other and recipe.norm == "batch" else what
         raise ConfigError(
-            f"{chipset.folder}: {chips} training chips in batches of {size} leave a batch of one, of which {found} "
-            f"would see one value; use {what}"
+            f"{chipset.folder}: {chips} training chips in batches of {size} leave "
+            f"{'a batch of one' if last(size) == 1 else 'a process one chip'}, of which {found} would see one value; "
+            f"use {what}"
         ) from error
 
 

@@ -60,7 +60,10 @@ def patch_weights(valid: Tensor, logits: Tensor) -> Tensor:
         valid: (batch, 1, rows, cols) of 0 and 1.
         logits: (batch, channels, patch rows, patch cols).
     """
-    return functional.adaptive_avg_pool2d(valid, (logits.shape[-2], logits.shape[-1]))
+    sides = logits.shape[-2], logits.shape[-1]
+    if valid.device.type == "mps":  # which pools to sides that divide the image's alone
+        return functional.adaptive_avg_pool2d(valid.cpu(), sides).to(valid.device)
+    return functional.adaptive_avg_pool2d(valid, sides)
 
 
 def adversarial(

@@ -81,6 +81,7 @@ def train(
     if config.tensorboard:
         check_board()
     with alone(), joined(config.device) as world, ExitStack() as stack:
+        world.check_enough(recipe_of(config).batch_size)
         world.lead(lambda: stack.enter_context(occupied(run)))
         stack.enter_context(explaining_memory(recipe_of(config).batch_size, config))
         return _train(chipset, run, config, overwrite, progress, world)
