@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from geop2p.config import Device
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models import GENERATORS
+from geop2p.models.randomness import OwnDraws
 from geop2p.raster.atomic import replacing
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -252,15 +253,14 @@ class Translator:
         card = read_card(file)
         if card.generator not in GENERATORS:
             raise CheckpointError(f"{file}: generator '{card.generator}' is unknown; known: {', '.join(GENERATORS)}")
-        with _readable(str(file)):
+        with _readable(str(file)), OwnDraws():  # of first weights, which are replaced
             generator = GENERATORS[card.generator](**card.arguments)
         try:
             generator.load_state_dict(load_file(file))
         except RuntimeError as error:
             first = str(error).splitlines()[0]
             raise CheckpointError(f"{file}: weights do not fit its own card ({first}); train it again") from error
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return cls(generator.to(resolve_device(device)), card, digest)
+        return cls(generator.to(resolve_device(device)), card, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def _pixels(array: Any, valid: Any) -> tuple[Array, Mask]:

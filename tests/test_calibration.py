@@ -105,7 +105,7 @@ def test_a_mosaic_is_asked_where_it_errs(tmp_path: Path, make_model: Callable[..
     with pytest.raises(GridMismatchError, match=r"away\.tif: lies on .*; give the raster made with it"):
         evaluate_mosaic(source, real, tmp_path / "o.html", EvaluateConfig(uncertainty=away))
     two = write_raster(tmp_path / "two.tif", np.repeat(spread, 2, axis=0), grid(560, 600))
-    with pytest.raises(ConfigError, match=r"two\.tif: has 2 bands, expected 1 or 1; give the one made with the mosaic"):
+    with pytest.raises(ConfigError, match=r"two\.tif: has 2 bands, expected 1; give the one made with the mosaic"):
         evaluate_mosaic(source, real, tmp_path / "o.html", EvaluateConfig(uncertainty=two))
     with pytest.raises(RasterError, match=r"none\.tif"):
         evaluate_mosaic(source, real, tmp_path / "o.html", EvaluateConfig(uncertainty=tmp_path / "none.tif"))

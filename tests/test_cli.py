@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -340,3 +341,48 @@ def test_the_wheel_holds_the_command(tmp_path: Path) -> None:
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(str(site)) and "tile" in done.stdout
+
+
+FULL = Path("/dev/full")  # a device on which nothing has room
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["tile", "--help"]])
+def test_what_finds_no_room_on_stdout_is_one_line(words: list[str]) -> None:
+    with FULL.open("w") as nowhere:
+        done = subprocess.run(
+            [sys.executable, "-m", "geop2p", *words], stdout=nowhere, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1 and done.stderr.decode().count("\n") == 1 and b"no space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
+@pytest.mark.parametrize("closing", ["2>&-", "2</dev/null", "<&- >&- 2>&-"])
+def test_closed_streams_hinder_no_command(tmp_path: Path, closing: str) -> None:
+    """A closed one may come as nothing, or as the number of a file that is open for reading, as a shell's script is."""
+    made = tmp_path / "made.tif"
+    sample = Path(__file__).parent.parent / "sample_data"
+    command = [
+        sys.executable,
+        "-m",
+        "geop2p",
+        "tile",
+        sample / "landcover.tif",
+        sample / "image.tif",
+        made,
+        "--size=256",
+    ]
+    line = f"{shlex.join(map(str, command))} --format packed {closing}"
+    assert subprocess.run(line, shell=True, check=False).returncode == 0
+    assert (made / "chipset.json").is_file()
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/out", "https://example.org/out", "/vsimem/out"])
+def test_outputs_elsewhere_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    sample = Path(__file__).parent.parent.resolve() / "sample_data"
+    monkeypatch.chdir(tmp_path)
+    result = invoke("tile", str(sample / "landcover.tif"), str(sample / "image.tif"), place)
+    assert result.exit_code == 1 and "results are written to disks of this machine" in result.stderr
+    assert not list(tmp_path.iterdir()) and not Path("/vsimem").exists()

@@ -262,6 +262,30 @@ def test_a_page_and_an_error_raster_take_their_names_together(tmp_path: Path, mo
     assert (tmp_path / "e.tif").exists() and report.exists()
 
 
+def test_an_error_raster_that_a_kill_left_unfinished_is_removed(tmp_path: Path) -> None:
+    made = write_raster(tmp_path / "made.tif", class_map(90, 70), grid(90, 70))
+    left, others = tmp_path / ".e.tif.begun-abc", tmp_path / ".e.tif.mine"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "part_0.tif").write_bytes(b"some")
+    evaluate_mosaic(made, made, tmp_path / "report.html", EvaluateConfig(error_raster=tmp_path / "e.tif"))
+    assert (tmp_path / "e.tif").exists() and not left.exists() and others.exists()
+
+
+def test_heights_and_a_picture_are_told_of(tmp_path: Path) -> None:
+    heights = np.random.default_rng(0).normal(500, 90, (1, 64, 64)).astype(np.float32)
+    made = write_raster(tmp_path / "dem.tif", heights, grid(64, 64))
+    with rasterio.open(made, "r+") as dataset:
+        dataset.update_tags(GEOP2P_KIND="elevation")
+    picture = write_raster(tmp_path / "shade.tif", (heights / 4).astype(np.uint8), grid(64, 64))
+    flat = write_raster(tmp_path / "flat.tif", (heights / 90).astype(np.float32), grid(64, 64))
+    result = evaluate_mosaic(made, picture, tmp_path / "a.html")
+    assert "shade.tif is read as elevation" in result["notes"][0] and "seems to be image" in result["notes"][0]
+    assert not any("is read as" in note for note in evaluate_mosaic(made, flat, tmp_path / "b.html")["notes"])
+    assert result["seam_index"] is None and "no mosaic of geop2p" in result["reasons"]["seam_index"]
+    assert {"tile_mismatch", "tile_mismatch_percent"} <= set(result["reasons"])
+
+
 def test_the_error_raster_of_a_map_says_right_or_wrong(tmp_path: Path) -> None:
     codes = class_map(90, 70)
     other = np.roll(codes, 3, axis=1)

@@ -258,6 +258,15 @@ def test_longitudes_beyond_180_are_found(tmp_path: Path, left: float, zone: int,
     assert row[valid[target.height // 2]][[3, -4]] == pytest.approx([-216, -25], abs=3)
 
 
+@pytest.mark.parametrize(("left", "top"), [(500_000, 800_000), (0, 384), (-1000, 50)])
+def test_coordinates_that_are_no_degrees_are_told(tmp_path: Path, left: float, top: float) -> None:
+    """Metres under a geographic CRS, which whoever assigned it took for the right one."""
+    values, where = np.zeros((1, 40, 40), np.uint8), Affine(10, 0, left, 0, -10, top)
+    path = write_raster(tmp_path / "metres.tif", values, Grid(CRS.from_epsg(4326), where, 40, 40))
+    with pytest.raises(RasterError, match=r"metres\.tif: lies at x .*, which are no degrees as its CRS EPSG:4326 says"):
+        describe_raster(path)
+
+
 def test_heights_of_a_crs_do_not_count_in_the_size_of_a_pixel() -> None:
     """PROJ lacks the grid of this geoid, as those of many older elevation models."""
     crs = CRS.from_proj4("+proj=utm +zone=33 +ellps=GRS80 +geoidgrids=egm96_15.gtx +vunits=m")

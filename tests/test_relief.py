@@ -92,6 +92,11 @@ def test_the_disc_is_round_on_the_ground() -> None:
     assert disc(grid(9, 9), 100, "dem.tif") == disc(shifted, 100, "dem.tif")
     with pytest.raises(ConfigError, match=r"relief within 0\.9 m on pixels of 2\.001 m; give"):
         disc(grid(9, 9), 0.9, "dem.tif")
+    assert len(disc(grid(9, 9), 2000, "dem.tif")) == 2001
+    with pytest.raises(
+        ConfigError, match=r"relief within 5000 m on pixels of 2\.001 m reaches 2499 pixels, expected 1024"
+    ):
+        disc(grid(9, 9), 5000, "dem.tif")
     with pytest.raises(ConfigError, match="no CRS"):
         disc(Grid(None, grid(9, 9).transform, 9, 9), 10, "dem.tif")
 

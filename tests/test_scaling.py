@@ -156,6 +156,19 @@ def test_stored_values_and_their_scale_are_kept_all_the_way(
     assert scores["l1"] == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize(("one", "other"), [("m", "metre"), ("Meters", "m"), ("dB", "decibel"), ("ft", "foot")])
+def test_names_of_one_unit_are_one(
+    tmp_path: Path, codes: Path, make_model: Callable[..., Path], one: str, other: str
+) -> None:
+    values, config = noise("int16"), TileConfig(size=32, split_by="random", target_kind="image")
+    first = layer(tmp_path / "first.tif", values, unit=one)
+    second = layer(tmp_path / "second.tif", values, unit=other)
+    tile(codes, first, tmp_path / "chips", config)
+    tile(codes, second, tmp_path / "chips", config)
+    predict(make_model(Identity, ChipSet.open(tmp_path / "chips").target), second, tmp_path / "out.tif")
+    assert evaluate_mosaic(second, first, tmp_path / "report.html")["l1"] == 0
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

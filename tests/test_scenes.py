@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from conftest import UTM, class_map, grid, write_raster
+from conftest import UTM, Identity, class_map, grid, image_encoding, write_raster
 from PIL import Image
 from rasterio.crs import CRS
 from shapely.geometry import box
 
-from geop2p import TileConfig, TrainConfig, convert, describe, tile
+from geop2p import PredictConfig, TileConfig, TrainConfig, convert, describe, predict, tile
 from geop2p.config import SPLITS
-from geop2p.errors import ChipSetError, ConfigError, NoGroundError, OutputError, RasterError
+from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, NoGroundError, OutputError, RasterError
 from geop2p.raster.grid import Grid
 from geop2p.raster.render import render
 from geop2p.tiling.check import check_chips
@@ -318,17 +319,29 @@ def test_an_ignored_value_that_the_sample_lacks_warns_and_holds(
     assert not any(chip.valid[chip.source[0] == 9].any() for chip in chips)
 
 
-def test_a_raster_placed_by_polynomials_says_how_to_warp_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crs", [None, "EPSG:4326"])
+def test_a_raster_placed_by_polynomials_says_how_to_warp_it(
+    tmp_path: Path, make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture, crs: str | None
+) -> None:
     from rasterio.rpc import RPC
 
     line = [1.0] + [0.0] * 19
     rpc = RPC(0.0, 100.0, 50.0, 0.1, [1.0] * 20, line, 50.0, 50.0, 7.0, 0.1, [1.0] * 20, line, 50.0, 50.0, None, None)
     source = tmp_path / "scene.tif"
-    with rasterio.open(source, "w", driver="GTiff", width=100, height=100, count=3, dtype="uint8", rpcs=rpc) as dataset:
+    profile = {"driver": "GTiff", "width": 100, "height": 100, "count": 3, "dtype": "uint8", "crs": crs}
+    with rasterio.open(source, "w", rpcs=rpc, **profile) as dataset:
         dataset.write(image(100, 100))
     target = write_raster(tmp_path / "image.tif", image(100, 100), grid(100, 100))
     with pytest.raises(RasterError, match=r"scene.tif: only rational polynomials \(RPC\) place it, .*gdalwarp -rpc"):
         tile(source, target, tmp_path / "chips", SMALL)
+    assert describe(source)["rational_polynomials"] and describe(source)["crs"] is None
+    model = make_model(Identity, image_encoding("uint8", 3, 0, 255))
+    with pytest.raises(RasterError, match=r"scene.tif: only rational polynomials .*or take its pixels"):
+        predict(model, source, tmp_path / "out.tif")
+    predict(model, source, tmp_path / "out.tif", PredictConfig(no_resample=True))
+    assert "scene.tif: the mosaic has no place on the ground: only rational polynomials" in caplog.text
+    with pytest.raises(GridMismatchError, match=r"image.tif: has a CRS, the raster of --like none; assign one"):
+        predict(model, target, tmp_path / "other.tif", PredictConfig(like=source, no_resample=True))
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

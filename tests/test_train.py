@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import class_map, grid, write_raster
+from torch import nn
 
 from geop2p import (
     TileConfig,
@@ -27,8 +28,9 @@ from geop2p import (
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError
 from geop2p.metrics import scores_for
 from geop2p.models.patchgan import PatchGAN
+from geop2p.models.randomness import OwnDraws
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import loop
+from geop2p.training import loop, step
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.data import ChipArrays, batches, epoch_order
 from geop2p.training.distributed import World
@@ -333,7 +335,53 @@ def test_random_numbers_of_the_caller_stay_his(tmp_path: Path, chips: Path) -> N
     plan_training(chips, config)
     find_lr(chips, tmp_path / "lr.png", config)
     list_systems()
+    Translator.load(tmp_path / "run")
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_models_that_are_made_meanwhile_change_no_training(
+    tmp_path: Path, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread does that predicts or plans: what a step draws is its own."""
+    parts = ("generator=resnet", "blocks=6", "dropout=0.5")
+    config = TrainConfig(recipe="pix2pix", steps=2, batch_size=4, width=2, set=parts)
+    train(chips, tmp_path / "run", config)
+    drawn = []
+
+    def meanwhile(target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        if target.device.type != "meta":  # where it is planned
+            before = torch.get_rng_state()
+            Translator.load(tmp_path / "run")
+            plan_training(chips, config)
+            if not drawn:
+                list_systems()
+            drawn.append(not torch.equal(before, torch.get_rng_state()))
+        return fill(target, valid)
+
+    monkeypatch.setattr(step, "fill", meanwhile)
+    train(chips, tmp_path / "other", config)
+    assert drawn and not any(drawn)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "other"))
+    assert first == second
+
+
+def test_draws_of_their_own_are_those_of_the_seed() -> None:
+    def drawn() -> list[torch.Tensor]:
+        place = torch.empty(5)
+        made = [torch.randn(3), torch.rand(2, 3), torch.randperm(9), torch.randint(0, 9, (4,)), place.uniform_()]
+        made.append(nn.init.trunc_normal_(torch.empty(7), std=0.1))
+        return [*made, nn.Conv2d(2, 3, 3).weight.detach(), nn.Dropout(0.5)(torch.ones(9))]
+
+    torch.manual_seed(5)
+    wanted, after = drawn(), torch.get_rng_state()
+    with OwnDraws(5):
+        assert all(torch.equal(one, other) for one, other in zip(drawn(), wanted, strict=True))
+    draws = OwnDraws(5)
+    with draws:
+        first = torch.rand(4)
+    with draws:
+        assert not torch.equal(torch.rand(4), first)
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 def test_a_batch_without_valid_ground_costs_nothing() -> None:

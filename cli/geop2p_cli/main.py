@@ -1,9 +1,11 @@
 """The command group: errors become one line and exit code 1, logs go to stderr."""
 
 import errno
+import io
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from geop2p_cli.train import train
 OF_THE_SYSTEM = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE,
 }  # fmt: skip
+FULL = {errno.ENOSPC, errno.EDQUOT}
 INTERRUPTED, TERMINATED = 130, 143  # exit codes by which shells know that Ctrl-C or SIGTERM ended a command
 
 
@@ -37,6 +40,20 @@ class Terminated(KeyboardInterrupt):
 
 class OneLineErrors(click.Group):
     """A group whose commands report geop2p's own errors, and signals, in one line; bugs keep their traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line."""
+        _open_closed()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of what is told before a command runs, as by --help
+            if error.errno not in FULL:
+                raise
+            sys.stdout = os.fdopen(
+                os.open(os.devnull, os.O_WRONLY), "w"
+            )  # what waits there cannot be written at the end
+            click.echo("Error: stdout: no space left on the device", err=True)
+            sys.exit(1)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse names that no page, index or card could hold, and those that a shell makes of nothing."""
@@ -60,7 +77,7 @@ class OneLineErrors(click.Group):
             running = self.commands.get(str(ctx.invoked_subcommand))
             raise click.ClickException(told if running is None else in_options(told, running)) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 told = f"{error.filename or 'the output'}: no space left on the device"
             elif error.errno in OF_THE_SYSTEM and error.filename is not None:
                 told = f"{error.filename}: {error.strerror}"
@@ -71,6 +88,24 @@ class OneLineErrors(click.Group):
             told, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
             click.echo(told, err=True)
             raise click.exceptions.Exit(code) from error
+
+
+def _open_closed() -> None:
+    """Let standard streams that were closed go nowhere: rasters would take their numbers, and messages end in them."""
+    for name, flag, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None or not (mode == "r" or _takes_text(getattr(sys, name))):
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flag), mode))
+
+
+def _takes_text(stream: Any) -> bool:
+    """Whether a stream can be written to: a shell's script may have got the number of one that was closed."""
+    try:
+        os.write(stream.fileno(), b"")
+    except io.UnsupportedOperation:  # of a stream that is no file
+        return True
+    except OSError as error:
+        return error.errno != errno.EBADF  # a full disk is told when there is something to write
+    return True
 
 
 @contextmanager

@@ -105,7 +105,8 @@ def calibration_reader(path: Path | None, grid: Grid, bands: int) -> Iterator[tu
             f"{path}: lies on {info.grid.describe()}, the mosaic on {grid.describe()}; give the raster made with it"
         )
     if info.count not in (1, bands):
-        raise ConfigError(f"{path}: has {info.count} bands, expected 1 or {bands}; give the one made with the mosaic")
+        expected = " or ".join(map(str, sorted({1, bands})))
+        raise ConfigError(f"{path}: has {info.count} bands, expected {expected}; give the one made with the mosaic")
     with opened(path) as dataset:
         is_confidence = dataset.tags().get("GEOP2P_MEASURE") == "probability"
     with aligned_reader(path, grid, "image") as reader:

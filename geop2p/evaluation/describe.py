@@ -11,7 +11,7 @@ from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import field_types, is_vector, read_features
 from geop2p.raster.pixels import PixelRange, PixelSize, is_one_size, pixel_range
-from geop2p.raster.reading import describe_raster, opened
+from geop2p.raster.reading import data_bands, describe_raster, opened
 from geop2p.raster.statistics import Distribution
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
@@ -115,7 +115,8 @@ def _has_crs(file: Path) -> bool:
 def _raster(path: str | Path) -> dict[str, Any]:
     info = describe_raster(path)
     with opened(path) as dataset:
-        tags = dataset.tags()
+        tags, nodata = dataset.tags(), [dataset.nodatavals[band - 1] for band in data_bands(dataset)]
+    told = [None if value is None else str(value) for value in nodata]
     size, grid = info.grid.pixel_size, info.grid
     placed = dataclasses.replace(grid, transform=grid.georeference or grid.transform)
     return {
@@ -129,8 +130,9 @@ def _raster(path: str | Path) -> dict[str, Any]:
         "bounds": list(placed.bounds),
         "transform": list(placed.transform)[:6],
         "control_points": info.by_points,
+        "rational_polynomials": info.by_polynomials,
         "pixel_m": None if size is None else _rounded(size),
-        "nodata": None if info.nodata is None else str(info.nodata),
+        "nodata": told if len(set(told)) > 1 else told[0],
         "mask": info.has_mask,
         "band_names": list(info.names),
         "units": list(info.units),

@@ -1,5 +1,7 @@
 """The error of a mosaic as a raster beside it, on its grid, with a style."""
 
+import glob
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,7 +110,10 @@ def error_raster(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[
     if path is None:
         yield None
         return
+    begun = f".{path.name}.begun-"
     with writing(path):
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
+        for left in path.parent.glob(f"{glob.escape(begun)}*"):  # by a command that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix=begun, dir=path.parent)
     with folder as name:
         yield ErrorRaster(Path(name), path, grid, encoding)

@@ -16,7 +16,7 @@ from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterErro
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
 from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import judge_of
-from geop2p.evaluation.mosaics import OF_RASTERS, mosaic_tags, seam_figures
+from geop2p.evaluation.mosaics import NO_SEAMS, OF_RASTERS, mosaic_tags, seam_figures
 from geop2p.evaluation.offsets import corners_in_mosaic
 from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
@@ -127,6 +127,7 @@ def evaluate(
         page.mosaic = None if page.slider else mosaic_picture(config.mosaic, target)
         page.mosaic_figures = mosaic_tags(config.mosaic)
         result |= seam_figures(config.mosaic, target)
+        say_missing(result, NO_SEAMS)
         result["notes"] += of_mosaic
     result["seconds"] = round(time.monotonic() - start, 2)
     write_page(report, page)

@@ -39,6 +39,10 @@ from geop2p.raster.render import render
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
 LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
 OF_RASTERS = ("error_raster", "uncertainty", "strict", "ignore_class")  # settings for two rasters alone
+NO_SEAMS = {
+    "seam_index": "no mosaic of geop2p, or one tile, or no gradients to compare",
+    **dict.fromkeys(("tile_mismatch", "tile_mismatch_percent"), "the raster does not tell it, as mosaics of geop2p do"),
+}
 NO_CHIPS = {"corner_ratio": "rasters have no corners of chips"}
 
 
@@ -121,6 +125,7 @@ def evaluate_mosaic(
         if config.error_raster is not None:
             result["error_raster"] = str(config.error_raster)
         result |= seam_figures(Path(prediction), encoding)
+        say_missing(result, NO_SEAMS)
 
         page = Page(title=f"{Path(prediction).name} against {Path(reference).name}", result=result)
         page.strips = found.strips(made, real)

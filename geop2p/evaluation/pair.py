@@ -5,7 +5,7 @@ from pathlib import Path
 
 from geop2p.config import KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
-from geop2p.raster.agreement import difference, warn_of_order_in
+from geop2p.raster.agreement import DB, difference, unit_of, warn_of_order_in
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector
@@ -60,6 +60,7 @@ def opened_alike(prediction: str | Path, kind: KindChoice, reference: str | Path
     read = open_layer(guessed.path, other.kind)
     note = f"{guessed.path} is read as {other.kind}, as {other.path} holds that; by itself it seems to be"
     alike = {made.kind, real.kind} <= {"image", "elevation"}  # whose values are compared as they are
+    alike = alike and not (kind == "elevation" and real.raster.dtype == "uint8")  # which holds pictures, not heights
     notes = [] if alike else [f"{note} {guessed.kind} ({guessed.reason})."]
     return (read, real, notes) if guessed is made else (made, read, notes)
 
@@ -69,7 +70,7 @@ def _is_certain(layer: Layer) -> bool:
     info = layer.raster
     if info is None:
         return False
-    return bool(info.palette or info.categories) or {unit.strip().lower() for unit in info.units} == {"db"}
+    return bool(info.palette or info.categories) or {unit_of(unit) for unit in info.units} == {DB[0]}
 
 
 def common_encoding(layer: Layer, truth: Layer) -> Encoding:

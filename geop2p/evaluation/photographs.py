@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from geop2p.config import ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.lpips import load_lpips
-from geop2p.models.randomness import own_random_numbers
+from geop2p.models.randomness import OwnDraws
 from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.training.objectives import lpips
@@ -158,9 +158,8 @@ def _inception_scores(real: Tensor, made: Tensor) -> dict[str, float]:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     few = len(made) <= SUBSET
-    with warnings.catch_warnings(), own_random_numbers():
+    with warnings.catch_warnings(), OwnDraws():  # KID draws subsets
         warnings.simplefilter("ignore")  # that KID keeps the features
-        torch.manual_seed(0)
         kid = KernelInceptionDistance(_Given(), 1 if few else SUBSETS, min(len(made), SUBSET))
         fid = FrechetInceptionDistance(_Given())
         for metric in (fid, kid):

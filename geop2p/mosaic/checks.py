@@ -21,6 +21,7 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
+from geop2p.raster.placement import BY_POLYNOMIALS
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
 from geop2p.raster.styles import is_own_style, style_path
 from geop2p.translator import Card, model_file
@@ -46,7 +47,10 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
     expected = len(card.source.bands)
     if info.count != expected and not (card.source.is_classes and has_colors(info)):
         names = ", ".join(band.name for band in card.source.bands if band.name) or card.source.kind
-        raise RasterError(f"{info.path}: has {info.count} bands, the model expects {expected} ({names})")
+        raise RasterError(
+            f"{info.path}: has {info.count} band{'s' * (info.count != 1)}, the model expects {expected} ({names}); "
+            "give those (gdal_translate -b)"
+        )
     is_float = np.dtype(info.dtype).kind == "f"
     if card.source.is_classes and is_float:
         raise RasterError(f"{info.path}: holds {info.dtype}, the model expects integer classes")
@@ -60,7 +64,12 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
             bands = tuple(dataclasses.replace(band, offset=0.0) for band in bands)
         if (apart := band_difference(bands, card.source.bands)) is not None:
             raise RasterError(f"{info.path}: {apart} as in the training; convert the values, or correct what it says")
-    if info.grid.crs is None and card.pixel_size is not None and not no_resample:
+    if info.by_polynomials:
+        if not no_resample:
+            other = "or take its pixels for those of the training with --no-resample"
+            raise RasterError(f"{info.path}: {BY_POLYNOMIALS}, {other}")
+        log.warning("%s: the mosaic has no place on the ground: %s", info.path, BY_POLYNOMIALS)
+    elif info.grid.crs is None and card.pixel_size is not None and not no_resample:
         raise RasterError(
             f"{info.path}: has no CRS, so its pixel size is unknown; assign one (gdal_edit -a_srs), or take its pixels "
             "for those of the training with --no-resample"

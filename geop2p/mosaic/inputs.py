@@ -231,8 +231,8 @@ def _framed(path: str, like: Grid, whole: Grid | None, crs: CRS | None, bounds: 
         GridMismatchError: The input lies elsewhere, or one of both has no CRS.
     """
     if (crs is None) != (like.crs is None):
-        lacks = "the input has none" if crs is None else "the raster of --like has none"
-        raise GridMismatchError(f"{path}: {lacks} where the other has a CRS; assign one (gdal_edit -a_srs)")
+        lacks = "has no CRS, the raster of --like" if crs is None else "has a CRS, the raster of --like none"
+        raise GridMismatchError(f"{path}: {lacks}{' has one' * (crs is None)}; assign one (gdal_edit -a_srs)")
     found = framed(like, whole, crs, bounds)
     if found is None:
         raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {like.describe()}")

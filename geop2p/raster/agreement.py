@@ -10,6 +10,8 @@ from geop2p.raster.encoding import Band, Encoding
 log = logging.getLogger(__name__)
 
 COLORS = ("red", "green", "blue")
+METRES, FEET = ("m", "metre", "metres", "meter", "meters"), ("ft", "foot", "feet")
+DB = ("db", "decibel", "decibels")
 NO_COLORS = ("undefined", "gray", "palette")  # roles that many bands may have
 
 
@@ -29,6 +31,12 @@ def difference(found: Encoding, expected: Encoding) -> str | None:
             return f"{name} is {here}, expected {there}"
     called = known_alike(found.bands, found.color_interp, expected.bands, expected.color_interp)
     return order_difference(*called) or band_difference(found.bands, expected.bands)
+
+
+def unit_of(name: str) -> str:
+    """One name for all that a unit is called: the first of those that are known, else the name in small letters."""
+    word = name.strip().casefold()
+    return next((known[0] for known in (METRES, FEET, DB) if word in known), word)
 
 
 def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:
@@ -148,7 +156,7 @@ def order_difference(found: Sequence[str], expected: Sequence[str]) -> str | Non
 def band_difference(found: Sequence[Band], expected: Sequence[Band]) -> str | None:
     """The first band whose unit, scale or offset differs, for a message; None where all agree."""
     for number, (here, there) in enumerate(zip(found, expected, strict=True), start=1):
-        if here.unit and there.unit and here.unit != there.unit:
+        if here.unit and there.unit and unit_of(here.unit) != unit_of(there.unit):
             return f"band {number} is in {here.unit}, expected {there.unit}"
         for name in ("scale", "offset"):
             if getattr(here, name) != getattr(there, name):

@@ -15,6 +15,7 @@ from typing import Any
 
 from geop2p.errors import OutputError
 
+ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+:/|/vsi", re.IGNORECASE)  # names of URLs and of GDAL, which inputs may have
 UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
 os.umask(UMASK)
 
@@ -98,8 +99,10 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, unless it is there.
 
     Raises:
-        OutputError: A file is in the way, or the place is read-only.
+        OutputError: A file is in the way, the place is read-only, or it is none of this machine's disks.
     """
+    if ELSEWHERE.match(folder.as_posix()):
+        raise OutputError(f"{folder}: results are written to disks of this machine; give a path there and copy them")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,6 +20,7 @@ from shapely.geometry import Polygon
 from geop2p.errors import RasterError
 
 GEOCENTRIC = CRS.from_epsg(4978)
+MOST_DEGREES, POLE = 720, 100  # longitudes from 0 to 360 or across a dateline; cells may be centred on a pole
 LOOKUPS = 65  # positions along a side of a grid that are looked up in another CRS
 OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
 
@@ -234,11 +235,19 @@ def unwrapped(crs: CRS | None, transform: Affine, height: int, width: int) -> Gr
 
     A geographic raster that crosses the dateline, or counts from 0 to 360, gets a CRS whose longitudes are centred
     on the raster (PROJ's lon_wrap), so that positions beyond 180 are found.
+
+    Raises:
+        RasterError: The CRS is geographic and the coordinates are no degrees.
     """
     grid = Grid(crs, transform, height, width)
     if crs is None or not crs.is_geographic:
         return grid
-    left, _, right, _ = grid.bounds
+    left, bottom, right, top = grid.bounds
+    if not (left >= -MOST_DEGREES and right <= MOST_DEGREES and bottom >= -POLE and top <= POLE):
+        raise RasterError(
+            f"lies at x {left:.9g} to {right:.9g}, y {bottom:.9g} to {top:.9g}, which are no degrees as its CRS "
+            f"{crs.to_string()} says; assign the right one (gdal_edit -a_srs), or georeference it"
+        )
     if left >= -180 - 1e-6 and right <= 180 + 1e-6:
         return grid
     wrapped = CRS.from_string(f"{crs.to_proj4()} +lon_wrap={(left + right) / 2:.9g} +type=crs")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from geop2p.config import Backscatter, Kind, KindChoice
 from geop2p.errors import ConfigError
+from geop2p.raster.agreement import DB, FEET, METRES, unit_of
 from geop2p.raster.class_table import DRAWN_COLORS, count_colors, is_photograph
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.reading import RasterInfo, file_bands, has_colors
@@ -17,7 +18,7 @@ MOST_CLASSES = 32  # different values of one integer band that still count as cl
 MOST_CODES = 256  # different values that a map can have: each is a channel of the network
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 NO_DB = -100.0  # below it lies no backscatter in dB
-LENGTHS = ("m", "metre", "metres", "meter", "meters", "ft", "foot", "feet", "us survey foot")
+LENGTHS = (METRES[0], FEET[0], "us survey foot")
 
 
 class Look(Protocol):
@@ -88,8 +89,8 @@ def guess_kind(sample: Array, valid: Mask, bands: Sequence[Band] = ()) -> tuple[
     what = f"{count} band(s) of {sample.dtype}"
     if not values.size:
         return "image", f"{what} without a valid pixel in a sample, so it is a guess"
-    units = {band.unit.strip().lower() for band in bands}
-    if units == {"db"}:
+    units = {unit_of(band.unit) for band in bands}
+    if units == {DB[0]}:
         return "sar", f"{count} band(s) in dB"
     is_scaled = any(band.scale != 1 for band in bands)
     if kind == "u" and count > 1 and not is_scaled:  # whatever the values
@@ -118,7 +119,7 @@ def guess_backscatter(sample: Array, valid: Mask, bands: Sequence[Band] = ()) ->
         bands: What the file says of each band: unit, scale and offset; may be left out.
     """
     values = _physical(sample[:, valid], bands)
-    if {band.unit.strip().lower() for band in bands} == {"db"}:
+    if {unit_of(band.unit) for band in bands} == {DB[0]}:
         return "dB", "its unit is dB"
     if not values.size:
         return "dB", "no valid pixel in a sample, taken as dB"

@@ -17,6 +17,10 @@ from geop2p.errors import RasterError
 from geop2p.raster.grid import Grid, local_crs, unwrapped
 
 PIXELS = Affine(1, 0, 0, 0, -1, 0)  # columns to the right, rows down: as GIS programs show a raster without CRS
+BY_POLYNOMIALS = (  # what to do with a raster of which it is true
+    "only rational polynomials (RPC) place it, and they need heights; warp it first: gdalwarp -rpc -to "
+    "RPC_DEM=heights.tif -t_srs EPSG:CODE"
+)
 LARGEST_RESIDUAL = 0.5  # pixels by which GDAL's polynomial may miss a control point
 
 
@@ -83,16 +87,24 @@ def control_points(dataset: Any) -> ControlPoints | None:
     return ControlPoints(crs, tuple(points))
 
 
+def is_by_polynomials(dataset: Any) -> bool:
+    """Whether only rational polynomials place an open raster; a CRS without a transform is that of theirs."""
+    return dataset.rpcs is not None and (dataset.crs is None or bool(dataset.transform.is_identity))
+
+
 def grid_of(dataset: Any) -> Grid:
     """Where the pixels of an open raster lie.
 
-    A raster placed by ground control points only has the north-up grid that it is warped to; one without CRS the
-    grid of its pixels, with the transform of the file beside it.
+    A raster placed by ground control points only has the north-up grid that it is warped to; one without CRS, or placed
+    by rational polynomials only, the grid of its pixels, with the transform of the file beside it.
+
+    Raises:
+        RasterError: Its coordinates are none of its CRS.
     """
     points = control_points(dataset)
     if points is not None:
         return points.grid(dataset.height, dataset.width)
-    if dataset.crs is None:
+    if dataset.crs is None or is_by_polynomials(dataset):
         local = None if dataset.transform.is_identity else dataset.transform
         return Grid(None, PIXELS, dataset.height, dataset.width, local)
     return unwrapped(dataset.crs, dataset.transform, dataset.height, dataset.width)

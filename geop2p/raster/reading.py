@@ -23,7 +23,7 @@ from geop2p.raster.categories import read_categories
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
-from geop2p.raster.placement import control_points, grid_of
+from geop2p.raster.placement import control_points, grid_of, is_by_polynomials
 from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
@@ -170,7 +170,7 @@ def describe_raster(path: str | Path) -> RasterInfo:
         may_hide = len(data) < dataset.count or not all(MaskFlags.all_valid in flag for flag in flags)
         return RasterInfo(
             path=str(path),
-            grid=grid_of(dataset),
+            grid=_grid(path, dataset),
             dtype=dataset.dtypes[data[0] - 1],
             count=len(data),
             nodata=dataset.nodatavals[data[0] - 1],
@@ -184,10 +184,17 @@ def describe_raster(path: str | Path) -> RasterInfo:
             has_mask=MaskFlags.per_dataset in flags[0],
             block=tuple(dataset.block_shapes[data[0] - 1]),
             by_points=control_points(dataset) is not None,
-            by_polynomials=dataset.crs is None and dataset.rpcs is not None,
+            by_polynomials=is_by_polynomials(dataset),
             parts=_parts(str(path), dataset.files),
             is_whole="int" in dataset.dtypes[data[0] - 1] and not may_hide,
         )
+
+
+def _grid(path: str | Path, dataset: Any) -> Grid:
+    try:
+        return grid_of(dataset)
+    except RasterError as error:
+        raise RasterError(f"{path}: {error}") from error
 
 
 def read_sample(
@@ -247,7 +254,8 @@ def read_whole(path: str | Path) -> tuple[Array, Mask]:
     Raises:
         RasterError: It is missing or damaged.
     """
-    with gdal_env(), opened(path) as dataset:
+    # GDAL asks for files beside it by name: listing the folder for each of its chips takes the square of their number
+    with gdal_env(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=True), opened(path) as dataset:
         bands = data_bands(dataset)
         values = dataset.read(bands)
         return values, valid_pixels(values, mask_reader(dataset, bands)(None))

@@ -21,6 +21,8 @@ from geop2p.raster.grid import Grid
 
 Halfwidths = list[int]
 
+FURTHEST = 1024  # pixels that a disc reaches, of which memory takes the square
+
 
 @contextmanager
 def relief_reader(path: str | Path, grid: Grid, radius: float) -> Iterator[Reader]:
@@ -59,7 +61,7 @@ def disc(grid: Grid, radius: float, path: str | Path) -> Halfwidths:
         path: For messages.
 
     Raises:
-        ConfigError: The pixel size is unknown, or too large for the radius.
+        ConfigError: The pixel size is unknown, or too large or too small for the radius.
     """
     size = grid.pixel_size
     if size is None:
@@ -67,6 +69,12 @@ def disc(grid: Grid, radius: float, path: str | Path) -> Halfwidths:
     down, along = (round(radius / side) for side in size)
     if not down or not along:
         raise ConfigError(f"{path}: relief within {radius:g} m on pixels of {max(size):.4g} m; give a larger radius")
+    if max(down, along) > FURTHEST:
+        raise ConfigError(
+            f"{path}: relief within {radius:g} m on pixels of {min(size):.4g} m reaches {max(down, along)} pixels, "
+            f"expected {FURTHEST} at most; give a radius up to {FURTHEST * min(size):.4g} m, or larger pixels "
+            "(gdalwarp -tr)"
+        )
     return [math.isqrt(along**2 * (down**2 - row**2) // down**2) for row in range(-down, down + 1)]
 
 

@@ -16,6 +16,7 @@ from geop2p.raster.features import named_layer
 from geop2p.raster.grid import LOOKUPS, Bounds, Grid, covering, positions_in
 from geop2p.raster.layers import Layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
+from geop2p.raster.placement import BY_POLYNOMIALS
 from geop2p.raster.reading import gdal_env
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 
@@ -100,10 +101,7 @@ def _check_crs(layers: tuple[Layer, Layer]) -> None:
             raise RasterError(f"{layer.path}: {error}") from error
     for layer in layers:
         if layer.raster is not None and layer.raster.by_polynomials:
-            raise RasterError(
-                f"{layer.path}: only rational polynomials (RPC) place it, and they need heights; warp it first: "
-                "gdalwarp -rpc -to RPC_DEM=heights.tif -t_srs EPSG:CODE"
-            )
+            raise RasterError(f"{layer.path}: {BY_POLYNOMIALS}")
     bare = [layer for layer in layers if layer.grid is not None and layer.grid.crs is None]
     if not bare:
         return

@@ -18,7 +18,7 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
-from geop2p.models.randomness import own_random_numbers
+from geop2p.models.randomness import OwnDraws
 from geop2p.raster.pixels import PixelRange, PixelSize, pixel_range
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
@@ -49,7 +49,6 @@ class Networks:
     lpips: LPIPS | None = None
 
 
-@own_random_numbers()
 def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = None) -> Networks:
     """Make generator and discriminator for a chip set; the seed decides their weights.
 
@@ -68,18 +67,21 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
         )
     recipe, device = recipe_of(config, chipset.target), resolve_device(config.device)
     arguments = _generator_arguments(chipset, config, recipe)
-    torch.manual_seed(config.seed)
+    draws = OwnDraws(config.seed)
     try:
-        generator = GENERATORS[recipe.generator](**arguments)
+        with draws:
+            generator = GENERATORS[recipe.generator](**arguments)
+            if generator.std is not None:
+                init_weights(generator, generator.std)
     except ValueError as error:
         raise ConfigError(f"generator '{recipe.generator}': {error}") from error
-    if generator.std is not None:
-        init_weights(generator, generator.std)
     _check_size(chipset, generator)
     _check_norms(chipset, config, recipe, generator, device)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
-        discriminator = _discriminator(chipset, config, recipe).to(device)
+        with draws:
+            discriminator = _discriminator(chipset, config, recipe)
+        discriminator.to(device)
     pixel_size, pixels = _training_pixels(chipset)
     card = Card(
         generator=recipe.generator,
@@ -217,7 +219,8 @@ def _check_norms(
 def _field(name: str, arguments: dict[str, Any]) -> int | None:
     """The field, measured on a twin of width 1 where there is a width, which does not change the field."""
     narrow = {key: 1 for key in ("width",) if key in arguments}
-    twin = GENERATORS[name](**arguments | narrow)
+    with OwnDraws():
+        twin = GENERATORS[name](**arguments | narrow)
     return one_sided_field(twin, arguments["in_channels"], twin.stride, rows=max(twin.stride, twin.smallest // 2))
 
 

@@ -15,7 +15,6 @@ from geop2p.config import TrainConfig
 from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError
 from geop2p.models.memory import HeldBytes
-from geop2p.models.randomness import own_random_numbers
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
@@ -28,7 +27,6 @@ from geop2p.training.step import TrainingStep
 MEBI = 2**20
 
 
-@own_random_numbers()
 def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[str, Any]:
     """What a training would do and take; nothing is trained or written.
 

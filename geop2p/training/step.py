@@ -104,7 +104,8 @@ class TrainingStep:
         Returns:
             Each loss, without gradient.
         """
-        torch.manual_seed(dropout_seed(self.config.seed, step))
+        if self.device.type != "meta":  # which draws nothing, and may be planned with while another thread trains
+            torch.manual_seed(dropout_seed(self.config.seed, step))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * decay(step, self.total)

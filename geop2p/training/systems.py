@@ -9,7 +9,7 @@ from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.patchgan import Patch
-from geop2p.models.randomness import own_random_numbers
+from geop2p.models.randomness import OwnDraws
 from geop2p.training.recipes import RECIPES, Recipe
 
 BANDS = 3  # of source and target, for the sizes
@@ -23,7 +23,6 @@ VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-@own_random_numbers()
 def list_systems() -> dict[str, list[dict[str, Any]]]:
     """The systems (recipes), generators and discriminators, with sizes for three bands to three at width 64.
 
@@ -31,14 +30,15 @@ def list_systems() -> dict[str, list[dict[str, Any]]]:
         `systems`, `generators` and `discriminators`, each a list of entries. `parameters` are counts; `stride` and
         `field` (one-sided, None where unbounded) are pixels; `statistics` as on a model's card.
     """
-    return {
-        "systems": [_system(name, recipe) for name, recipe in RECIPES.items()],
-        "generators": [{"name": name} | _generator(key, arguments) for name, key, arguments in VARIANTS],
-        "discriminators": [
-            {"name": "patchgan", "patch": patch, "parameters": _discriminator(patch, 1, True, "instance")}
-            for patch in get_args(Patch)
-        ],
-    }
+    with OwnDraws():
+        return {
+            "systems": [_system(name, recipe) for name, recipe in RECIPES.items()],
+            "generators": [{"name": name} | _generator(key, arguments) for name, key, arguments in VARIANTS],
+            "discriminators": [
+                {"name": "patchgan", "patch": patch, "parameters": _discriminator(patch, 1, True, "instance")}
+                for patch in get_args(Patch)
+            ],
+        }
 
 
 def _system(name: str, recipe: Recipe) -> dict[str, Any]:
