@@ -34,11 +34,13 @@ import geop2p.tiling.cutting as cutting
 import geop2p.tiling.packed as packed_module
 import geop2p.tiling.staging as staging_module
 import geop2p.tiling.survey as survey_module
-from geop2p import TileConfig, TrainConfig, check, tile, train
+from geop2p import TileConfig, TrainConfig, check, convert, tile, train
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, OutputError, RasterError
 from geop2p.raster.chipfile import ChipFiles
+from geop2p.raster.encoding import Band
 from geop2p.raster.grid import Grid
+from geop2p.raster.look import Look
 from geop2p.raster.threads import in_order
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
@@ -446,18 +448,25 @@ def test_chips_written_in_bulk_are_what_gdal_would_have_written(
 
     whole = Grid(crs, transform, 500, 500)
     palette = {1: (10, 20, 30), 2: (200, 100, 0)} if (bands, dtype) == (1, "uint8") else {}
-    files = ChipFiles(whole.window(Window(0, 0, 40, 24)), bands, dtype, palette)
+    told = tuple(Band(f"band {number}", "dB", 0.5, number) for number in range(bands)) if dtype == "int16" else ()
+    look = Look(palette, told)
+    files = ChipFiles(whole.window(Window(0, 0, 40, 24)), bands, dtype, look)
     for number, valid in enumerate((np.ones((24, 40), bool), np.arange(40) > np.arange(24)[:, None])):
         here = whole.window(Window(77 + number, 130, 40, 24))
         values = np.random.default_rng(number).integers(0, 120, (bands, 24, 40)).astype(dtype)
         files.write(tmp_path / "a.tif", values, valid, here)
-        write_chip(tmp_path / "b.tif", values, valid, here, palette)
+        write_chip(tmp_path / "b.tif", values, valid, here, look)
         with rasterio.open(tmp_path / "a.tif") as one, rasterio.open(tmp_path / "b.tif") as two:
             assert one.profile == two.profile and one.colorinterp == two.colorinterp
             assert np.array_equal(one.read(), values) and np.array_equal(two.read(), values)
             assert np.array_equal(one.dataset_mask() > 0, valid)
             if palette:
                 assert one.colormap(1) == two.colormap(1)
+            for dataset in (one, two):
+                assert dataset.descriptions == (tuple(band.name for band in told) or (None,) * bands)
+                assert dataset.units == (tuple(band.unit for band in told) or (None,) * bands)
+                assert dataset.scales == (tuple(band.scale for band in told) or (1.0,) * bands)
+                assert dataset.offsets == (tuple(band.offset for band in told) or (0.0,) * bands)
 
 
 def test_results_of_threads_come_in_order_and_errors_where_they_belong() -> None:
@@ -516,7 +525,7 @@ def test_regions_hold_every_window_once(tmp_path: Path, blocks: dict[str, Any], 
 def test_bulk_chips_of_any_size(tmp_path: Path, size: int, bands: int, dtype: str) -> None:
     where = grid(size, size)
     values = np.random.default_rng(0).integers(0, 120, (bands, size, size)).astype(dtype)
-    ChipFiles(where, bands, dtype, {}).write(tmp_path / "a.tif", values, np.ones((size, size), bool), where)
+    ChipFiles(where, bands, dtype, Look()).write(tmp_path / "a.tif", values, np.ones((size, size), bool), where)
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert np.array_equal(dataset.read(), values) and dataset.transform == where.transform
 
@@ -662,3 +671,24 @@ def test_an_index_with_other_rows_is_refused(pair: tuple[Path, Path], tmp_path: 
     with pytest.raises(ChipSetError, match=message):
         train(chipset.folder, tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=2, set=("patch=16",)))
     assert any(message in line for line in check(chipset.folder))
+
+
+def test_chips_tell_what_the_bands_of_their_layers_do(tmp_path: Path) -> None:
+    """Opened in QGIS they show the values of the layers, also those that another layout was before."""
+    values = np.random.default_rng(0).integers(1000, 4000, (2, 128, 128)).astype(np.uint16)
+    target = write_raster(tmp_path / "scene.tif", values, grid(128, 128))
+    with rasterio.open(target, "r+") as dataset:
+        dataset.scales, dataset.offsets, dataset.units = (1e-4, 2e-4), (-0.1, 0), ("reflectance", "K")
+        dataset.descriptions = ("B02", "B10")
+    source = write_raster(tmp_path / "map.tif", class_map(128, 128), grid(128, 128))
+    for layout in ("geotiff", "packed"):
+        tile(source, target, tmp_path / layout, TileConfig(size=32, split_by="random", format=layout))
+    convert(tmp_path / "packed", tmp_path / "again", TileConfig(format="geotiff"))
+    for folder in ("geotiff", "again"):
+        chips = sorted((tmp_path / folder / "target").rglob("*.tif"))
+        assert chips
+        for chip in chips:
+            with rasterio.open(chip) as dataset:
+                assert (dataset.scales, dataset.offsets) == ((1e-4, 2e-4), (-0.1, 0))
+                assert (dataset.units, dataset.descriptions) == (("reflectance", "K"), ("B02", "B10"))
+    assert ChipSet.open(tmp_path / "geotiff").target == ChipSet.open(tmp_path / "again").target

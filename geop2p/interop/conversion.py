@@ -18,7 +18,9 @@ from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
-from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Palette, Scene, layout_of
+from geop2p.raster.encoding import Encoding
+from geop2p.raster.look import Look
+from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Scene, layout_of
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, reopen, stored_path
 from geop2p.tiling.placing import CONVERSION, finish
@@ -125,7 +127,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
     index = chipset.table()
     scenes = tuple(_moved(scene, chipset.folder, folder) for scene in chipset.scenes)
     module = layout_of(layout)
-    palettes = (_palette(chipset, "source"), _palette(chipset, "target"))
+    looks = (_look(chipset.source), _look(chipset.target))
     done = dataclasses.replace(chipset, folder=folder, layout=layout, scenes=scenes)
     for number, scene in enumerate(scenes, start=1):
         staging = folder / STAGING / scene.id
@@ -133,7 +135,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
         table = index.rows(index["scene"] == scene.id)
         codes = np.array([SPLITS.index(split) for split in table["split"]], np.int8)
         slots = Slots(table["row_off"], table["col_off"], codes)
-        with closing(module.open_writer(staging, scene.grid, palettes, slots)) as writer:
+        with closing(module.open_writer(staging, scene.grid, looks, slots)) as writer:
             for split in SPLITS:
                 with chipset.reader(split) as reader:
                     for row, entry in enumerate(chipset.entries(split)):
@@ -167,5 +169,5 @@ def _moved(scene: Scene, here: Path, there: Path) -> Scene:
     return dataclasses.replace(scene, files=files, **paths)
 
 
-def _palette(chipset: ChipSet, side: str) -> Palette:
-    return {entry.value: entry.color for entry in chipset.encoding(side).classes}
+def _look(encoding: Encoding) -> Look:
+    return Look({entry.value: entry.color for entry in encoding.classes}, encoding.bands)

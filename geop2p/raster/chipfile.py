@@ -15,6 +15,7 @@ from affine import Affine
 from geop2p.raster.atomic import write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.look import Look
 from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.writing import write_chip
 
@@ -26,15 +27,15 @@ class ChipFiles:
         grid: Where one of them lies; the others differ in position alone.
         bands: Their bands.
         dtype: numpy name of their type.
-        palette: Colour table of one-band 8-bit chips; may be empty.
+        look: What their files tell beside the pixels.
     """
 
-    def __init__(self, grid: Grid, bands: int, dtype: str, palette: dict[int, tuple[int, int, int]]) -> None:
-        self._grid, self._palette = grid, palette
+    def __init__(self, grid: Grid, bands: int, dtype: str, look: Look) -> None:
+        self._grid, self._look = grid, look
         blank = np.zeros((bands, grid.height, grid.width), dtype)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "chip.tif"
-            write_chip(file, blank, np.ones(blank.shape[1:], bool), grid, palette)
+            write_chip(file, blank, np.ones(blank.shape[1:], bool), grid, look)
             with gdal_env(), opened(file) as dataset:
                 offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
             whole = file.read_bytes()
@@ -58,7 +59,7 @@ class ChipFiles:
             OutputError: It cannot be written.
         """
         if not valid.all():
-            write_chip(path, values, valid, grid, self._palette)
+            write_chip(path, values, valid, grid, self._look)
             return
         if self._place is not None:
             position = self._pack(grid.transform)

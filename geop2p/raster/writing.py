@@ -4,7 +4,7 @@ import contextlib
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from rasterio.windows import Window
 
 from geop2p.errors import OutputError, RasterError
 from geop2p.raster.atomic import replacing
-from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.look import Look
 from geop2p.raster.reading import gdal_env, opened
 
 BLOCK = 512
@@ -41,7 +42,7 @@ def fill_value(encoding: Encoding) -> float | None:
     return None if encoding.is_integer else math.nan
 
 
-def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict[int, tuple[int, int, int]]) -> None:
+def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, look: Look) -> None:
     """Write one chip as a GeoTIFF: values as they are, an internal mask unless all pixels are valid.
 
     Args:
@@ -49,15 +50,28 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, palette: dict
         values: (bands, rows, cols).
         valid: (rows, cols).
         grid: Where the chip lies.
-        palette: Colour table of a one-band 8-bit chip; may be empty.
+        look: What the file tells beside them.
     """
     layout = {"driver": "GTiff", "interleave": "band", "blockysize": values.shape[1]}  # a band is one run of bytes
     with _tiff(path, values.shape, values.dtype, grid, layout) as dataset:
-        if palette and values.dtype in (np.uint8, np.uint16):
-            dataset.write_colormap(1, palette)  # before the pixels, so that the header stays in front of them
+        # before the pixels, so that the header stays in front of them
+        if look.palette and values.dtype in (np.uint8, np.uint16):
+            dataset.write_colormap(1, look.palette)
+        _tell_bands(dataset, look.bands)
         dataset.write(values)
         if not valid.all():
             dataset.write_mask(valid)
+
+
+def _tell_bands(dataset: Any, bands: Sequence[Band]) -> None:
+    """Write what differs from what files tell without."""
+    if any((band.scale, band.offset) != (1, 0) for band in bands):
+        dataset.scales, dataset.offsets = [band.scale for band in bands], [band.offset for band in bands]
+    for number, band in enumerate(bands, start=1):
+        if band.name:
+            dataset.set_band_description(number, band.name)
+        if band.unit:
+            dataset.set_band_unit(number, band.unit)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from geop2p.config import ChipFormat, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Array, Encoding, Mask
+from geop2p.raster.look import Look
 from geop2p.tiling.rows import digest_of, index_rows
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ DESCRIPTION = "chipset.json"
 INDEX = "index.gpkg"
 STAGING = ".staging"  # there while a chip set is being made
 SIDES = ("source", "target")
-
-Palette = dict[int, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,7 @@ class Layout(Protocol):
     def open_split(self, chipset: ChipSet, split: Split) -> AbstractContextManager[SplitReader]:
         """Open the chips of a split."""
 
-    def open_writer(self, staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], slots: "Slots") -> Writer:
+    def open_writer(self, staging: Path, grid: "Grid", looks: tuple[Look, Look], slots: "Slots") -> Writer:
         """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
 
     def place(self, staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:

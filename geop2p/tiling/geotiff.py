@@ -16,8 +16,9 @@ from geop2p.raster.chipfile import ChipFiles
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.look import Look
 from geop2p.raster.reading import read_whole
-from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
+from geop2p.tiling.chips import SIDES, Chip, ChipSet, SplitReader
 
 if TYPE_CHECKING:
     from geop2p.tiling.slots import Slots
@@ -49,8 +50,8 @@ class _Reader:
 class _Writer:
     """Writes every chip into a folder of the split that it is expected in."""
 
-    def __init__(self, staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> None:
-        self._staging, self._grid, self._palettes, self._slots = staging, grid, palettes, slots
+    def __init__(self, staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> None:
+        self._staging, self._grid, self._looks, self._slots = staging, grid, looks, slots
         self._files: list[ChipFiles] = []
         for side in SIDES:
             for code in slots.codes:
@@ -62,8 +63,8 @@ class _Writer:
         grid = self._grid.window(Window(col, row, *chip.valid.shape[::-1]))
         if not self._files:
             self._files = [
-                ChipFiles(grid, len(values), values.dtype.name, palette)
-                for values, palette in zip(sides, self._palettes, strict=True)
+                ChipFiles(grid, len(values), values.dtype.name, look)
+                for values, look in zip(sides, self._looks, strict=True)
             ]
         code = self._slots.find(np.array([row]), np.array([col]))[0][0]
         for side, files, values in zip(SIDES, self._files, sides, strict=True):
@@ -89,9 +90,9 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> _Writer:
     """See `Layout`."""
-    return _Writer(staging, grid, palettes, slots)
+    return _Writer(staging, grid, looks, slots)
 
 
 def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:

@@ -22,7 +22,8 @@ from geop2p.errors import ChipSetError
 from geop2p.progress import progress_bar
 from geop2p.raster.atomic import replacing, write_all, writing
 from geop2p.raster.encoding import Array, Mask
-from geop2p.tiling.chips import SIDES, Chip, ChipSet, Palette, SplitReader
+from geop2p.raster.look import Look
+from geop2p.tiling.chips import SIDES, Chip, ChipSet, SplitReader
 
 if TYPE_CHECKING:
     from geop2p.raster.grid import Grid
@@ -171,7 +172,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: "Grid", palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: "Grid", looks: tuple[Look, Look], slots: "Slots") -> _Writer:
     """See `Layout`; the colours stand in the description."""
     return _Writer(staging, slots)
 

@@ -20,6 +20,7 @@ from geop2p.raster.atomic import write_json, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, footprints
 from geop2p.raster.layers import Layer
+from geop2p.raster.look import Look
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import SIDES, Scene, layout_of
 from geop2p.tiling.cutting import plan_regions
@@ -28,7 +29,7 @@ from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey
 from geop2p.tiling.table import ChipTable
 
-STAGED_AS = 3  # form of what is staged; what another version staged is staged again
+STAGED_AS = 4  # form of what is staged; what another version staged is staged again
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ def stage(
     journal_file = staging / f"journal-{plan}.jsonl"
     done = _read_journal(journal_file)
     slots = expected_slots(scene.id, scene.grid, config)
-    palettes = (layers[0].palette, layers[1].palette)
-    open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, palettes, slots)
+    looks = looks_of(layers, drafts)
+    open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, looks, slots)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     with (
         progress_bar(windows, "chip", "tile", progress) as advance,
@@ -116,6 +117,12 @@ def stage(
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
     _report_classes(scene, layers, staged.table)
     return staged
+
+
+def looks_of(layers: tuple[Layer, Layer], drafts: tuple[Encoding, ...]) -> tuple[Look, Look]:
+    """What the chips of two layers tell of their sides."""
+    source, target = (Look(layer.palette, draft.bands) for layer, draft in zip(layers, drafts, strict=True))
+    return source, target
 
 
 def _report_classes(scene: Scene, layers: tuple[Layer, Layer], table: ChipTable) -> None:

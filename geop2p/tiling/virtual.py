@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from geop2p.config import Split
 from geop2p.raster.grid import Grid
-from geop2p.tiling.chips import Chip, ChipSet, Palette, Scene, SplitReader
+from geop2p.raster.look import Look
+from geop2p.tiling.chips import Chip, ChipSet, Scene, SplitReader
 from geop2p.tiling.cutting import Ground, Region, open_ground
 from geop2p.tiling.opening import reopen
 
@@ -61,7 +62,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
         yield _Reader(chipset, split, stack)
 
 
-def open_writer(staging: Path, grid: Grid, palettes: tuple[Palette, Palette], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer()
 
