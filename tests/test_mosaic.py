@@ -703,7 +703,7 @@ def test_clear_refusals(tmp_path: Path, make_model: Callable[..., Path]) -> None
         assert list(tmp_path.glob("out*")) == []
 
     one = write_raster(tmp_path / "one.tif", np.zeros((1, 80, 80), np.uint8), grid(80, 80))
-    fails(RasterError, "has 1 bands, the model expects 3", model, one, output)
+    fails(RasterError, "has 1 band, the model expects 3", model, one, output)
     nowhere = Grid(None, Affine(2, 0, 5, 0, -2, 5), 8, 8)
     bare = write_raster(tmp_path / "bare.tif", np.zeros((3, 8, 8), np.uint8), nowhere)
     fails(RasterError, "has no CRS", model, bare, output)

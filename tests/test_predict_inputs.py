@@ -620,7 +620,7 @@ def test_a_grid_elsewhere_is_refused(tmp_path: Path, make_model: Callable[..., P
     nowhere = write_raster(
         tmp_path / "nowhere.tif", np.zeros((1, 8, 8), np.uint8), Grid(None, Affine(2, 0, 0, 0, -2, 8), 8, 8)
     )
-    with pytest.raises(GridMismatchError, match=r"the raster of --like has none where the other has a CRS; assign one"):
+    with pytest.raises(GridMismatchError, match=r"has a CRS, the raster of --like none; assign one"):
         predict(model, path, tmp_path / "no.tif", PredictConfig(like=nowhere, no_resample=True))
     with pytest.raises(GridMismatchError, match="lies elsewhere than the grid that --like gives"):
         predict(model, path, tmp_path / "out.tif", PredictConfig(like=far))

@@ -370,7 +370,7 @@ def test_draws_of_their_own_are_those_of_the_seed() -> None:
         place = torch.empty(5)
         made = [torch.randn(3), torch.rand(2, 3), torch.randperm(9), torch.randint(0, 9, (4,)), place.uniform_()]
         made.append(nn.init.trunc_normal_(torch.empty(7), std=0.1))
-        return [*made, nn.Conv2d(2, 3, 3).weight.detach(), nn.Dropout(0.5)(torch.ones(9))]
+        return [*made, nn.Conv2d(2, 3, 3).weight.detach(), torch.bernoulli(torch.full((9,), 0.5))]
 
     torch.manual_seed(5)
     wanted, after = drawn(), torch.get_rng_state()

@@ -2,10 +2,26 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+
+# what fills or makes tensors, and all of torch.nn.init that draws: inside one of these a mode sees no other
+DRAWING = {
+    "uniform_",
+    "normal_",
+    "random_",
+    "bernoulli_",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "normal",
+    "bernoulli",
+}
+DRAWING |= {f"{rule}_{shape}_" for rule in ("kaiming", "xavier") for shape in ("uniform", "normal")}
+DRAWING |= {"trunc_normal_", "orthogonal_", "sparse_"}
 
 
 @contextmanager
@@ -19,35 +35,27 @@ def own_random_numbers() -> Iterator[None]:
         yield
 
 
-class OwnDraws(TorchDispatchMode):
-    """A block of this thread alone that draws from numbers of its own, on the processor.
+class OwnDraws(TorchFunctionMode):
+    """A block of this thread alone in which weights begin with random numbers of its own, drawn on the processor.
 
-    They are those that torch draws after `torch.manual_seed(seed)`. Blocks with one object draw on.
+    They are those that torch draws after `torch.manual_seed(seed)`. Blocks with one object draw on. What C++ draws by
+    itself, as dropout does, comes from the process's numbers all the same.
 
     Args:
         seed: Of the numbers.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._numbers = torch.Generator().manual_seed(seed)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        places = [given.get("device"), *(one.device for one in args if isinstance(one, torch.Tensor))]
-        if any(place is not None and torch.device(place).type != "cpu" for place in places):
-            return func(*args, **given)
-        drawing = _drawing(func)
-        if drawing is None or given.get("generator") is not None:
-            return func(*args, **given)
-        return drawing(*args, **given | {"generator": self._numbers})
-
-
-def _drawing(func: Any) -> Callable[..., Any] | None:
-    """An operation in the form that takes a generator, which torch.rand and its like have beside another."""
-    if any(argument.name == "generator" for argument in func._schema.arguments):
-        return cast(Callable[..., Any], func)
-    packet, twin = func.overloadpacket, {"default": "generator", "low": "low_generator"}.get(func._overloadname, "")
-    return cast(Callable[..., Any], getattr(packet, twin)) if twin in packet.overloads() else None
+        if getattr(func, "__name__", "") in DRAWING and given.get("generator") is None:
+            filled = next((one for one in (*args, *given.values()) if isinstance(one, torch.Tensor)), None)
+            place = given.get("device") or (torch.get_default_device() if filled is None else filled.device)
+            if torch.device(place).type == "cpu":
+                given["generator"] = self._numbers
+        return func(*args, **given)
