@@ -377,6 +377,34 @@ def test_closed_streams_hinder_no_command(tmp_path: Path, closing: str) -> None:
     assert (made / "chipset.json").is_file()
 
 
+class Written:
+    """A stream that is no file, as that of a notebook."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.text, self._number = "", number
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def fileno(self) -> int:
+        if self._number is None:
+            raise AttributeError
+        return self._number
+
+
+@pytest.mark.parametrize("number", [None, -1])
+def test_streams_that_are_no_files_stay(monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    stream = Written(number)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and stream.text.startswith("geop2p, version")
+
+
 @pytest.mark.parametrize("place", ["s3://bucket/out", "https://example.org/out", "/vsimem/out"])
 def test_outputs_elsewhere_are_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -385,4 +413,4 @@ def test_outputs_elsewhere_are_refused_before_any_work(
     monkeypatch.chdir(tmp_path)
     result = invoke("tile", str(sample / "landcover.tif"), str(sample / "image.tif"), place)
     assert result.exit_code == 1 and "results are written to disks of this machine" in result.stderr
-    assert not list(tmp_path.iterdir()) and not Path("/vsimem").exists()
+    assert not list(tmp_path.iterdir()) and not Path("/vsimem/out").exists()

@@ -38,6 +38,7 @@ from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.metrics.blocks import bootstrap, interval
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.lock import alone_in
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays, Indices
 from geop2p.translator import Translator
@@ -264,12 +265,17 @@ def test_a_page_and_an_error_raster_take_their_names_together(tmp_path: Path, mo
 
 def test_an_error_raster_that_a_kill_left_unfinished_is_removed(tmp_path: Path) -> None:
     made = write_raster(tmp_path / "made.tif", class_map(90, 70), grid(90, 70))
-    left, others = tmp_path / ".e.tif.begun-abc", tmp_path / ".e.tif.mine"
-    for folder in (left, others):
-        folder.mkdir()
-        (folder / "part_0.tif").write_bytes(b"some")
-    evaluate_mosaic(made, made, tmp_path / "report.html", EvaluateConfig(error_raster=tmp_path / "e.tif"))
-    assert (tmp_path / "e.tif").exists() and not left.exists() and others.exists()
+    left, config = tmp_path / ".e.tif.begun", EvaluateConfig(error_raster=tmp_path / "e.tif")
+    left.mkdir()
+    (left / "part_7.tif").write_bytes(b"some")
+    with (
+        alone_in(left, OutputError("mine")),
+        pytest.raises(OutputError, match=r"e\.tif: another process makes it"),
+    ):
+        evaluate_mosaic(made, made, tmp_path / "report.html", config)
+    assert (left / "part_7.tif").exists()
+    evaluate_mosaic(made, made, tmp_path / "report.html", config)
+    assert (tmp_path / "e.tif").exists() and not left.exists()
 
 
 def test_heights_and_a_picture_are_told_of(tmp_path: Path) -> None:

@@ -259,12 +259,29 @@ def test_longitudes_beyond_180_are_found(tmp_path: Path, left: float, zone: int,
 
 
 @pytest.mark.parametrize(("left", "top"), [(500_000, 800_000), (0, 384), (-1000, 50)])
+@pytest.mark.filterwarnings("error")
 def test_coordinates_that_are_no_degrees_are_told(tmp_path: Path, left: float, top: float) -> None:
     """Metres under a geographic CRS, which whoever assigned it took for the right one."""
     values, where = np.zeros((1, 40, 40), np.uint8), Affine(10, 0, left, 0, -10, top)
     path = write_raster(tmp_path / "metres.tif", values, Grid(CRS.from_epsg(4326), where, 40, 40))
-    with pytest.raises(RasterError, match=r"metres\.tif: lies at x .*, which are no degrees as its CRS EPSG:4326 says"):
+    with pytest.raises(
+        RasterError, match=r"metres\.tif: lies at x .*, which are no longitudes and latitudes as its CRS EPSG:4326"
+    ):
         describe_raster(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "left", "top", "side"),
+    [(4326, 0, 105, 5.25), (4326, -360, 90, 4.5), (4807, -200, 100.25, 5), (4326, 170, 128, 6)],
+)
+def test_grids_that_reach_beyond_the_poles_and_the_dateline_are_read(
+    tmp_path: Path, code: int, left: float, top: float, side: float
+) -> None:
+    """Cells centred on a pole, tiles of a whole number, grads."""
+    where = Grid(CRS.from_epsg(code), Affine(side, 0, left, 0, -side, top), 40, 40)
+    assert (
+        describe_raster(write_raster(tmp_path / "a.tif", np.zeros((1, 40, 40), np.uint8), where)).grid.bounds[0] == left
+    )
 
 
 def test_heights_of_a_crs_do_not_count_in_the_size_of_a_pixel() -> None:

@@ -107,24 +107,18 @@ def test_an_identity_generator_returns_the_raster(
 def test_cudnn_computes_in_one_way_and_as_finely_as_the_target_needs(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, dtype: str, tf32: bool
 ) -> None:
-    cudnn, seen, original = torch.backends.cudnn, set[tuple[bool | str, ...]](), Translator.translate
+    cudnn, seen, original = torch.backends.cudnn, set[tuple[bool, ...]](), Translator.translate
 
     def translate(self: Translator, encoded: torch.Tensor) -> torch.Tensor:
-        precision = torch.get_float32_matmul_precision()
-        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, precision))
+        seen.add((cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
         return original(self, encoded)
 
     model = make_model(Identity, image_encoding(dtype, 3, 0, 255))
     path = write_raster(tmp_path / "in.tif", np.full((3, 90, 90), 9, dtype), grid(90, 90))
     monkeypatch.setattr(Translator, "translate", translate)
     monkeypatch.setattr(cudnn, "benchmark", True)  # as a training leaves it
-    torch.set_float32_matmul_precision("high")
-    try:
-        predict(model, path, tmp_path / "out.tif", SMALL)
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert seen == {(True, True, False, tf32, "highest")}
+    predict(model, path, tmp_path / "out.tif", SMALL)
+    assert seen == {(True, True, False, tf32)}
     assert cudnn.benchmark and cudnn.allow_tf32 and not cudnn.deterministic
 
 

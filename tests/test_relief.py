@@ -94,7 +94,7 @@ def test_the_disc_is_round_on_the_ground() -> None:
         disc(grid(9, 9), 0.9, "dem.tif")
     assert len(disc(grid(9, 9), 2000, "dem.tif")) == 2001
     with pytest.raises(
-        ConfigError, match=r"relief within 5000 m on pixels of 2\.001 m reaches 2499 pixels, expected 1024"
+        ConfigError, match=r"relief within 5000 m on pixels of 2\.001 m reaches 2499 pixels, expected 2048"
     ):
         disc(grid(9, 9), 5000, "dem.tif")
     with pytest.raises(ConfigError, match="no CRS"):

@@ -175,6 +175,7 @@ def test_names_of_one_unit_are_one(
         ({"scale": 1.0}, r"band 1 has scale 1\.0, expected 0\.01"),
         ({"offset": 0.0}, r"band 1 has offset 0\.0, expected 5\.0"),
         ({"unit": "K"}, "band 1 is in K, expected degC"),
+        ({"unit": "DegC"}, "band 1 is in DegC, expected degC"),  # as mW is not MW
     ],
 )
 def test_values_that_mean_something_else_are_refused(

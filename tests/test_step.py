@@ -12,13 +12,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from geop2p.config import TrainConfig
 from geop2p.models import hardware
-from geop2p.models.hardware import has_fast_bf16
+from geop2p.models.hardware import has_fast_bf16, repeatable_convolutions
 from geop2p.models.layers import Norm, init_weights
 from geop2p.models.lpips import LPIPS
 from geop2p.models.patchgan import MultiScale
 from geop2p.models.perceptual import TAP_WEIGHTS, VGGFeatures
 from geop2p.models.unet import UNet
 from geop2p.training import step
+from geop2p.training.alone import alone
 from geop2p.training.data import Batch
 from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
@@ -347,6 +348,26 @@ def test_a_gpu_computes_in_tf32_and_channels_come_last_where_the_norm_keeps_it(n
     assert not any(one.is_contiguous() for one in weights) or layout == torch.contiguous_format
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.benchmark
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_training_gives_back_how_float32_is_multiplied(flags: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def formats() -> tuple[bool, bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+
+    with alone():
+        prepare(torch.device("cuda"), [])
+        assert formats() == (True, True, "high")
+    assert formats() == (False, False, "highest")
+
+    def unreadable() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")  # as where fp32_precision was set
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", unreadable)
+    with alone():
+        prepare(torch.device("cuda"), [])
+        assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.benchmark
+    with repeatable_convolutions(tf32=True):
+        assert not torch.backends.cudnn.allow_tf32  # they are the caller's
 
 
 def test_a_cpu_is_left_as_it_is(flags: None) -> None:

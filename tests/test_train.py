@@ -343,7 +343,7 @@ def test_models_that_are_made_meanwhile_change_no_training(
     tmp_path: Path, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another thread does that predicts or plans: what a step draws is its own."""
-    parts = ("generator=resnet", "blocks=6", "dropout=0.5")
+    parts = ("generator=resnet", "blocks=6", "dropout=0.5", "noise=2")
     config = TrainConfig(recipe="pix2pix", steps=2, batch_size=4, width=2, set=parts)
     train(chips, tmp_path / "run", config)
     drawn = []

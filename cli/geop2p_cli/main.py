@@ -47,7 +47,7 @@ class OneLineErrors(click.Group):
         try:
             return super().main(*args, **kwargs)
         except OSError as error:  # of what is told before a command runs, as by --help
-            if error.errno not in FULL:
+            if error.errno not in FULL or not kwargs.get("standalone_mode", True):
                 raise
             sys.stdout = os.fdopen(
                 os.open(os.devnull, os.O_WRONLY), "w"
@@ -93,18 +93,21 @@ class OneLineErrors(click.Group):
 def _open_closed() -> None:
     """Let standard streams that were closed go nowhere: rasters would take their numbers, and messages end in them."""
     for name, flag, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
-        if getattr(sys, name) is None or not (mode == "r" or _takes_text(getattr(sys, name))):
+        if getattr(sys, name) is None or (mode == "w" and not _takes_text(getattr(sys, name))):
             setattr(sys, name, os.fdopen(os.open(os.devnull, flag), mode))
 
 
 def _takes_text(stream: Any) -> bool:
     """Whether a stream can be written to: a shell's script may have got the number of one that was closed."""
+    if getattr(stream, "closed", False):
+        return False
     try:
         os.write(stream.fileno(), b"")
-    except io.UnsupportedOperation:  # of a stream that is no file
+    except (AttributeError, TypeError, io.UnsupportedOperation):  # it is no file, as in a notebook
         return True
     except OSError as error:
-        return error.errno != errno.EBADF  # a full disk is told when there is something to write
+        # a full disk is told when there is something to write; a number below 0 is none
+        return error.errno != errno.EBADF or stream.fileno() < 0
     return True
 
 

@@ -1,8 +1,6 @@
 """The error of a mosaic as a raster beside it, on its grid, with a style."""
 
-import glob
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from geop2p.raster.atomic import make_folder, write_text, writing
 from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.lock import alone_in
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.styles import is_own_style, style_path, write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
@@ -106,14 +105,19 @@ class ErrorRaster:
 
 @contextmanager
 def error_raster(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[ErrorRaster | None]:
-    """Collect errors, to be put together and placed under the name `path` within the block; None without one."""
+    """Collect errors, to be put together and placed under the name `path` within the block; None without one.
+
+    Raises:
+        OutputError: Another process does, or nothing can be written there.
+    """
     if path is None:
         yield None
         return
-    begun = f".{path.name}.begun-"
-    with writing(path):
-        for left in path.parent.glob(f"{glob.escape(begun)}*"):  # by a command that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        folder = tempfile.TemporaryDirectory(prefix=begun, dir=path.parent)
-    with folder as name:
-        yield ErrorRaster(Path(name), path, grid, encoding)
+    folder = path.with_name(f".{path.name}.begun")
+    with alone_in(folder, OutputError(f"{path}: another process makes it; wait for it, or give another name")):
+        try:
+            for left in folder.iterdir():  # by a command that was killed
+                left.unlink()
+            yield ErrorRaster(folder, path, grid, encoding)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ import jinja2
 from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.pictures import Slider
 from geop2p.page import Picture, exact_uri, figure, photo_uri
-from geop2p.raster.atomic import make_folder, write_text
+from geop2p.raster.atomic import check_is_here, make_folder, write_text
 from geop2p.raster.given import replaced
 
 PLACES = 5  # chips or windows that a page shows
@@ -70,9 +70,10 @@ def check_report(report: Path, overwrite: bool, inputs: Sequence[str | Path | No
 
     Raises:
         ConfigError: It is read, or is not called a page.
-        OutputError: It exists.
+        OutputError: It exists, or is none of this machine's files.
     """
     check_page(report)
+    check_is_here(report)
     check_not_read(report, inputs)
     if report.exists() and not overwrite:
         raise OutputError(f"{report}: exists; give another name or --overwrite")

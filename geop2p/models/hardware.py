@@ -26,12 +26,12 @@ def own_number_formats() -> Iterator[None]:
     `torch.backends.cudnn.flags` would turn cuDNN off as well, unless it is told not to, and set what is not named.
     """
     cudnn = torch.backends.cudnn
-    before, formats = (cudnn.deterministic, cudnn.benchmark), _formats()
+    before, formats = (cudnn.deterministic, cudnn.benchmark), number_formats()
     try:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-        if formats is not None:
+        if formats is not None and formats != number_formats():  # setting what is set sets more than that
             cudnn.allow_tf32 = formats[0]
             torch.set_float32_matmul_precision(formats[1])
 
@@ -46,13 +46,12 @@ def repeatable_convolutions(tf32: bool) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     with own_number_formats():
         cudnn.deterministic, cudnn.benchmark = True, False
-        if _formats() is not None:
+        if number_formats() is not None:
             cudnn.allow_tf32 = tf32
-            torch.set_float32_matmul_precision("highest")  # of layers that are no convolutions
         yield
 
 
-def _formats() -> tuple[bool, str] | None:
+def number_formats() -> tuple[bool, str] | None:
     """Whether cuDNN may take TF32, and how finely matrices are multiplied.
 
     None where the caller has set them by the names that came with torch 2.9, which cannot be read by those before: then

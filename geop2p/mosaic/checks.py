@@ -65,7 +65,7 @@ def check_input(info: RasterInfo, card: Card, no_resample: bool) -> None:
         if (apart := band_difference(bands, card.source.bands)) is not None:
             raise RasterError(f"{info.path}: {apart} as in the training; convert the values, or correct what it says")
     if info.by_polynomials:
-        if not no_resample:
+        if card.pixel_size is not None and not no_resample:
             other = "or take its pixels for those of the training with --no-resample"
             raise RasterError(f"{info.path}: {BY_POLYNOMIALS}, {other}")
         log.warning("%s: the mosaic has no place on the ground: %s", info.path, BY_POLYNOMIALS)

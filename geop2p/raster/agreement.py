@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 COLORS = ("red", "green", "blue")
 METRES, FEET = ("m", "metre", "metres", "meter", "meters"), ("ft", "foot", "feet")
+SURVEY_FEET = ("us survey foot", "us survey feet")
 DB = ("db", "decibel", "decibels")
 NO_COLORS = ("undefined", "gray", "palette")  # roles that many bands may have
 
@@ -34,9 +35,9 @@ def difference(found: Encoding, expected: Encoding) -> str | None:
 
 
 def unit_of(name: str) -> str:
-    """One name for all that a unit is called: the first of those that are known, else the name in small letters."""
+    """One name for all that a unit is called: the first of those that are known, else the name, as mW is not MW."""
     word = name.strip().casefold()
-    return next((known[0] for known in (METRES, FEET, DB) if word in known), word)
+    return next((known[0] for known in (METRES, FEET, SURVEY_FEET, DB) if word in known), name.strip())
 
 
 def known_as(bands: Sequence[Band], roles: Sequence[str]) -> list[str]:

@@ -15,7 +15,11 @@ from typing import Any
 
 from geop2p.errors import OutputError
 
-ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+:/|/vsi", re.IGNORECASE)  # names of URLs and of GDAL, which inputs may have
+STORES = "s3|gs|az|adls?|abfss?|oss|swift|hdfs|webhdfs"
+# names of URLs and of GDAL, which inputs may have
+ELSEWHERE = re.compile(
+    rf"(https?|ftps?|file|{STORES}):/|/vsi(mem|curl|zip|tar|gzip|stdout|{STORES})(_streaming)?(/|$)", re.I
+)
 UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
 os.umask(UMASK)
 
@@ -95,14 +99,23 @@ def is_bare(folder: Path, first: Path) -> bool:
     return all(path in known for path in folder.rglob("*"))
 
 
+def check_is_here(path: Path) -> None:
+    """Refuse an output that is a URL or a name of GDAL's.
+
+    Raises:
+        OutputError: It is.
+    """
+    if ELSEWHERE.match(path.as_posix()):
+        raise OutputError(f"{path}: results are written to disks of this machine; give a path there and copy them")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, unless it is there.
 
     Raises:
         OutputError: A file is in the way, the place is read-only, or it is none of this machine's disks.
     """
-    if ELSEWHERE.match(folder.as_posix()):
-        raise OutputError(f"{folder}: results are written to disks of this machine; give a path there and copy them")
+    check_is_here(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

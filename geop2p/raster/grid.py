@@ -20,7 +20,10 @@ from shapely.geometry import Polygon
 from geop2p.errors import RasterError
 
 GEOCENTRIC = CRS.from_epsg(4978)
-MOST_DEGREES, POLE = 720, 100  # longitudes from 0 to 360 or across a dateline; cells may be centred on a pole
+FURTHEST_EAST, FURTHEST_NORTH = (
+    720,
+    180,
+)  # degrees: longitudes from 0 to 360 or across a dateline, padding beyond a pole
 LOOKUPS = 65  # positions along a side of a grid that are looked up in another CRS
 OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
 
@@ -237,21 +240,28 @@ def unwrapped(crs: CRS | None, transform: Affine, height: int, width: int) -> Gr
     on the raster (PROJ's lon_wrap), so that positions beyond 180 are found.
 
     Raises:
-        RasterError: The CRS is geographic and the coordinates are no degrees.
+        RasterError: The CRS is geographic and the coordinates are none on the earth.
     """
     grid = Grid(crs, transform, height, width)
     if crs is None or not crs.is_geographic:
         return grid
     left, bottom, right, top = grid.bounds
-    if not (left >= -MOST_DEGREES and right <= MOST_DEGREES and bottom >= -POLE and top <= POLE):
+    degrees = math.degrees(crs.units_factor[1])  # in one of its units
+    if degrees * max(abs(left), abs(right)) > FURTHEST_EAST or degrees * max(abs(bottom), abs(top)) > FURTHEST_NORTH:
         raise RasterError(
-            f"lies at x {left:.9g} to {right:.9g}, y {bottom:.9g} to {top:.9g}, which are no degrees as its CRS "
-            f"{crs.to_string()} says; assign the right one (gdal_edit -a_srs), or georeference it"
+            f"lies at x {left:.9g} to {right:.9g}, y {bottom:.9g} to {top:.9g}, which are no longitudes and latitudes "
+            f"as its CRS {_name(crs)} has them; assign the right one (gdal_edit -a_srs), or georeference it"
         )
     if left >= -180 - 1e-6 and right <= 180 + 1e-6:
         return grid
     wrapped = CRS.from_string(f"{crs.to_proj4()} +lon_wrap={(left + right) / 2:.9g} +type=crs")
     return Grid(wrapped, transform, height, width)
+
+
+def _name(crs: CRS) -> str:
+    """What a CRS is called in a line."""
+    code = crs.to_authority()
+    return ":".join(code) if code else crs.to_dict(projjson=True).get("name", "of its own")
 
 
 def local_crs(grid: Grid) -> CRS:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from geop2p.config import Backscatter, Kind, KindChoice
 from geop2p.errors import ConfigError
-from geop2p.raster.agreement import DB, FEET, METRES, unit_of
+from geop2p.raster.agreement import DB, FEET, METRES, SURVEY_FEET, unit_of
 from geop2p.raster.class_table import DRAWN_COLORS, count_colors, is_photograph
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.reading import RasterInfo, file_bands, has_colors
@@ -18,7 +18,7 @@ MOST_CLASSES = 32  # different values of one integer band that still count as cl
 MOST_CODES = 256  # different values that a map can have: each is a channel of the network
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 NO_DB = -100.0  # below it lies no backscatter in dB
-LENGTHS = (METRES[0], FEET[0], "us survey foot")
+LENGTHS = (METRES[0], FEET[0], SURVEY_FEET[0])
 
 
 class Look(Protocol):

@@ -89,7 +89,9 @@ def control_points(dataset: Any) -> ControlPoints | None:
 
 def is_by_polynomials(dataset: Any) -> bool:
     """Whether only rational polynomials place an open raster; a CRS without a transform is that of theirs."""
-    return dataset.rpcs is not None and (dataset.crs is None or bool(dataset.transform.is_identity))
+    if dataset.rpcs is None or control_points(dataset) is not None:
+        return False
+    return dataset.crs is None or bool(dataset.transform.is_identity)
 
 
 def grid_of(dataset: Any) -> Grid:

@@ -21,7 +21,7 @@ from geop2p.raster.grid import Grid
 
 Halfwidths = list[int]
 
-FURTHEST = 1024  # pixels that a disc reaches, of which memory takes the square
+FURTHEST = 2048  # pixels that a disc reaches, of which memory takes the square
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def disc(grid: Grid, radius: float, path: str | Path) -> Halfwidths:
     if max(down, along) > FURTHEST:
         raise ConfigError(
             f"{path}: relief within {radius:g} m on pixels of {min(size):.4g} m reaches {max(down, along)} pixels, "
-            f"expected {FURTHEST} at most; give a radius up to {FURTHEST * min(size):.4g} m, or larger pixels "
+            f"expected {FURTHEST} at most; give a radius up to {FURTHEST * min(size):.6g} m, or larger pixels "
             "(gdalwarp -tr)"
         )
     return [math.isqrt(along**2 * (down**2 - row**2) // down**2) for row in range(-down, down + 1)]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from geop2p.config import Precision
-from geop2p.models.hardware import has_fast_bf16
+from geop2p.models.hardware import has_fast_bf16, number_formats
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
@@ -27,8 +27,9 @@ def prepare(device: torch.device, networks: list[nn.Module]) -> torch.memory_for
     """
     if device.type != "cuda":
         return torch.contiguous_format
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
+    if number_formats() is not None:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True  # all batches but the last of an epoch have one shape
     if any(isinstance(part, nn.InstanceNorm2d | nn.GroupNorm) for network in networks for part in network.modules()):
         return torch.contiguous_format

@@ -76,7 +76,9 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
     except ValueError as error:
         raise ConfigError(f"generator '{recipe.generator}': {error}") from error
     _check_size(chipset, generator)
-    _check_norms(chipset, config, recipe, generator, device)
+    with OwnDraws():
+        _check_norms(chipset, config, recipe, generator, device)
+        others = _vgg(chipset, recipe, device), _lpips(chipset, recipe, device)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
         with draws:
@@ -111,14 +113,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
         start = begin_with(generator, card, config.init_from)
     if start is not None:
         card = dataclasses.replace(card, provenance=card.provenance | {"init_from": start})
-    return Networks(
-        generator.to(device),
-        discriminator,
-        card,
-        device,
-        _vgg(chipset, recipe, device),
-        _lpips(chipset, recipe, device),
-    )
+    return Networks(generator.to(device), discriminator, card, device, *others)
 
 
 def _noted(recipe: Recipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from geop2p.config import TrainConfig
 from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError
 from geop2p.models.memory import HeldBytes
+from geop2p.models.randomness import OwnDraws
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
@@ -69,7 +70,8 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         "bf16": uses_bf16(config.precision, networks.device),
         "model_mib": round(_bytes(networks.generator) / MEBI, 1),
     }
-    lasting, most = step_bytes(networks, recipe, config, chipset)
+    with OwnDraws():  # of the places of noise
+        lasting, most = step_bytes(networks, recipe, config, chipset)
     read = chip * (chipset.counts["train"] + chipset.counts["val"])
     memory = {"networks": lasting, "step": most, "chips": read}
     return result | {"memory_mib": {name: round(size / MEBI, 1) for name, size in memory.items()}}

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from geop2p.config import TrainConfig
 from geop2p.config.fields import settled
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
-from geop2p.raster.atomic import replacing
+from geop2p.raster.atomic import check_is_here, replacing
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.alone import alone
 from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
@@ -79,6 +79,7 @@ def find_lr(
     config, picture = settled(config, TrainConfig), Path(picture)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
+    check_is_here(picture)
     if picture.exists() and not overwrite:
         raise OutputError(f"{picture}: exists; give another name or --overwrite")
     chipset = ChipSet.open(chips)

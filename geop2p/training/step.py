@@ -104,7 +104,7 @@ class TrainingStep:
         Returns:
             Each loss, without gradient.
         """
-        if self.device.type != "meta":  # which draws nothing, and may be planned with while another thread trains
+        if self.device.type != "meta":  # where it is planned, which another thread may do meanwhile
             torch.manual_seed(dropout_seed(self.config.seed, step))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
