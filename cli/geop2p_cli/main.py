@@ -49,9 +49,8 @@ class OneLineErrors(click.Group):
         except OSError as error:  # of what is told before a command runs, as by --help
             if error.errno not in FULL or not kwargs.get("standalone_mode", True):
                 raise
-            sys.stdout = os.fdopen(
-                os.open(os.devnull, os.O_WRONLY), "w"
-            )  # what waits there cannot be written at the end
+            # what waits there cannot be written at the end either
+            sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
             click.echo("Error: stdout: no space left on the device", err=True)
             sys.exit(1)
 

@@ -8,20 +8,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 # what fills or makes tensors, and all of torch.nn.init that draws: inside one of these a mode sees no other
-DRAWING = {
-    "uniform_",
-    "normal_",
-    "random_",
-    "bernoulli_",
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "normal",
-    "bernoulli",
-}
+DRAWING = {"rand", "randn", "randint", "randperm", "normal", "bernoulli"}
+DRAWING |= {"uniform_", "normal_", "random_", "bernoulli_", "trunc_normal_", "orthogonal_", "sparse_"}
 DRAWING |= {f"{rule}_{shape}_" for rule in ("kaiming", "xavier") for shape in ("uniform", "normal")}
-DRAWING |= {"trunc_normal_", "orthogonal_", "sparse_"}
 
 
 @contextmanager

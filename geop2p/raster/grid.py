@@ -20,10 +20,8 @@ from shapely.geometry import Polygon
 from geop2p.errors import RasterError
 
 GEOCENTRIC = CRS.from_epsg(4978)
-FURTHEST_EAST, FURTHEST_NORTH = (
-    720,
-    180,
-)  # degrees: longitudes from 0 to 360 or across a dateline, padding beyond a pole
+FURTHEST_EAST = 720  # degrees: longitudes may count from 0 to 360, or on across the dateline
+FURTHEST_NORTH = 180  # degrees: cells may be centred on a pole, or padded beyond it
 LOOKUPS = 65  # positions along a side of a grid that are looked up in another CRS
 OFF_LATTICE = 0.37  # of a pixel: grids lie whole, half or quarter pixels off the origin, where rounding would waver
 
