@@ -1,7 +1,6 @@
 """The command group: errors become one line and exit code 1, logs go to stderr."""
 
 import errno
-import io
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from geop2p_cli.info import info
 from geop2p_cli.models import models
 from geop2p_cli.options import in_options
 from geop2p_cli.predict import predict
+from geop2p_cli.streams import open_closed
 from geop2p_cli.tile import tile
 from geop2p_cli.train import train
 
@@ -43,7 +43,7 @@ class OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line."""
-        _open_closed()
+        open_closed()
         try:
             return super().main(*args, **kwargs)
         except OSError as error:  # of what is told before a command runs, as by --help
@@ -87,27 +87,6 @@ class OneLineErrors(click.Group):
             told, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
             click.echo(told, err=True)
             raise click.exceptions.Exit(code) from error
-
-
-def _open_closed() -> None:
-    """Let standard streams that were closed go nowhere: rasters would take their numbers, and messages end in them."""
-    for name, flag, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
-        if getattr(sys, name) is None or (mode == "w" and not _takes_text(getattr(sys, name))):
-            setattr(sys, name, os.fdopen(os.open(os.devnull, flag), mode))
-
-
-def _takes_text(stream: Any) -> bool:
-    """Whether a stream can be written to: a shell's script may have got the number of one that was closed."""
-    if getattr(stream, "closed", False):
-        return False
-    try:
-        os.write(stream.fileno(), b"")
-    except (AttributeError, TypeError, io.UnsupportedOperation):  # it is no file, as in a notebook
-        return True
-    except OSError as error:
-        # a full disk is told when there is something to write; a number below 0 is none
-        return error.errno != errno.EBADF or stream.fileno() < 0
-    return True
 
 
 @contextmanager

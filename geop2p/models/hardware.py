@@ -31,9 +31,12 @@ def own_number_formats() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-        if formats is not None and formats != number_formats():  # setting what is set sets more than that
-            cudnn.allow_tf32 = formats[0]
-            torch.set_float32_matmul_precision(formats[1])
+        now = number_formats()
+        if formats is not None and now is not None:  # each by itself: setting what is set sets more than that
+            if now[0] != formats[0]:
+                cudnn.allow_tf32 = formats[0]
+            if now[1] != formats[1]:
+                torch.set_float32_matmul_precision(formats[1])
 
 
 @contextmanager
