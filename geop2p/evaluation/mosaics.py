@@ -40,7 +40,7 @@ BLOCK = 512  # side of the squares that are blocks of the intervals, and that th
 LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
 OF_RASTERS = ("error_raster", "uncertainty", "strict", "ignore_class")  # settings for two rasters alone
 NO_SEAMS = {
-    "seam_index": "no mosaic of geop2p, or one tile, or no gradients to compare",
+    "seam_index": "no line between tiles: one tile, or no mosaic of geop2p",
     **dict.fromkeys(("tile_mismatch", "tile_mismatch_percent"), "the raster does not tell it, as mosaics of geop2p do"),
 }
 NO_CHIPS = {"corner_ratio": "rasters have no corners of chips"}
