@@ -247,6 +247,21 @@ def test_the_error_raster_lies_on_the_prediction_and_holds_its_error(tmp_path: P
     assert not list(tmp_path.glob(".error*"))
 
 
+def test_a_replaced_error_raster_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (1, 60, 50)).astype(np.uint8)
+    made = write_raster(tmp_path / "made.tif", values, grid(60, 50))
+    config, error = EvaluateConfig(error_raster=tmp_path / "error.tif"), tmp_path / "error.tif"
+    for apart in (1, 30):
+        real = write_raster(tmp_path / f"real{apart}.tif", values + np.uint8(apart), grid(60, 50))
+        evaluate_mosaic(made, real, tmp_path / "page.html", config, overwrite=True)
+        with rasterio.open(error) as dataset:
+            assert float(dataset.tags(1)["STATISTICS_MEAN"]) == apart
+        (tmp_path / "error.tif.aux.xml").write_text(  # as QGIS leaves it when it is asked for statistics
+            '<PAMDataset><PAMRasterBand band="1"><Metadata><MDI key="STATISTICS_MEAN">1</MDI></Metadata>'
+            "</PAMRasterBand></PAMDataset>"
+        )
+
+
 def test_a_page_and_an_error_raster_take_their_names_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = write_raster(tmp_path / "made.tif", class_map(90, 70), grid(90, 70))
     real = write_raster(tmp_path / "real.tif", class_map(90, 70, 1), grid(90, 70))

@@ -160,7 +160,8 @@ def test_colours_are_turned_into_classes_before_they_are_resampled(tmp_path: Pat
         assert same.mean() > 0.99  # ties of a mode may fall either way
 
 
-def test_bands_are_read_by_their_role_and_black_is_a_colour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known_by", ["roles", "names"])
+def test_bands_are_read_as_they_are_called_and_black_is_a_colour(tmp_path: Path, known_by: str) -> None:
     codes = class_map(64, 64)
     classes = (MapClass(1, "deep", (0, 0, 255)), MapClass(2, "black", (10, 0, 10)), MapClass(5, "red", (255, 0, 0)))
     image = np.zeros((3, 64, 64), np.uint8)
@@ -169,7 +170,10 @@ def test_bands_are_read_by_their_role_and_black_is_a_colour(tmp_path: Path) -> N
     image[:, :8, :8] = 0  # nodata
     path = write_raster(tmp_path / "drawn.tif", image[::-1], grid(64, 64), nodata=0)
     with rasterio.open(path, "r+") as dataset:
-        dataset.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("blue", "green", "red")]
+        if known_by == "roles":
+            dataset.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("blue", "green", "red")]
+        else:
+            dataset.descriptions = ("B2 blue", "B3 green", "B4 red")
     with aligned_reader(path, grid(64, 64), "classes", colors=ClassTable("t", classes)) as reader:
         found, valid = reader.read(Window(0, 0, 64, 64))
     assert not valid[:8, :8].any() and valid.sum() == 64 * 64 - 64

@@ -24,8 +24,10 @@ from geop2p import PredictConfig, predict
 from geop2p.config import TileConfig
 from geop2p.errors import ChipSetError, ConfigError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
-from geop2p.raster.features import is_vector, named_layer
+from geop2p.raster.features import is_vector
 from geop2p.raster.grid import Grid
+from geop2p.raster.names import is_gdal_name, is_missing, named_layer
+from geop2p.raster.reading import describe_raster
 from geop2p.raster.vectors import Area, VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.opening import layer_path, stored_path
@@ -296,6 +298,26 @@ def test_names_of_layers_are_kept_as_they_are(tmp_path: Path) -> None:
         assert stored == f"../a.gpkg|layername={layer}"
         there = layer_path(stored, tmp_path / "chips")
         assert named_layer(there)[1] == layer and Path(named_layer(there)[0]).samefile(tmp_path / "a.gpkg")
+
+
+def test_names_of_gdal_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chips = tmp_path / "chips"
+    chips.mkdir()
+    for name in ("NETCDF:f.nc:band", "GTIFF_DIR:2:/disk/f.tif", "/vsicurl/https://host/f.tif", "s3://store/f.tif"):
+        assert is_gdal_name(name) and not is_missing(name)
+        assert layer_path(name, chips) == name
+    for name in (tmp_path / "f.tif", tmp_path / "a:b.tif", "C:/f.tif", "f.gpkg|layername=a:b"):
+        assert is_missing(name)
+    monkeypatch.chdir(chips)
+    Path("scene:1.tif").touch()
+    assert not is_gdal_name("scene:1.tif") and stored_path("scene:1.tif", chips) == "scene:1.tif"
+    monkeypatch.chdir(tmp_path)
+    assert layer_path("scene:1.tif", chips) == str(chips / "scene:1.tif")
+
+
+def test_a_directory_inside_a_tiff_can_be_read(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "f.tif", np.full((1, 20, 30), 7, np.uint8), grid(20, 30))
+    assert describe_raster(f"GTIFF_DIR:1:{path}").grid == grid(20, 30)
 
 
 def test_a_mosaic_of_one_layer_does_not_go_on_with_another(tmp_path: Path, make_model: Callable[..., Path]) -> None:

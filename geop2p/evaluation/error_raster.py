@@ -11,15 +11,14 @@ from rasterio.windows import Window
 from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.report import check_not_read
 from geop2p.metrics import error_unit
-from geop2p.raster.atomic import make_folder, write_text, writing
-from geop2p.raster.categories import write_categories
+from geop2p.mosaic.beside import Beside, put_together
+from geop2p.raster.atomic import make_folder
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.lock import alone_in
-from geop2p.raster.statistics import BandStatistics
-from geop2p.raster.styles import is_own_style, style_path, write_style
-from geop2p.raster.vrt import BandSummary, Part, vrt_xml
-from geop2p.raster.writing import part_writer, write_cog
+from geop2p.raster.styles import is_own_style, style_path
+from geop2p.raster.vrt import Part
+from geop2p.raster.writing import part_writer
 
 VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
 
@@ -66,9 +65,7 @@ class ErrorRaster:
 
     def __init__(self, folder: Path, path: Path, grid: Grid, encoding: Encoding) -> None:
         self._folder, self._path, self._grid, self._parts = folder, path, grid, list[Part]()
-        self._statistics = BandStatistics()
-        self._whole = folder / "error.tif"
-        self._summary: BandSummary | None = None
+        self._whole: Beside | None = None
         if encoding.is_classes:
             self._encoding = Encoding("classes", "uint8", (Band("error"),), classes=VERDICTS)
         else:
@@ -81,26 +78,16 @@ class ErrorRaster:
         with part_writer(self._folder / name, self._grid.window(window), self._encoding) as write:
             write(0, values, valid)
         self._parts.append(Part(name, window))
-        self._statistics.add(error[valid])
 
     def put_together(self, description: str) -> None:
         """Make one raster of what was added; nothing can be added after it."""
-        found, share = self._statistics, 100 * self._statistics.count / (self._grid.height * self._grid.width)
-        summary = BandSummary(found.minimum, found.maximum, found.mean, found.std, share)
-        vrt = self._folder / "error.vrt"
-        tags = {"TIFFTAG_IMAGEDESCRIPTION": description}
-        write_text(vrt, vrt_xml(self._grid, self._encoding, self._parts, [summary], tags))
-        write_cog(vrt, self._whole, self._encoding)
-        self._summary = summary
+        vrt, tags = self._folder / "error.vrt", {"TIFFTAG_IMAGEDESCRIPTION": description}
+        self._whole = put_together(vrt, self._path, self._grid, self._encoding, self._parts, tags)
 
     def place(self) -> None:
         """Give the raster its name, with its style and its class names."""
-        assert self._summary is not None
-        write_style(self._path, self._encoding, [self._summary])
-        if self._encoding.is_classes:
-            write_categories(self._path, self._encoding)
-        with writing(self._path):
-            self._whole.replace(self._path)
+        assert self._whole is not None
+        self._whole.place()
 
 
 @contextmanager

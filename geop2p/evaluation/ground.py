@@ -89,7 +89,7 @@ def load_ground(
         log.warning(notes[-1])
     unseen = unseen_classes(chipset, sides[1], split)
     notes += _told_of(unseen)
-    index = chipset.index()
+    index = chipset.table()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
     distances = _distances(chipset, split)

@@ -7,6 +7,7 @@ from pathlib import Path
 from geop2p.mosaic.seams import survey
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import discard_leftovers, replacing, write_text
+from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.styles import Ramp, write_style
@@ -37,10 +38,12 @@ class Beside:
         return str(self._output.resolve())
 
     def place(self) -> None:
-        """Give it its name, at once even on another file system, and a style."""
+        """Give it its name, at once even on another file system, and a style and the names of its classes."""
         discard_leftovers(self._output)  # of a process that was killed while it moved one there
         remove_companions(self._output)
         write_style(self._output, self._encoding, self._summaries, self._ramp)
+        if self._encoding.is_classes:
+            write_categories(self._output, self._encoding)
         with replacing(self._output) as temporary:
             shutil.move(self._cog, temporary)
 

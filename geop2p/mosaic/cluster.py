@@ -28,7 +28,7 @@ from geop2p.mosaic.inputs import ModelInput, open_input
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import make_parts, unfinished_parts
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.features import lies_there
+from geop2p.raster.names import exists
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _elsewhere(job: Job, mosaic: Mosaic) -> Job:
 
 
 def _absolute(name: Name) -> Name:
-    return type(name)(Path(name).absolute()) if lies_there(name) else name
+    return type(name)(Path(name).absolute()) if exists(name) else name
 
 
 def _check(future: Any, window: Window) -> None:

@@ -20,6 +20,7 @@ from geop2p.raster.class_table import ClassTable
 from geop2p.raster.culprit import unreadable_file
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.names import is_remote
 from geop2p.raster.overviews import overview_for
 from geop2p.raster.placement import control_points, grid_of
 from geop2p.raster.reading import (
@@ -27,7 +28,6 @@ from geop2p.raster.reading import (
     color_bands,
     data_bands,
     gdal_env,
-    is_remote,
     one_line,
     opened,
 )

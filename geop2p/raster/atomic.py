@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.errors import OutputError
+from geop2p.raster.names import is_elsewhere
 
-STORES = "s3|gs|az|adls?|abfss?|oss|swift|hdfs|webhdfs"
-# names of URLs and of GDAL, which inputs may have
-ELSEWHERE = re.compile(
-    rf"(https?|ftps?|file|{STORES}):/|/vsi(mem|curl|zip|tar|gzip|stdout|{STORES})(_streaming)?(/|$)", re.I
-)
 UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
 os.umask(UMASK)
 
@@ -105,7 +101,7 @@ def check_is_here(path: Path) -> None:
     Raises:
         OutputError: It is.
     """
-    if ELSEWHERE.match(path.as_posix()):
+    if is_elsewhere(path):
         raise OutputError(f"{path}: results are written to disks of this machine; give a path there and copy them")
 
 

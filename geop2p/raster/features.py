@@ -1,4 +1,4 @@
-"""Vector files: their names, and the features that GDAL reads from them."""
+"""Vector files: how they are known, and the features that GDAL reads from them."""
 
 import sqlite3
 import zipfile
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from geop2p.errors import RasterError
 from geop2p.raster.folder import RASTER_SUFFIXES
+from geop2p.raster.names import is_missing, named_layer, with_layer
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas
@@ -15,18 +16,6 @@ if TYPE_CHECKING:  # a quarter of a second that only vector layers need
 VECTOR_SUFFIXES = (
     ".gpkg", ".geojson", ".geojsonl", ".json", ".shp", ".shz", ".fgb", ".gml", ".kml", ".parquet", ".sqlite", ".gdb",
 )  # fmt: skip
-LAYER = "|layername="  # what QGIS writes between a file and the layer that is meant
-
-
-def named_layer(path: str | Path) -> tuple[str, str | None]:
-    """The file of `file.gpkg|layername=roads` and the layer that is meant; None: its only one."""
-    file, named, layer = str(path).partition(LAYER)
-    return file, layer if named else None
-
-
-def with_layer(file: str, layer: str | None) -> str:
-    """The other way."""
-    return file if layer is None else f"{file}{LAYER}{layer}"
 
 
 def is_vector(path: str | Path) -> bool:
@@ -74,17 +63,6 @@ def vector_parts(path: str | Path) -> list[str]:
         return [str(part) for part in sorted(file.iterdir()) if part.is_file() and part.suffix != ".lock"]
     beside = (file.with_suffix(suffix) for suffix in (".dbf", ".prj"))
     return [str(part) for part in beside if file.suffix.lower() == ".shp" and part.is_file()]
-
-
-def lies_there(path: str | Path) -> bool:
-    """Whether there is a file or folder of a layer's name."""
-    return Path(named_layer(path)[0]).exists()
-
-
-def is_missing(path: str | Path) -> bool:
-    """Whether a layer has the name of a local file that is not there."""
-    file, _ = named_layer(path)
-    return "://" not in file and not file.startswith("/vsi") and not Path(file).exists()
 
 
 def read_features(path: str | Path) -> "geopandas.GeoDataFrame":

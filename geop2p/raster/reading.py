@@ -19,17 +19,18 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geop2p.errors import RasterError
+from geop2p.raster import agreement
 from geop2p.raster.categories import read_categories
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
+from geop2p.raster.names import is_missing, is_remote
 from geop2p.raster.placement import control_points, grid_of, is_by_polynomials
 from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 
 BLOCK_CACHE = 64 * 2**20  # bytes of GDAL's block cache, instead of 5 % of the machine's memory
 NOT_PIXELS = (".aux.xml", ".ovr")  # beside a raster: programs make them by looking at it
 OPEN_FILES = 16  # of a virtual raster at once: each holds some MB
-REMOTE = tuple(f"/vsi{name}/" for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs"))
 NO_ANSWER = "see that its server gives it, also in parts (range requests), and repeat, or fetch the file first"
 SAMPLE_SIDE = 1024  # pixels; a raster up to this size is looked at as a whole
 SAMPLE_WINDOW = 64  # pixels
@@ -106,7 +107,7 @@ def opened(path: str | Path, overview: int | None = None) -> Iterator[Any]:
         RasterError: It is missing, no raster, or a block of it cannot be read.
     """
     name = str(path)
-    if "://" not in name and not name.startswith("/vsi") and ":" not in Path(name).name and not Path(name).exists():
+    if is_missing(name):
         raise RasterError(f"{name}: no such file")
     source = _folder_source(name, stamps_of(name))[0] if Path(name).is_dir() else name
     try:
@@ -262,10 +263,11 @@ def read_whole(path: str | Path) -> tuple[Array, Mask]:
 
 
 def color_bands(dataset: Any) -> list[int]:
-    """The bands of data in order of their roles red, green and blue; in their own order where they have others."""
-    order = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-    roles = {dataset.colorinterp[band - 1]: band for band in data_bands(dataset)}
-    return [roles[role] for role in order] if set(roles) == set(order) else data_bands(dataset)
+    """Numbers of the bands of data: those that names or roles call red, green and blue, else in their own order."""
+    numbers = data_bands(dataset)
+    names = [Band(dataset.descriptions[number - 1] or "") for number in numbers]
+    found = agreement.color_bands(names, [dataset.colorinterp[number - 1].name for number in numbers])
+    return [numbers[place] for place in found] if found and len(numbers) == 3 else numbers
 
 
 def has_colors(info: RasterInfo) -> bool:
@@ -281,11 +283,6 @@ def file_bands(info: RasterInfo) -> tuple[Band, ...]:
 def data_bands(dataset: Any) -> list[int]:
     """Numbers of the bands that are data, not alpha."""
     return [band for band, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a name is of a file on a server, which may not answer."""
-    return "://" in str(path) or str(path).startswith(REMOTE)
 
 
 def one_line(error: BaseException) -> str:

@@ -15,8 +15,9 @@ from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
-from geop2p.raster.features import is_missing, lies_there, named_layer, vector_parts, with_layer
+from geop2p.raster.features import vector_parts
 from geop2p.raster.layers import Layer, open_layer
+from geop2p.raster.names import exists, is_gdal_name, is_missing, named_layer, with_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, JOINED, with_choices
@@ -89,7 +90,7 @@ def reading_files(config: TileConfig, folder: Path) -> dict[str, str]:
 def stored_path(path: str | Path, folder: Path) -> str:
     """How a chip set names a layer: relative to its folder, so that both can move together; other names as they are."""
     file, layer = named_layer(path)
-    if not lies_there(path):
+    if not exists(path):
         return str(path)
     there = Path(file).resolve()
     try:
@@ -102,9 +103,8 @@ def stored_path(path: str | Path, folder: Path) -> str:
 def layer_path(stored: str, folder: Path) -> str:
     """The layer that a chip set in `folder` names."""
     file, layer = named_layer(stored)
-    if "://" in file or file.startswith("/vsi") or ":" in Path(file).name:
-        return stored
-    return with_layer(os.path.normpath(folder.resolve() / file), layer)
+    there = os.path.normpath(folder.resolve() / file)
+    return stored if is_gdal_name(file) and not exists(there) else with_layer(there, layer)
 
 
 def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | None]:

@@ -11,10 +11,11 @@ from typing import Any
 from geop2p.config import SPLITS, TileConfig
 from geop2p.config.fields import refuse_idle, settled
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
-from geop2p.raster.features import lies_there, read_polygons
+from geop2p.raster.features import read_polygons
 from geop2p.raster.given import files_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
+from geop2p.raster.names import exists
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
@@ -276,7 +277,7 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
     there = [layer_path(getattr(known, side), earlier.folder) for side in SIDES]
     if here == {name: getattr(known, name) for name in here}:
         return
-    if all(map(lies_there, there)):
+    if all(map(exists, there)):
         if (scene.source, scene.target) != (known.source, known.target):
             names = (scene.source, scene.target, known.id, *there)
             log.info("left out: %s and %s are those of scene '%s', %s and %s", *names)
