@@ -13,8 +13,8 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(total: int, unit: str, what: str, shown: bool) -> Iterator[Advance]:
-    """A function that is told how much more of a total is done.
+def progress_bar(total: int, what: str, shown: bool) -> Iterator[Advance]:
+    """A function that is told how many more of the chips are done.
 
     For what loads little else: tqdm is loaded where a bar is shown, which takes a tenth of the time in which a small
     raster is cut. Where torch is loaded anyway, tqdm itself says it shorter.
@@ -24,5 +24,5 @@ def progress_bar(total: int, unit: str, what: str, shown: bool) -> Iterator[Adva
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=unit, desc=what) as bar:
+    with tqdm(total=total, unit="chip", desc=what) as bar:
         yield lambda by=1: bar.update(by)

@@ -96,7 +96,7 @@ class Card:
                 raise CheckpointError(f"{name}: made by a newer geop2p (format above {FORMAT}); upgrade geop2p")
             data |= {"source": Encoding.from_dict(data["source"]), "target": Encoding.from_dict(data["target"])}
             data["pixel_size"] = None if data["pixel_size"] is None else tuple(data["pixel_size"])
-            data["pixel_range"] = pixel_range(data.get("pixel_range") or ())  # older cards have none
+            data["pixel_range"] = pixel_range(data["pixel_range"] or ())
             return cls(**data)
 
 

@@ -355,7 +355,7 @@ def test_an_ablation_trains_what_fits_and_goes_on(
     compare([folder / "chips"], tmp_path / "patch.html", config, overwrite=True)
     assert model.stat().st_mtime_ns == made
     longer = CompareConfig(ablation="patch", steps=2, width=2)
-    with pytest.raises(ConfigError, match=r"begun with other settings.*, or remove that folder$"):
+    with pytest.raises(ConfigError, match=r"begun with other settings.*, or remove this one \(train: --overwrite\)$"):
         compare([folder / "chips"], tmp_path / "patch.html", longer, overwrite=True)
     with pytest.raises(ConfigError, match="trains on one chip set, 2 names were given"):
         compare([folder / "chips", folder / "good"], tmp_path / "b.html", config)

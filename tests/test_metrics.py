@@ -17,7 +17,8 @@ from torchmetrics.functional.image import (
 from geop2p.config import Kind
 from geop2p.evaluation.baseline import LinearBaseline
 from geop2p.evaluation.position import PositionError
-from geop2p.metrics import BlockScores, ClassScores, ImageScores, error_unit, ms_ssim, ssim_map
+from geop2p.metrics import BlockScores, ClassScores, ImageScores, error_unit
+from geop2p.metrics.similarity import over_scales, scale_maps
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.training.data import ChipArrays
 
@@ -198,10 +199,10 @@ def test_ms_ssim_beside_a_hole_is_that_of_the_part_without(large: tuple[np.ndarr
     valid = np.ones(real.shape[1:], bool)
     valid[:, 176:] = False
     span = np.full(3, 255.0)
-    masked, count = ms_ssim(predicted, real, valid, span)
-    inside, _ = ms_ssim(predicted[:, :, :176], real[:, :, :176], valid[:, :176], span)
+    masked, count = over_scales(scale_maps(predicted, real, valid, span))
+    inside, _ = over_scales(scale_maps(predicted[:, :, :176], real[:, :, :176], valid[:, :176], span))
     assert masked == pytest.approx(inside, rel=1e-12) and count == 2
-    assert ms_ssim(predicted, real, valid & (np.arange(181) > 5), span)[1] == 0
+    assert over_scales(scale_maps(predicted, real, valid & (np.arange(181) > 5), span))[1] == 0
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -237,8 +238,9 @@ def test_scores_of_many_chips_are_those_of_all_their_pixels_at_once() -> None:
     made, truth = (np.concatenate([one.reshape(3, -1) for one in side], axis=1) for side in sides)
     mse, across = np.square(made - truth).mean(axis=1), np.linalg.norm(np.cross(made, truth, axis=0), axis=0)
     width = np.full(3, span)
-    windows = [ssim_map(*pair, there, width)[0].reshape(3, -1) for pair, there in zip(pairs, valid, strict=True)]
-    coarse, counts = zip(*(ms_ssim(*pairs[chip], valid[chip], width) for chip in (-2, -1)), strict=True)
+    finest = (next(scale_maps(*pair, there, width)) for pair, there in zip(pairs, valid, strict=True))
+    windows = [maps.similarity.reshape(3, -1) for maps in finest]
+    coarse, counts = zip(*(over_scales(scale_maps(*pairs[chip], valid[chip], width)) for chip in (-2, -1)), strict=True)
     wanted = {
         "l1": np.abs(made - truth).mean(),
         "rmse": np.sqrt(mse.mean()),
@@ -272,7 +274,8 @@ def test_no_valid_pixel_gives_no_score() -> None:
     scores = ImageScores(image_encoding())
     scores.add(np.zeros((3, 4, 4)), np.zeros((3, 4, 4)), np.zeros((4, 4), bool))
     assert scores.result()["l1"] is None
-    assert ssim_map(np.zeros((1, 4, 4)), np.zeros((1, 4, 4)), np.ones((4, 4), bool), np.array([255.0]))[1].size == 0
+    nothing = np.zeros((1, 4, 4))
+    assert next(scale_maps(nothing, nothing, np.ones((4, 4), bool), np.array([255.0]))).whole.numel() == 0
 
 
 def test_class_scores_by_hand() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import Constant, Identity, class_map, grid, image_encoding, write_raster
+from conftest import Constant, Identity, class_map, grid, write_raster
 from rasterio.windows import Window
 
 from geop2p import PredictConfig, TileConfig, describe, evaluate, evaluate_mosaic, predict, tile
@@ -19,7 +19,6 @@ from geop2p.metrics import scores_for
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.raster.layers import open_layer
-from geop2p.raster.reading import describe_raster
 from geop2p.tiling.chips import ChipSet
 
 SMALL = TileConfig(size=32, split_by="random")
@@ -299,26 +298,3 @@ def test_scaled_decibels_are_averaged_as_power(tmp_path: Path) -> None:
         found, _ = reader.read(Window(0, 0, SIDE // 8, SIDE // 8))
     means = values.reshape(1, SIDE // 8, 8, SIDE // 8, 8).mean(axis=(2, 4))
     assert found.dtype == np.int16 and found * 0.01 == pytest.approx(10 * np.log10(means), abs=0.02)
-
-
-def test_chip_sets_made_before_these_choices_are_read_and_added_to(tmp_path: Path, codes: Path) -> None:
-    target = layer(tmp_path / "image.tif", noise("uint8", bands=3, high=255))
-    tile(codes, target, tmp_path / "chips", SMALL)
-    file = tmp_path / "chips" / "chipset.json"
-    data = json.loads(file.read_text())
-    for name in ("image_scaling", "relief"):
-        del data["settings"][name]
-    for side in ("source", "target"):
-        for name in ("scaling", "backscatter", "relief"):
-            del data[side][name]
-        for band in data[side]["bands"]:
-            del band["distribution"]
-    file.write_text(json.dumps(data))
-    old = ChipSet.open(tmp_path / "chips")
-    assert (old.target.scaling, old.target.backscatter, old.target.relief) == ("dtype", "dB", None)
-    again = layer(tmp_path / "more.tif", noise("uint8", bands=3, seed=1, high=255))
-    assert tile(codes, again, tmp_path / "chips", SMALL).scenes == 2
-    older = image_encoding("uint16").to_dict()
-    del older["scaling"]
-    assert Encoding.from_dict(older).scaling == "percentiles"
-    assert describe_raster(again).scales == (1.0, 1.0, 1.0)

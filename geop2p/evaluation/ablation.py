@@ -67,13 +67,5 @@ def train_rows(
     fitting = [name for name in settings if name not in left_out]
     runs = {name: folder / name.replace(", ", "_").replace(" ", "_") for name in fitting}
     for name, run in runs.items():
-        try:
-            train(chipset.folder, run, settings[name], progress=progress)
-        except ConfigError as error:
-            said, begun, _ = str(error).partition("; repeat those to continue it")
-            if not begun:
-                raise
-            raise ConfigError(
-                f"{said}; repeat those to continue it, give another name of the report, or remove that folder"
-            ) from error
+        train(chipset.folder, run, settings[name], progress=progress)
     return runs, list(left_out.values())

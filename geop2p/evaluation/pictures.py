@@ -23,20 +23,19 @@ from geop2p.raster.reading import describe_raster, gdal_env, opened
 from geop2p.raster.render import render
 
 CELLS = 32  # along a side of a map of errors
+HEAT_SIDE = 256  # pixels of the picture of that map
 MOSAIC_SIDE = 1400  # pixels of the longest side of a mosaic on the page
 
 
 @dataclass(frozen=True)
 class Slider:
-    """Two pictures of the same ground, one uncovering the other."""
+    """Two pictures of the same ground, of which one uncovers the other."""
 
-    left_name: str
-    left: Picture
-    right_name: str
-    right: Picture
+    truth: Picture
+    prediction: Picture
 
 
-def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
+def heat_picture(values: npt.NDArray[np.float64]) -> Picture:
     """A map of errors (rows, cols) smoothed over blocks, from dark (least) to light (most); grey for NaN."""
     known = np.isfinite(values)
     sums, counts = _by_cell(np.where(known, values, 0)), _by_cell(known.astype(np.int64))
@@ -47,7 +46,7 @@ def heat_picture(values: npt.NDArray[np.float64], side: int = 256) -> Picture:
     at = np.linspace(0, 1, len(stops))
     colors = np.stack([np.interp(unit, at, stops[:, channel]) for channel in range(3)], axis=-1)
     colors[counts == 0] = 128
-    picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+    picture = Image.fromarray(np.rint(colors).astype(np.uint8)).resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.NEAREST)
     return np.asarray(picture)
 
 
@@ -81,10 +80,10 @@ def write_overview(path: Path, rasters: Sequence[str | Path], grid: Grid, side: 
         Image.fromarray(np.concatenate(pictures[:-1], axis=1)).save(temporary, optimize=True)
 
 
-def mosaic_picture(path: str | Path, encoding: Encoding, side: int = MOSAIC_SIDE) -> Picture:
-    """A raster thinned to at most `side` pixels, drawn as its encoding says."""
+def mosaic_picture(path: str | Path, encoding: Encoding) -> Picture:
+    """A raster thinned to at most `MOSAIC_SIDE` pixels, drawn as its encoding says."""
     with gdal_env(), opened(path) as dataset:
-        factor = max(1.0, max(dataset.shape) / side)
+        factor = max(1.0, max(dataset.shape) / MOSAIC_SIDE)
         shape = tuple(math.ceil(length / factor) for length in dataset.shape)
         method = Resampling.nearest if encoding.is_classes else Resampling.average
         bands = list(range(1, len(encoding.bands) + 1))
@@ -93,20 +92,19 @@ def mosaic_picture(path: str | Path, encoding: Encoding, side: int = MOSAIC_SIDE
     return render(np.nan_to_num(values), valid, encoding)
 
 
-def slider_of(mosaic: str | Path, truth: Layer, encoding: Encoding, side: int = MOSAIC_SIDE) -> Slider | None:
-    """A mosaic and the truth of its ground, thinned to at most `side` pixels.
+def slider_of(mosaic: str | Path, truth: Layer, encoding: Encoding) -> Slider | None:
+    """A mosaic and the truth of its ground, thinned to at most `MOSAIC_SIDE` pixels.
 
     Args:
         mosaic: Raster.
         truth: Layer of the same kind.
         encoding: How both are drawn.
-        side: Most pixels of the longer side.
 
     Returns:
         None where the truth has no valid ground there, or cannot be thinned for want of a CRS.
     """
     grid = describe_raster(mosaic).grid
-    factor = max(1.0, max(grid.height, grid.width) / side)
+    factor = max(1.0, max(grid.height, grid.width) / MOSAIC_SIDE)
     if factor > 1 and grid.crs is None:
         return None
     thin = grid.resized(math.ceil(grid.height / factor), math.ceil(grid.width / factor))
@@ -114,7 +112,7 @@ def slider_of(mosaic: str | Path, truth: Layer, encoding: Encoding, side: int = 
     if not there.any():
         return None
     made, valid = _whole(aligned_reader(mosaic, thin, encoding.kind))
-    return Slider("truth", render(real, there, encoding), "prediction", render(made, valid, encoding))
+    return Slider(render(real, there, encoding), render(made, valid, encoding))
 
 
 def _whole(opening: AbstractContextManager[Reader]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

@@ -141,7 +141,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
                     for row, entry in enumerate(chipset.entries(split)):
                         if entry.scene == scene.id:
                             writer.add(entry.id, entry.row_off, entry.col_off, partial(reader.read, row))
-        so_far = index.among("scene", {known.id for known in scenes[:number]})
+        so_far = index.of_scenes({known.id for known in scenes[:number]})
         part = dataclasses.replace(done, counts=count_splits(so_far))
         module.place(staging, part, table, slots)
         shutil.rmtree(staging)

@@ -1,9 +1,8 @@
 """Masked scores, summed in float64 over any number of chips or windows, and their intervals over blocks of ground."""
 
-from geop2p.metrics.blocks import BlockScores, bootstrap
+from geop2p.metrics.blocks import BlockScores
 from geop2p.metrics.classes import ClassScores
 from geop2p.metrics.images import ImageScores
-from geop2p.metrics.similarity import ms_ssim, ssim_map
 from geop2p.raster.encoding import Encoding
 
 __all__ = [
@@ -12,11 +11,8 @@ __all__ = [
     "ClassScores",
     "ImageScores",
     "Scores",
-    "bootstrap",
     "error_unit",
-    "ms_ssim",
     "scores_for",
-    "ssim_map",
 ]
 
 Scores = ImageScores | ClassScores

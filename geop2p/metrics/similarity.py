@@ -52,40 +52,16 @@ def scale_maps(predicted: Array, real: Array, valid: Mask, data_range: Array) ->
         yield _maps(first, second, there, span)
 
 
-def ssim_map(predicted: Array, real: Array, valid: Mask, data_range: Array) -> tuple[Array, Mask]:
-    """SSIM at every place where a whole window fits.
-
-    Args:
-        predicted: (bands, rows, cols).
-        real: (bands, rows, cols).
-        valid: (rows, cols).
-        data_range: Range of the values of each band (bands,).
-
-    Returns:
-        SSIM (bands, rows - 10, cols - 10), and where the whole window is valid; both empty for smaller arrays.
-    """
-    finest = next(scale_maps(predicted, real, valid, data_range))
-    return finest.similarity.numpy(), finest.whole.numpy()
-
-
-def ms_ssim(predicted: Array, real: Array, valid: Mask, data_range: Array) -> tuple[Array, int]:
+def over_scales(scales: Iterable[Maps]) -> tuple[Array, int]:
     """MS-SSIM of one image.
 
     Args:
-        predicted: (bands, rows, cols).
-        real: (bands, rows, cols).
-        valid: (rows, cols).
-        data_range: Range of the values of each band (bands,).
+        scales: Its `scale_maps`.
 
     Returns:
         MS-SSIM (bands,), and how many whole windows are valid at the coarsest scale: 0 for images that are smaller than
         176 pixels or have too large holes, whose MS-SSIM is 0.
     """
-    return over_scales(scale_maps(predicted, real, valid, data_range))
-
-
-def over_scales(scales: Iterable[Maps]) -> tuple[Array, int]:
-    """`ms_ssim` of an image whose `scale_maps` are there."""
     product, count = np.ones(1), 0
     for scale, (maps, weight) in enumerate(zip(scales, SCALE_WEIGHTS, strict=True), 1):
         count = int(maps.whole.sum())

@@ -54,7 +54,7 @@ def mosaic_lattice(path: str | Path) -> Lattice | None:
         tags = dataset.tags()
     if "GEOP2P_TILE_SIZE" not in tags:
         return None
-    halo = int(tags.get("GEOP2P_HALO", "0"))  # mosaics made before there were halos have neither of the two
-    down, right = (int(number) for number in tags.get("GEOP2P_TILE_SHIFT", "0 0").split())
-    size, overlap, stride = (int(tags.get(f"GEOP2P_{name}", "1")) for name in ("TILE_SIZE", "OVERLAP", "STRIDE"))
+    names = ("TILE_SIZE", "OVERLAP", "HALO", "STRIDE")
+    size, overlap, halo, stride = (int(tags[f"GEOP2P_{name}"]) for name in names)
+    down, right = (int(number) for number in tags["GEOP2P_TILE_SHIFT"].split())
     return Lattice(size - 2 * halo, overlap, halo, (down, right), stride)

@@ -47,7 +47,7 @@ class Band:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Band":
         """Read the JSON form."""
-        found = data.get("distribution")
+        found = data["distribution"]
         return cls(**data | {"distribution": None if found is None else Distribution.from_dict(found)})
 
 
@@ -268,8 +268,7 @@ class Encoding:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Encoding":
-        """Read `to_dict`'s form; of one without the choices of today, what they were when it was made."""
-        eight_bit = data["kind"] == "image" and data["dtype"] == "uint8"
+        """Read `to_dict`'s form."""
         return cls(
             kind=data["kind"],
             dtype=data["dtype"],
@@ -277,11 +276,11 @@ class Encoding:
             nodata=None if data["nodata"] is None else float(data["nodata"]),
             classes=_map_classes(data["classes"]),
             color_interp=tuple(data["color_interp"]),
-            ignored=_map_classes(data.get("ignored", ())),
-            scaling=data.get("scaling", "dtype" if eight_bit else "percentiles"),
-            backscatter=data.get("backscatter", "dB"),
-            relief=data.get("relief"),
-            palette=tuple(tuple(color) for color in data.get("palette", ())),
+            ignored=_map_classes(data["ignored"]),
+            scaling=data["scaling"],
+            backscatter=data["backscatter"],
+            relief=data["relief"],
+            palette=tuple(tuple(color) for color in data["palette"]),
         )
 
 

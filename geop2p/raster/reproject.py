@@ -204,9 +204,9 @@ def pixel_ratio(wanted: Grid, own: Grid) -> float:
     return max(there) / min(here)
 
 
-def outline(grid: Grid, points: int = 21) -> tuple[list[float], list[float]]:
+def outline(grid: Grid) -> tuple[list[float], list[float]]:
     """Positions along the outline of a grid, as lists of x and y."""
-    steps = np.linspace(0, 1, points)
+    steps = np.linspace(0, 1, 21)
     corners = [*grid.corners, grid.corners[0]]
     xs, ys = [], []
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):

@@ -125,10 +125,6 @@ class BandStatistics:
         values = [place + _LEAST if self._is_exact else _centre(place) + anchor for place in positions]
         return [float(min(max(value, self.minimum), self.maximum)) for value in values]
 
-    def percentile(self, percent: float) -> float:
-        """The least value that `percent` of the values do not exceed."""
-        return self.percentiles([percent])[0]
-
 
 def leading_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Bin of each value, out of `LEADING_BINS`: bits of a float32, made to count up from the lowest to the highest."""

@@ -42,7 +42,7 @@ def check_chips(chipset: ChipSet, progress: bool = False) -> list[str]:
     grids = {scene.id: scene.grid for scene in chipset.scenes}
     nowhere = {name for name, grid in grids.items() if grid.crs is None}
     alike: dict[bytes, list[tuple[Split, str]]] = {}
-    with progress_bar(len(index), "chip", "check", progress) as advance:
+    with progress_bar(len(index), "check", progress) as advance:
         for split in SPLITS:
             try:
                 entries = chipset.entries(split)
@@ -123,9 +123,9 @@ def _leaks(chipset: ChipSet, index: ChipTable) -> list[str]:
     names = [scene.id for scene in chipset.scenes]
     for number, scene in enumerate(chipset.scenes):
         grid = scene.grid
-        seen = index.among("scene", [scene.id] if grid.crs is None else names[: number + 1])
+        seen = index.of_scenes([scene.id] if grid.crs is None else names[: number + 1])
         seen = seen if grid.crs is None else seen.to_crs(grid.crs)
-        own = seen.among("scene", [scene.id])
+        own = seen.of_scenes([scene.id])
         for split, other in itertools.permutations(SPLITS, 2):
             for mine, others in ((own, seen), (seen, own)):
                 chips = mine.of_split(split)

@@ -170,7 +170,7 @@ class ChipSet:
             source=Encoding.from_dict(data["source"]),
             target=Encoding.from_dict(data["target"]),
             counts=data["counts"],
-            order=data.get("order", {}),
+            order=data["order"],
         )
 
     def save(self, index: "ChipTable") -> None:
@@ -207,7 +207,7 @@ class ChipSet:
 
         table = read_table(self.folder / INDEX, KEYS)
         known = {scene.id for scene in self.scenes}  # a killed run may have written rows of a scene to come
-        return table.among("scene", known)
+        return table.of_scenes(known)
 
     def entries(self, split: Split) -> list[Entry]:
         """The chips of a split in the order of the index.

@@ -92,7 +92,7 @@ def pack_split(chipset: ChipSet, split: Split, folder: Path, progress: bool = Fa
         for file, name in zip(files, ARRAYS, strict=True):
             file.write(_header((count, *_form(chipset, name)[0]), _form(chipset, name)[1]))
         reader = stack.enter_context(chipset.reader(split))
-        advance = stack.enter_context(progress_bar(count, "chip", f"pack {split}", progress))
+        advance = stack.enter_context(progress_bar(count, f"pack {split}", progress))
         for row in range(count):
             chip = reader.read(row)
             for file, array in zip(files, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):

@@ -167,7 +167,7 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
     a_chip = chipset.size**2 * sum(len(side.bands) * np.dtype(side.dtype).itemsize for side in encodings)
     lot = min(max(1, LOT // a_chip), READ_AT_ONCE)
     jobs = [range(first, min(first + lot, count)) for first in range(0, count, lot)]
-    with progress_bar(count, "chip", "values", progress) as advance:
+    with progress_bar(count, "values", progress) as advance:
         for chips in in_order(jobs, partial(_open_training, chipset), min(cores(), MOST_THREADS, len(jobs))):
             for chip in chips:
                 for number, values in enumerate((chip.source, chip.target)):

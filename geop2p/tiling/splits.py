@@ -62,7 +62,7 @@ def near(chips: ChipTable, others: ChipTable, buffer: float, grid: Grid) -> Mask
     """
     result = np.zeros(len(chips), bool)
     if chips.crs is None and len(chips):
-        others = others.among("scene", set(chips["scene"]))
+        others = others.of_scenes(set(chips["scene"]))
     if len(chips) and len(others):
         here, there = _in_pixels(chips, grid), _in_pixels(others, grid)
         inner = shapely.buffer(here, -0.01, join_style="mitre")

@@ -102,7 +102,7 @@ def stage(
     open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, looks, slots)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     with (
-        progress_bar(windows, "chip", "tile", progress) as advance,
+        progress_bar(windows, "tile", progress) as advance,
         writing(staging),
         journal_file.open("a", encoding="utf-8") as journal,
     ):

@@ -48,9 +48,9 @@ class ChipTable:
         """Some of the rows, by a mask or their numbers."""
         return ChipTable({name: values[which] for name, values in self.columns.items()}, self.shapes[which], self.crs)
 
-    def among(self, name: str, values: Collection[str]) -> "ChipTable":
-        """The rows with one of these texts in a column."""
-        return self.rows(np.fromiter((value in values for value in self[name]), bool, len(self)))
+    def of_scenes(self, names: Collection[str]) -> "ChipTable":
+        """The chips of some scenes."""
+        return self.rows(np.fromiter((scene in names for scene in self["scene"]), bool, len(self)))
 
     def of_split(self, split: str) -> "ChipTable":
         """The chips of a split."""

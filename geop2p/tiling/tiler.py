@@ -289,11 +289,7 @@ def _follow(known: Scene, scene: Scene, earlier: ChipSet) -> None:
 
 def _check_settings(earlier: ChipSet, config: TileConfig) -> None:
     here = settings_of(config) | {"size": config.size, "stride": config.step, "format": config.layout}
-    there = (
-        settings_of(TileConfig())
-        | earlier.settings
-        | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
-    )
+    there = earlier.settings | {"size": earlier.size, "stride": earlier.stride, "format": earlier.layout}
     if apart := differences(here, there):
         raise ChipSetError(
             f"{earlier.folder}: made with other settings ({'; '.join(apart)}); use those, another folder, "

@@ -34,7 +34,6 @@ OWNED = (  # what a run leaves beside its settings; the checkpoint first, withou
     f"{SAMPLES}/epoch_*.png",
     f"{BOARD}/events.out.tfevents.*",
     f"{CACHE}/*/*.npy",
-    f"{CACHE}/*.npy",  # of geop2p before it named them after the chip set
 )
 FOLDERS = (SAMPLES, BOARD, f"{CACHE}/*", CACHE)
 
@@ -129,23 +128,15 @@ def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: They are others; the message names them.
     """
-    earlier = settings if found.settings is None else found.settings
-    if VALUES not in earlier:
-        log.warning(
-            "%s: begun by an earlier version, which did not note the values of recipe %s: if they have changed, they "
-            "are not those of its first steps",
-            run / CONFIG, earlier["recipe"],
-        )  # fmt: skip
-    else:
-        earlier, settings = _by_value(earlier), _by_value(settings)
+    earlier, settings = _by_value(settings if found.settings is None else found.settings), _by_value(settings)
     idle = {"epochs"} if earlier.get("steps") is not None else set()  # which steps stand in for
     names = sorted((set(earlier) | set(settings)) - FREE - idle - {VALUES})
     changed = [name for name in names if settings.get(name) != earlier.get(name)]
     if changed:
         differences = [f"{name} is {settings.get(name)}, there it is {earlier.get(name)}" for name in changed]
         raise ConfigError(
-            f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, give a new "
-            "folder, or --overwrite to begin again"
+            f"{run}: begun with other settings ({'; '.join(differences)}); repeat those to continue it, begin "
+            "in another folder, or remove this one (train: --overwrite)"
         )
 
 
