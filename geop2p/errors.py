@@ -34,3 +34,13 @@ class ConfigError(GeoP2PError):
 
 class OutputError(GeoP2PError):
     """A file or folder cannot be written: it exists, the disk is full, or the place is read-only."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message of an error; its type, if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

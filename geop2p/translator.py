@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geop2p.config import Device
-from geop2p.errors import CheckpointError, ConfigError
+from geop2p.errors import CheckpointError, ConfigError, first_line, one_line
 from geop2p.models import GENERATORS
+from geop2p.models.hardware import resolve_device
 from geop2p.models.randomness import OwnDraws
 from geop2p.raster.atomic import replacing
 from geop2p.raster.borders import reflect_indices
@@ -110,10 +111,9 @@ def _readable(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        found = " ".join(str(error).split())
         raise CheckpointError(
-            f"{name}: its card cannot be read ({type(error).__name__}: {found}): made by another version of geop2p, or "
-            "damaged; fetch it again, or use that version"
+            f"{name}: its card cannot be read ({type(error).__name__}: {one_line(error)}): made by another version "
+            "of geop2p, or damaged; fetch it again, or use that version"
         ) from error
 
 
@@ -134,22 +134,6 @@ def model_file(model: str | Path) -> Path:
             f"its {FILE_NAME} (predict runs that in ONNX with --engine onnx)"
         )
     return file
-
-
-def resolve_device(device: Device) -> torch.device:
-    """The device that a setting means on this machine.
-
-    Raises:
-        ConfigError: The device asked for is not there, or none that torch knows by that name.
-    """
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device not in ("auto", *found):
-        raise ConfigError(f"device is {device!r}, expected auto or {' or '.join(found)}")
-    if device == "auto":
-        return torch.device(next(name for name, there in found.items() if there))
-    if not found[device]:
-        raise ConfigError(f"device '{device}' is not available here; use cpu or auto")
-    return torch.device(device)
 
 
 class Translator:
@@ -258,8 +242,9 @@ class Translator:
         try:
             generator.load_state_dict(load_file(file))
         except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            raise CheckpointError(f"{file}: weights do not fit its own card ({first}); train it again") from error
+            raise CheckpointError(
+                f"{file}: weights do not fit its own card ({first_line(error)}); train it again"
+            ) from error
         return cls(generator.to(resolve_device(device)), card, hashlib.sha256(file.read_bytes()).hexdigest())
 
 

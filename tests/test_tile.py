@@ -289,8 +289,8 @@ def test_chips_far_larger_than_the_layers_take_no_memory(pair: tuple[Path, Path]
 HOLDING = """
 import sys
 from pathlib import Path
-from geop2p.tiling.lock import locked
-with locked(Path(sys.argv[1])):
+from geop2p.tiling.removal import lock_chips
+with lock_chips(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """

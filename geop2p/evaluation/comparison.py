@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import CompareConfig
 from geop2p.config.fields import settled
-from geop2p.errors import ChipSetError, ConfigError, OutputError
+from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
 from geop2p.evaluation.ground import Ground, check_split, load_ground
@@ -25,7 +25,7 @@ from geop2p.evaluation.report import Strip, check_not_read, check_page, check_re
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
 from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
 from geop2p.metrics import error_unit
-from geop2p.raster.atomic import replacing, write_json
+from geop2p.raster.atomic import check_new, replacing, write_json
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG, chips_digest
 from geop2p.training.validation import predict_chips
@@ -159,8 +159,7 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
     check_page(report)
     for table in (report.with_suffix(suffix) for suffix in TABLES):
         check_not_read(table, read)
-        if table.exists() and not overwrite:
-            raise OutputError(f"{table}: exists; give another name or --overwrite")
+        check_new(table, overwrite)
     check_report(report, overwrite, [*folders, *read])
 
 

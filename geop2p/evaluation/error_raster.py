@@ -12,7 +12,7 @@ from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.report import check_not_read
 from geop2p.metrics import error_unit
 from geop2p.mosaic.beside import Beside, put_together
-from geop2p.raster.atomic import make_folder
+from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.lock import alone_in
@@ -48,8 +48,7 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
     style, names = style_path(path), Path(f"{path}.aux.xml")
     left_over = [] if not is_own_style(style) else [style] if path.exists() else [style, names]
     for file in (path, style, names):
-        if file.exists() and not overwrite and file not in left_over:
-            raise OutputError(f"{file}: exists; give another name or --overwrite")
+        check_new(file, overwrite or file in left_over)
     make_folder(path.parent)
 
 

@@ -17,10 +17,11 @@ from geop2p.errors import CheckpointError, ConfigError
 from geop2p.evaluation.schooling import forget, making, train_judge
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
+from geop2p.models.hardware import resolve_device
 from geop2p.raster.atomic import make_folder
-from geop2p.tiling.chips import DESCRIPTION, ChipSet
+from geop2p.tiling.chips import ChipSet, description_digest
 from geop2p.training.alone import alone
-from geop2p.translator import Translator, resolve_device
+from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,7 @@ def find_judge(
         ConfigError: The device is not there.
         CheckpointError: The file of the judge is damaged.
     """
-    said = hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest()
-    settings = [said, *making(architecture, steps)]
+    settings = [description_digest(chipset.folder), *making(architecture, steps)]
     settings += [] if chipset.source.is_classes else ["values"]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     file = folder / f"{architecture}-{key}.safetensors"

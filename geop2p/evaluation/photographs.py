@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from geop2p.config import ScoringConfig
-from geop2p.errors import CheckpointError, ConfigError
+from geop2p.errors import CheckpointError, ConfigError, first_line
+from geop2p.models.hardware import resolve_device
 from geop2p.models.lpips import load_lpips
 from geop2p.models.randomness import OwnDraws
 from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.training.objectives import lpips
-from geop2p.translator import resolve_device
 
 SCORES = ("lpips", "fid", "kid")
 PACKAGES = ("torch_fidelity", "torchmetrics")
@@ -189,8 +189,7 @@ def _as_weights(file: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not the weights of the {INCEPTION} ({first})") from error
+        raise CheckpointError(f"{file}: not the weights of the {INCEPTION} ({first_line(error)})") from error
 
 
 def _digest(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageColor
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
@@ -21,6 +21,7 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, complete_encoding, open_layer
 from geop2p.raster.reading import describe_raster, gdal_env, opened
 from geop2p.raster.render import render
+from geop2p.raster.styles import STOPS
 
 CELLS = 32  # along a side of a map of errors
 HEAT_SIDE = 256  # pixels of the picture of that map
@@ -42,7 +43,7 @@ def heat_picture(values: npt.NDArray[np.float64]) -> Picture:
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     low, high = np.nanmin(means), np.nanmax(means)
     unit = np.nan_to_num((means - low) / (high - low or 1))
-    stops = np.array([(13, 8, 80), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)])
+    stops = np.array([ImageColor.getrgb(color) for color in STOPS])
     at = np.linspace(0, 1, len(stops))
     colors = np.stack([np.interp(unit, at, stops[:, channel]) for channel in range(3)], axis=-1)
     colors[counts == 0] = 128

@@ -8,10 +8,10 @@ from typing import Any
 
 import jinja2
 
-from geop2p.errors import ConfigError, OutputError
+from geop2p.errors import ConfigError
 from geop2p.evaluation.pictures import Slider
 from geop2p.page import Picture, exact_uri, figure, photo_uri
-from geop2p.raster.atomic import check_is_here, make_folder, write_text
+from geop2p.raster.atomic import check_new, make_folder, write_text
 from geop2p.raster.given import replaced
 
 PLACES = 5  # chips or windows that a page shows
@@ -73,10 +73,8 @@ def check_report(report: Path, overwrite: bool, inputs: Sequence[str | Path | No
         OutputError: It exists, or is none of this machine's files.
     """
     check_page(report)
-    check_is_here(report)
     check_not_read(report, inputs)
-    if report.exists() and not overwrite:
-        raise OutputError(f"{report}: exists; give another name or --overwrite")
+    check_new(report, overwrite)
     make_folder(report.parent)
 
 

@@ -18,13 +18,12 @@ from geop2p.models import GENERATORS
 from geop2p.models.randomness import own_random_numbers
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import ChipSet
-from geop2p.training.augmentation import Augmentation
+from geop2p.training.augmentation import Augmentation, one_sided
 from geop2p.training.calibration import estimate_statistics
 from geop2p.training.checkpoint import LAST, fitting_state, load_state, save_state
 from geop2p.training.data import Batch, ChipArrays, Indices, batches, epoch_order
 from geop2p.training.feeding import Feed
 from geop2p.training.interruption import Interruption
-from geop2p.training.loop import LOOKING
 from geop2p.training.objectives import masked_cross_entropy, masked_dice, masked_l1
 from geop2p.training.schedule import decay
 from geop2p.translator import Card, Translator
@@ -114,8 +113,7 @@ def train_judge(
     network, optimizer = pupil.network, pupil.optimizer
     pupil.restore()
     per_epoch = math.ceil(len(chips) / BATCH)
-    turns = not {chipset.source.kind, chipset.target.kind} & LOOKING  # where that does not change what is shown
-    feed = Feed(chips, chipset.source, chipset.target, device, Augmentation(SEED, d4=turns))
+    feed = Feed(chips, chipset.source, chipset.target, device, Augmentation(SEED, d4=not one_sided(chipset)))
     saved, interruption = time.monotonic(), Interruption(True)
     steps_left = tqdm(range(pupil.step, steps), "judge", steps, initial=pupil.step, unit="step", disable=not progress)
     with interruption, steps_left:

@@ -1,7 +1,6 @@
 """`convert`: chips of one format become chips of another."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -20,11 +19,11 @@ from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.look import Look
-from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Scene, layout_of
-from geop2p.tiling.lock import locked
+from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Scene, description_digest
+from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.opening import layer_path, reopen, stored_path
 from geop2p.tiling.placing import CONVERSION, finish
-from geop2p.tiling.removal import make_room, remove
+from geop2p.tiling.removal import lock_chips, make_room, remove
 from geop2p.tiling.slots import Slots
 from geop2p.tiling.table import count_splits
 from geop2p.tiling.tiler import TileResult, summed_up
@@ -61,7 +60,7 @@ def convert(
     if (origin / DESCRIPTION).is_file():
         chipset = ChipSet.open(origin)
         _check_chips(chipset, config)
-        with locked(folder):
+        with lock_chips(folder):
             if config.format == "side-by-side":
                 export_pairs(chipset, folder, config.direction, overwrite, progress)
                 return dataclasses.replace(summed_up(chipset, start), path=str(folder))
@@ -72,7 +71,7 @@ def convert(
         if config.format == "side-by-side":
             raise ConfigError(f"{origin}: is no chip set of geop2p; make one of it first, with another --format")
         foreign = look_at(origin, config)
-        with locked(folder):
+        with lock_chips(folder):
             _claim(origin, folder, config, overwrite)
             try:
                 import_chips(foreign, folder, progress)
@@ -108,9 +107,7 @@ def _claim(origin: Path, folder: Path, config: TileConfig, overwrite: bool) -> N
         ChipSetError: The folder holds something else.
     """
     make_room(folder, overwrite)
-    digest = None
-    if (origin / DESCRIPTION).is_file():
-        digest = hashlib.sha256((origin / DESCRIPTION).read_bytes()).hexdigest()
+    digest = description_digest(origin) if (origin / DESCRIPTION).is_file() else None
     options = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
     claim = {"from": str(origin.resolve()), "description": digest, "config": options}
     file = folder / STAGING / CONVERSION

@@ -22,8 +22,9 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, conclude
 from geop2p.raster.reading import RasterInfo, describe_raster
-from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene, layout_of
+from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.cutting import Ground, Region
+from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.placing import settle
 from geop2p.tiling.sides import merged_encoding, with_choices
 from geop2p.tiling.slots import Slots

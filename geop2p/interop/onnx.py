@@ -6,10 +6,10 @@ from typing import cast
 
 import torch
 
-from geop2p.errors import CheckpointError, ConfigError, OutputError
+from geop2p.errors import CheckpointError, ConfigError
 from geop2p.models.engines import OnnxNetwork, onnx_bytes, require
 from geop2p.models.layers import Generator
-from geop2p.raster.atomic import check_is_here, replacing
+from geop2p.raster.atomic import check_new, replacing
 from geop2p.translator import Translator
 
 LARGEST_DIFFERENCE = 1e-3  # of values in [-1, 1], or relative to scores; float32 in another order
@@ -49,9 +49,7 @@ def export(model: str | Path, output: str | Path, *, overwrite: bool = False) ->
     output = Path(output)
     if output.suffix.lower() != ".onnx":
         raise ConfigError(f"{output}: expected a name that ends in .onnx, by which other programs know what it is")
-    check_is_here(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists; give another name or --overwrite")
+    check_new(output, overwrite)
     require("onnx")
     import onnx
 

@@ -1,7 +1,6 @@
 """A|B images of the pix2pix family: a picture of the source left of one of the target."""
 
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -18,7 +17,7 @@ from geop2p.raster.atomic import discard_leftovers, is_bare, make_folder, write_
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.render import render
-from geop2p.tiling.chips import DESCRIPTION, SIDES, ChipSet
+from geop2p.tiling.chips import SIDES, ChipSet, description_digest
 from geop2p.tiling.staging import differences
 
 CLAIM = "export.json"
@@ -44,7 +43,7 @@ def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite
     """
     claim = {
         "from": str(chipset.folder.resolve()),
-        "description": hashlib.sha256((chipset.folder / DESCRIPTION).read_bytes()).hexdigest(),
+        "description": description_digest(chipset.folder),
         "direction": direction,
         "files": [_pair_name(split, entry.id) for split in SPLITS for entry in chipset.entries(split)],
     }

@@ -1,4 +1,4 @@
-"""Number formats that the hardware computes fast, looked up rather than assumed."""
+"""The devices of this machine, and the number formats that they compute fast, looked up rather than assumed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,27 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from geop2p.config import Device
+from geop2p.errors import ConfigError
+
 CPU_FLAGS = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}  # without these a CPU emulates bf16, two to three times slower than fp32
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The device that a setting means on this machine.
+
+    Raises:
+        ConfigError: The device asked for is not there, or none that torch knows by that name.
+    """
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device not in ("auto", *found):
+        raise ConfigError(f"device is {device!r}, expected auto or {' or '.join(found)}")
+    if device == "auto":
+        return torch.device(next(name for name, there in found.items() if there))
+    if not found[device]:
+        raise ConfigError(f"device '{device}' is not available here; use cpu or auto")
+    return torch.device(device)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
-from geop2p.errors import GeoP2PError
+from geop2p.errors import GeoP2PError, one_line
 
 FULL = ("out of memory", "allocate memory", "alloc_failed", "allocation_failed")  # of torch, cuDNN, cuBLAS
 
@@ -88,7 +88,7 @@ def telling_when_full(told: GeoP2PError) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory, of the machine or of a GPU, was not enough."""
-    text = " ".join(str(error).lower().split())
+    text = one_line(error).lower()
     told = any(words in text for words in FULL)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 

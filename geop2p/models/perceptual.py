@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geop2p.errors import CheckpointError
+from geop2p.errors import CheckpointError, first_line
 
 # Channels of the convolutions up to conv5_1; 0 is a pooling that halves the side.
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
@@ -101,8 +101,7 @@ def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict
     except pickle.UnpicklingError as error:  # whose words advise to trust the file
         raise CheckpointError(f"{file}: not a file of weights, or of more than weights; give {what}") from error
     except (RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a file of weights ({first}); give {what}") from error
+        raise CheckpointError(f"{file}: not a file of weights ({first_line(error)}); give {what}") from error
     fits = isinstance(stored, dict) and all(
         isinstance(stored.get(name), Tensor) and stored[name].shape == one.shape for name, one in wanted.items()
     )

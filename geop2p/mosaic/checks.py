@@ -15,7 +15,7 @@ from geop2p.errors import CheckpointError, OutputError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
 from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
-from geop2p.raster.atomic import make_folder
+from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color, listed
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.given import files_of, replaced
@@ -194,8 +194,7 @@ def check_output(read: Mapping[Path, str], output: Path, overwrite: bool, keep_p
         raise RasterError(f"{output}: lies in the folder that is {read[around]}; give a name elsewhere")
     if output.is_dir():
         raise RasterError(f"{output}: is a folder; give the name of a file")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists; give another name or --overwrite")
+    check_new(output, overwrite)
     begun = output.with_name(f"{output.name}.parts").exists()
     for name, path in beside.items():
         if path.exists() and not (output.exists() or begun or overwrite or _is_left_over(path)):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from geop2p.config import Engine
-from geop2p.errors import ConfigError
+from geop2p.errors import ConfigError, one_line
 from geop2p.models.engines import FLOAT_RUNTIMES, onnx_bytes, require
 from geop2p.models.hardware import InBf16, has_fast_bf16
 from geop2p.models.layers import Generator
@@ -82,7 +82,8 @@ def _check_smallest(generator: Generator, network: nn.Module, engine: Engine) ->
         with torch.inference_mode():
             apart = float((network(source) - generator(source)).abs().max())
     except Exception as error:  # whatever the library raises
-        found = " ".join(str(error).split())
-        raise ConfigError(f"engine {engine} cannot run the network on {side} pixels ({found}); use torch") from error
+        raise ConfigError(
+            f"engine {engine} cannot run the network on {side} pixels ({one_line(error)}); use torch"
+        ) from error
     if not apart < APART:
         raise ConfigError(f"engine {engine} computes another output than torch (by {apart:.2g}); use torch")

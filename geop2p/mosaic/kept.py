@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rasterio.windows import Window
 
-from geop2p.errors import OutputError, RasterError
+from geop2p.errors import RasterError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import levels
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import making, told
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.atomic import discard_removed, make_folder, remove_folder, write_text
+from geop2p.raster.atomic import check_new, discard_removed, make_folder, remove_folder, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.folder import PARTS
 from geop2p.raster.vrt import Part, vrt_xml
@@ -61,8 +61,7 @@ def check_kept(read: Iterable[Path], output: Path, folder: Path, overwrite: bool
         raise RasterError(f"{inside}: lies where the parts of {output.name} are to stay; give another output name")
     if not place.is_dir() or not all(entry.name.startswith(("part_", "overview", ".")) for entry in place.iterdir()):
         raise RasterError(f"{place}: is where the parts stay, but holds something else; move it or name another output")
-    if not overwrite:
-        raise OutputError(f"{place}: exists; give another name or --overwrite")
+    check_new(place, overwrite)
 
 
 def take_back(output: Path, folder: Path) -> None:

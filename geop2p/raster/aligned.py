@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geop2p.config import Backscatter, Kind
-from geop2p.errors import GridMismatchError, RasterError
+from geop2p.errors import GridMismatchError, RasterError, one_line
 from geop2p.raster.blockwise import Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.culprit import unreadable_file
@@ -28,7 +28,6 @@ from geop2p.raster.reading import (
     color_bands,
     data_bands,
     gdal_env,
-    one_line,
     opened,
 )
 from geop2p.raster.reproject import (

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geop2p.errors import OutputError
+from geop2p.errors import OutputError, one_line
 from geop2p.raster.names import is_elsewhere
 
 UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
@@ -30,8 +30,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = " ".join(str(error).split())
-        raise OutputError(f"{path}: cannot be written ({cause}); is the disk full or the folder read-only?") from error
+        raise OutputError(
+            f"{path}: cannot be written ({one_line(error)}); is the disk full or the folder read-only?"
+        ) from error
 
 
 def write_all(file: io.RawIOBase, data: bytes | bytearray | memoryview) -> None:
@@ -103,6 +104,17 @@ def check_is_here(path: Path) -> None:
     """
     if is_elsewhere(path):
         raise OutputError(f"{path}: results are written to disks of this machine; give a path there and copy them")
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Refuse an output that exists, unless it may be replaced, or that is a URL or a name of GDAL's.
+
+    Raises:
+        OutputError: It exists, or lies on no disk of this machine.
+    """
+    check_is_here(path)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists; give another name or --overwrite")
 
 
 def make_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from geop2p.raster.reading import RasterInfo, file_bands, has_colors
 DECIBELS: Backscatter = "dB"
 MOST_CLASSES = 32  # different values of one integer band that still count as classes
 MOST_CODES = 256  # different values that a map can have: each is a channel of the network
+ASKED = "as asked for"
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 NO_DB = -100.0  # below it lies no backscatter in dB
 LENGTHS = (METRES[0], FEET[0], SURVEY_FEET[0])
@@ -38,7 +39,7 @@ def conclude_kind(info: RasterInfo, kind: KindChoice, look: Look) -> tuple[Kind,
         kind: What it is said to hold, or auto.
         look: Gives a sample of its values.
     """
-    concluded, reason, is_drawn, backscatter = kind if kind != "auto" else "image", "as asked for", False, DECIBELS
+    concluded, reason, is_drawn, backscatter = kind if kind != "auto" else "image", ASKED, False, DECIBELS
     if kind == "auto" and info.count == 1 and np.dtype(info.dtype).kind in "iu" and (info.palette or info.categories):
         return "classes", "one integer band with a colour table or class names", False, DECIBELS
     if kind in ("auto", "sar"):

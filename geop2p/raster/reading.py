@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geop2p.errors import RasterError
+from geop2p.errors import RasterError, one_line
 from geop2p.raster import agreement
 from geop2p.raster.categories import read_categories
 from geop2p.raster.encoding import Array, Band, Mask
@@ -283,8 +283,3 @@ def file_bands(info: RasterInfo) -> tuple[Band, ...]:
 def data_bands(dataset: Any) -> list[int]:
     """Numbers of the bands that are data, not alpha."""
     return [band for band, role in zip(dataset.indexes, dataset.colorinterp, strict=True) if role != ColorInterp.alpha]
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split())

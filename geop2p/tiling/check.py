@@ -13,9 +13,10 @@ from geop2p.errors import ChipSetError, GeoP2PError
 from geop2p.progress import progress_bar
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
-from geop2p.tiling.chips import SIDES, STAGING, Chip, ChipSet, Entry
+from geop2p.tiling.chips import SIDES, STAGING, ChipSet, Entry
 from geop2p.tiling.counting import present
 from geop2p.tiling.geotiff import chip_path
+from geop2p.tiling.layouts import Chip
 from geop2p.tiling.rows import class_columns
 from geop2p.tiling.splits import near
 from geop2p.tiling.table import ChipTable, count_splits

@@ -4,27 +4,25 @@ The description and packed chips are read without rasterio and geopandas, so tha
 """
 
 import dataclasses
-import importlib
+import hashlib
 import json
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
 from geop2p.config import ChipFormat, Split
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import write_json
-from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.look import Look
+from geop2p.raster.encoding import Encoding
+from geop2p.tiling.layouts import Chip, SplitReader, layout_of
 from geop2p.tiling.rows import digest_of, index_rows
 
 if TYPE_CHECKING:
     import geopandas
 
     from geop2p.raster.grid import Grid
-    from geop2p.tiling.slots import Slots
     from geop2p.tiling.table import ChipTable
 
 FORMAT = 2
@@ -47,8 +45,7 @@ class Scene:
         fingerprint: Size and hash of both files, to know them again.
         options: What decided how they were read: kinds, fields of vector layers, their drawing, tables.
         dropped: Windows that gave no chip, by reason.
-        files: Paths, like `source`, of the files that decided how they were read: polygons of the valid ground (aoi),
-            table of classes.
+        files: Paths, like `source`, of the files that decided how they were read: aoi and table of classes.
     """
 
     id: str
@@ -79,25 +76,9 @@ class Entry(NamedTuple):
     weight: float
 
 
-@dataclass(frozen=True)
-class Chip:
-    """One pair: stored values (bands, rows, cols) of both sides, and where both are valid (rows, cols); read-only."""
-
-    source: Array
-    target: Array
-    valid: Mask
-
-
-class SplitReader(Protocol):
-    """The chips of one split."""
-
-    def read(self, row: int) -> Chip:
-        """The chip of an entry, counted from 0.
-
-        Raises:
-            ChipSetError: It does not have the size or the bands that the chip set promises.
-            RasterError: A file of it is missing or damaged.
-        """
+def description_digest(folder: Path) -> str:
+    """SHA-256 of a chip set's description, by which it is known again, in hexadecimal digits."""
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -114,8 +95,7 @@ class ChipSet:
         source: Encoding of the source side.
         target: Encoding of the target side.
         counts: Chips in each split.
-        order: Digest of the names of the chips of each split as the index lists them, by which arrays are read; empty
-            where nothing was noted.
+        order: Digest of the names of the chips of each split as the index lists them, by which arrays are read.
     """
 
     folder: Path
@@ -238,7 +218,7 @@ class ChipSet:
         """Encoding of the source or the target."""
         return {"source": self.source, "target": self.target}[side]
 
-    def reader(self, split: Split) -> AbstractContextManager["SplitReader"]:
+    def reader(self, split: Split) -> AbstractContextManager[SplitReader]:
         """Open the chips of a split for reading."""
         return layout_of(self.layout).open_split(self, split)
 
@@ -260,38 +240,3 @@ class ChipSet:
         """(down a row, along a column) in metres, of the first scene."""
         size = self.scenes[0].pixel_size
         return None if size is None else (size[0], size[1])
-
-
-class Writer(Protocol):
-    """Stages chips of a scene; several may do so at the same time, and after a kill some are staged again."""
-
-    def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
-        """Stage the chip at a place of the scene's grid, so that a kill of this process does not lose it."""
-
-    def close(self) -> None:
-        """Let go of files, also after an error."""
-
-
-class Layout(Protocol):
-    """A way to store chips: a module of this package."""
-
-    def open_split(self, chipset: ChipSet, split: Split) -> AbstractContextManager[SplitReader]:
-        """Open the chips of a split."""
-
-    def open_writer(self, staging: Path, grid: "Grid", looks: tuple[Look, Look], slots: "Slots") -> Writer:
-        """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
-
-    def place(self, staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:
-        """Put staged chips where they belong; repeated after a kill it ends in the same.
-
-        Args:
-            staging: Folder of the writer.
-            chipset: That they become part of; its folder and encodings.
-            table: The scene's part of the index, with the column split.
-            slots: That the writers were given.
-        """
-
-
-def layout_of(name: ChipFormat) -> Layout:
-    """The module of a layout, imported when it is asked for."""
-    return cast(Layout, importlib.import_module(f"geop2p.tiling.{name}"))

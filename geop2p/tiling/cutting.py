@@ -17,7 +17,7 @@ from geop2p.raster.layers import Layer
 from geop2p.raster.reading import gdal_env
 from geop2p.raster.validity import everywhere
 from geop2p.raster.vectors import Area
-from geop2p.tiling.chips import Chip
+from geop2p.tiling.layouts import Chip
 from geop2p.tiling.scenes import lattice_axis
 
 REGION_BYTES = 16 * 2**20  # of both sides that a thread reads at once

@@ -18,7 +18,8 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.look import Look
 from geop2p.raster.reading import read_whole
-from geop2p.tiling.chips import SIDES, Chip, ChipSet, SplitReader
+from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.tiling.layouts import Chip, SplitReader
 
 if TYPE_CHECKING:
     from geop2p.tiling.slots import Slots

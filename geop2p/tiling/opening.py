@@ -16,6 +16,7 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
 from geop2p.raster.ends import fingerprint
 from geop2p.raster.features import vector_parts
+from geop2p.raster.kinds import ASKED
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.names import exists, is_gdal_name, is_missing, named_layer, with_layer
 from geop2p.raster.reading import has_colors, read_sample
@@ -44,8 +45,8 @@ def open_pair(
     for side, path in zip(SIDES, (source, target), strict=True):
         own = table if side in mapped else None
         layer = open_layer(path, kinds[side], fields[side], _known_classes(earlier, side), own)
-        if kinds[side] != asked[side]:
-            layer = dataclasses.replace(layer, reason=layer.reason.replace("as asked for", JOINED))
+        if kinds[side] != asked[side] and layer.reason == ASKED:
+            layer = dataclasses.replace(layer, reason=JOINED)
         layers[side] = layer
     if table is not None and not any(layer.table for layer in layers.values()):
         if goes_on or _gives_colors(layers, kinds, asked["target"], table):

@@ -23,7 +23,8 @@ from geop2p.progress import progress_bar
 from geop2p.raster.atomic import replacing, write_all, writing
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.look import Look
-from geop2p.tiling.chips import SIDES, Chip, ChipSet, SplitReader
+from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.tiling.layouts import Chip, SplitReader
 
 if TYPE_CHECKING:
     from geop2p.raster.grid import Grid

@@ -16,8 +16,9 @@ from geop2p.raster.atomic import discard_leftovers, remove_folder, writing
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
-from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene, layout_of
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.index import INDEX_STYLE, joined
+from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.preview import PREVIEW, write_preview
 from geop2p.tiling.sides import ENCODING_CHOICES, scaled_encodings, with_observed_classes
 from geop2p.tiling.splits import split_chips

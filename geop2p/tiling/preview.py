@@ -9,8 +9,9 @@ from PIL import Image
 from geop2p.config import SPLITS, Split
 from geop2p.raster.atomic import replacing
 from geop2p.raster.render import render
-from geop2p.tiling.chips import Chip, ChipSet
+from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.index import SPLIT_COLORS
+from geop2p.tiling.layouts import Chip
 
 PREVIEW = "preview.png"
 PAIRS = 6  # of each split

@@ -1,18 +1,31 @@
-"""A chip set makes room: it is removed as a whole, also by a process that was killed meanwhile, or stays."""
+"""Who has the folder of a chip set: one process at a time, a new chip set once the old one is wholly removed."""
 
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError
 from geop2p.raster.atomic import discard_removed, leftovers, remove_folder, writing
+from geop2p.raster.lock import alone_in
 from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING
 from geop2p.tiling.index import INDEX_STYLE
 from geop2p.tiling.packed import ARRAYS, array_path
 from geop2p.tiling.preview import PREVIEW
 
 REMOVED = "removed chips"  # among what is staged, a name that no scene has: the chip set that makes room
+
+
+def lock_chips(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of the folder of a chip set while it is made.
+
+    Raises:
+        ChipSetError: Another process is making it.
+        OutputError: The folder cannot be made.
+    """
+    taken = f"{folder}: another process is making this chip set; wait until it is done, then repeat the command"
+    return alone_in(folder, ChipSetError(taken))
 
 
 def make_room(folder: Path, overwrite: bool) -> None:

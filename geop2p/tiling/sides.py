@@ -19,7 +19,8 @@ from geop2p.raster.reading import read_sample
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
-from geop2p.tiling.chips import SIDES, Chip, ChipSet
+from geop2p.tiling.chips import SIDES, ChipSet
+from geop2p.tiling.layouts import Chip
 from geop2p.tiling.rows import class_columns
 from geop2p.tiling.table import ChipTable
 

@@ -22,8 +22,9 @@ from geop2p.raster.grid import Grid, footprints
 from geop2p.raster.layers import Layer
 from geop2p.raster.look import Look
 from geop2p.tiling.alignment import Shift, report
-from geop2p.tiling.chips import SIDES, Scene, layout_of
+from geop2p.tiling.chips import SIDES, Scene
 from geop2p.tiling.cutting import plan_regions
+from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.rows import class_columns, share_columns
 from geop2p.tiling.slots import Slots, expected_slots
 from geop2p.tiling.survey import Found, Survey

@@ -18,9 +18,10 @@ from geop2p.raster.kinds import check_count
 from geop2p.raster.layers import Layer
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
-from geop2p.tiling.chips import SIDES, Writer
+from geop2p.tiling.chips import SIDES
 from geop2p.tiling.counting import Counts, class_counts, true_pixels
 from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.layouts import Writer
 
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
 

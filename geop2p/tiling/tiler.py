@@ -17,11 +17,10 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.names import exists
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
-from geop2p.tiling.lock import locked
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.placing import CONVERSION, check_splits, finish, settings_of, settle
-from geop2p.tiling.removal import check_removable, make_room
+from geop2p.tiling.removal import check_removable, lock_chips, make_room
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, tell_of_strange_values
 from geop2p.tiling.splits import check_rule
@@ -92,7 +91,7 @@ def tile(
     pairs = find_pairs(source, target)
     if overwrite and folder.exists():
         _check_inputs(folder, pairs, config)
-    with locked(folder):
+    with lock_chips(folder):
         make_room(folder, overwrite)
         _check_folder(folder)
         try:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from geop2p.config import Split
 from geop2p.raster.grid import Grid
 from geop2p.raster.look import Look
-from geop2p.tiling.chips import Chip, ChipSet, Scene, SplitReader
+from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.layouts import Chip, SplitReader
 from geop2p.tiling.opening import reopen
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ The draw of a chip is a function of seed, epoch and place in the epoch alone: ne
 the device changes it.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,9 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from geop2p.config import Kind
+from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import Indices
+from geop2p.training.recipes import Recipe
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1024  # places in the epoch whose draws are made together
+ONE_SIDED: dict[Kind, str] = {  # turning a chip changes what it, or the other side, shows
+    "sar": "radar looks from one side",
+    "elevation": "relief is lit from one side wherever imagery shows it",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,19 @@ class Augmentation:
 def _block(seed: int, epoch: int, block: int) -> npt.NDArray[np.float64]:
     """Numbers for the chips of a block: to begin a generator takes as long as to turn a chip."""
     return np.random.default_rng([seed, epoch, block, 1]).random((BLOCK, 5))
+
+
+def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
+    """What a recipe draws for the chips of a set: only what both sides bear."""
+    reasons = one_sided(chipset)
+    if reasons and (recipe.flip or recipe.d4):
+        log.info("chips are not turned or mirrored: %s", " and ".join(reasons))
+    return Augmentation(seed, recipe.jitter, recipe.flip and not reasons, recipe.d4 and not reasons)
+
+
+def one_sided(chipset: ChipSet) -> list[str]:
+    """Why the chips of a set must not be turned; empty where they may be."""
+    return [reason for kind, reason in ONE_SIDED.items() if kind in (chipset.source.kind, chipset.target.kind)]
 
 
 @dataclass(frozen=True)

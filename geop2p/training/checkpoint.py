@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from geop2p.errors import CheckpointError
 from geop2p.models.memory import is_out_of_memory
 from geop2p.raster.atomic import replacing
-from geop2p.tiling.chips import DESCRIPTION
+from geop2p.tiling.chips import description_digest
 from geop2p.tiling.rows import digest_of
 
 CONFIG = "config.json"
@@ -24,7 +23,7 @@ AGAIN = "begin again with --overwrite"
 
 def chips_digest(folder: Path) -> str:
     """The start of the hash of a chip set's description."""
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:16]
+    return description_digest(folder)[:16]
 
 
 def check_chips_are_those(run: Path, digest: str, ids: list[str]) -> None:

@@ -22,10 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geop2p.config import Device
 from geop2p.errors import ConfigError, GeoP2PError
+from geop2p.models.hardware import resolve_device
 from geop2p.models.smp import Smp
 from geop2p.training.calibration import batch_norms
 from geop2p.training.data import Indices
-from geop2p.translator import resolve_device
 
 PATIENCE = timedelta(hours=12)  # that a process waits for another that validates; torchrun ends all when one fails
 SMALL = 16  # chips a process below which batch norm takes its statistics over all processes

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from geop2p.config import Kind, TrainConfig
+from geop2p.config import TrainConfig
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.rows import digest_of
-from geop2p.training.augmentation import Augmentation
+from geop2p.training.augmentation import augmentation_of
 from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, check_same_to_all, fitting_state, load_state, save_state
@@ -26,7 +26,7 @@ from geop2p.training.history import METRICS
 from geop2p.training.interruption import Interruption
 from geop2p.training.keeper import Keeper
 from geop2p.training.networks import Networks
-from geop2p.training.recipes import Recipe, recipe_of
+from geop2p.training.recipes import recipe_of
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
 from geop2p.training.tally import Tally
@@ -34,22 +34,9 @@ from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
 
-ONE_SIDED: dict[Kind, str] = {  # turning a chip changes what it, or the other side, shows
-    "sar": "radar looks from one side",
-    "elevation": "relief is lit from one side wherever imagery shows it",
-}
-LOOKING = set(ONE_SIDED)
 CHECK_EVERY = 25  # steps between two looks at the losses, which wait for the device
 CHECKPOINT_SECONDS = 600.0  # of work that a kill can cost at most, where epochs are longer
 SMALL_BATCH = 4  # chips a step below which batch norm knows little
-
-
-def augmentation_of(chipset: ChipSet, recipe: Recipe, seed: int) -> Augmentation:
-    """What a recipe draws for the chips of a set: only what both sides bear."""
-    looking = [reason for kind, reason in ONE_SIDED.items() if kind in (chipset.source.kind, chipset.target.kind)]
-    if looking and (recipe.flip or recipe.d4):
-        log.info("chips are not turned or mirrored: %s", " and ".join(looking))
-    return Augmentation(seed, recipe.jitter, recipe.flip and not looking, recipe.d4 and not looking)
 
 
 class Training:

@@ -15,6 +15,7 @@ from geop2p.config import TrainConfig
 from geop2p.errors import ConfigError
 from geop2p.models import DISCRIMINATORS, GENERATORS
 from geop2p.models.field import one_sided_field
+from geop2p.models.hardware import resolve_device
 from geop2p.models.layers import Generator, init_weights, uses_input_statistics
 from geop2p.models.lpips import LPIPS, load_lpips
 from geop2p.models.perceptual import VGGFeatures, load_vgg
@@ -25,7 +26,7 @@ from geop2p.training.checkpoint import chips_digest
 from geop2p.training.distributed import seen_by_norms
 from geop2p.training.finetuning import Start, begin_with
 from geop2p.training.recipes import Recipe, recipe_of
-from geop2p.translator import Card, resolve_device
+from geop2p.translator import Card
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from geop2p.errors import ChipSetError
 from geop2p.models.memory import HeldBytes
 from geop2p.models.randomness import OwnDraws
 from geop2p.tiling.chips import ChipSet
+from geop2p.training.augmentation import augmentation_of
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
 from geop2p.training.keeper import score_to_keep
-from geop2p.training.loop import augmentation_of
 from geop2p.training.networks import Networks, build_networks
 from geop2p.training.recipes import Recipe, recipe_of
 from geop2p.training.step import TrainingStep

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from geop2p.config import TrainConfig
 from geop2p.config.fields import settled
-from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
-from geop2p.raster.atomic import check_is_here, replacing
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.raster.atomic import check_new, replacing
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.alone import alone
+from geop2p.training.augmentation import augmentation_of
 from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
 from geop2p.training.diagnosis import explaining_memory
 from geop2p.training.feeding import Feed
-from geop2p.training.loop import augmentation_of
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep
@@ -79,9 +79,7 @@ def find_lr(
     config, picture = settled(config, TrainConfig), Path(picture)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
-    check_is_here(picture)
-    if picture.exists() and not overwrite:
-        raise OutputError(f"{picture}: exists; give another name or --overwrite")
+    check_new(picture, overwrite)
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
