@@ -19,7 +19,7 @@ from geop2p.errors import GeoP2PError
 
 if TYPE_CHECKING:
     from geop2p.evaluation.comparison import compare
-    from geop2p.evaluation.describe import check, describe
+    from geop2p.evaluation.description import check, describe
     from geop2p.evaluation.evaluator import evaluate
     from geop2p.evaluation.mosaics import evaluate_mosaic
     from geop2p.interop.conversion import convert
@@ -44,8 +44,8 @@ _HOMES = {
     "compare": "geop2p.evaluation.comparison",
     "evaluate": "geop2p.evaluation.evaluator",
     "evaluate_mosaic": "geop2p.evaluation.mosaics",
-    "check": "geop2p.evaluation.describe",
-    "describe": "geop2p.evaluation.describe",
+    "check": "geop2p.evaluation.description",
+    "describe": "geop2p.evaluation.description",
     "export": "geop2p.interop.onnx",
     "list_systems": "geop2p.training.systems",
     "Translator": "geop2p.translator",

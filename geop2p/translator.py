@@ -106,7 +106,7 @@ def _readable(name: str) -> Iterator[None]:
     """Say in one line that a card is not what this version writes, whatever trips over it.
 
     Raises:
-        CheckpointError: It is not.
+        CheckpointError: The card cannot be read.
     """
     try:
         yield

@@ -52,7 +52,7 @@ def two_threads() -> None:
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals from few draws of blocks, distances from few halves: quick, and good enough where others are tested."""
     monkeypatch.setattr("geop2p.metrics.blocks.BOOTSTRAPS", 100)
-    monkeypatch.setattr("geop2p.evaluation.features.SPLITS", 3)
+    monkeypatch.setattr("geop2p.evaluation.features.HALVINGS", 3)
 
 
 def grid(height: int, width: int, pixel: float = 2.0, left: float = 500_000.0, top: float = 5_300_000.0) -> Grid:

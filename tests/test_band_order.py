@@ -14,7 +14,7 @@ from geop2p import PredictConfig, TileConfig, describe, evaluate_mosaic, predict
 from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.agreement import color_bands, known_as, order_difference
 from geop2p.raster.encoding import Band, Encoding
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.raster.styles import write_style
 from geop2p.raster.vrt import BandSummary
 

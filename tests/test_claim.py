@@ -14,13 +14,13 @@ from conftest import no_file_above, write_pair
 
 from geop2p import TileConfig, TrainConfig, Translator, tile, train
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GeoP2PError, OutputError
-from geop2p.evaluation.describe import describe
+from geop2p.evaluation.description import describe
 from geop2p.training import caching
 from geop2p.training.checkpoint import LAST, save_state
 from geop2p.training.history import append_metrics
-from geop2p.training.keeper import Keeper
 from geop2p.training.loop import Training
 from geop2p.training.recipes import RECIPES
+from geop2p.training.run_writer import RunWriter
 from geop2p.translator import read_card
 
 ONE = TrainConfig(recipe="pix2pix", steps=1, batch_size=4, width=2, downs=4, device="cpu")
@@ -93,8 +93,8 @@ def test_a_run_that_is_removed_meanwhile_is_told(
 ) -> None:
     run = tmp_path / "run"
     if when == "before the page is written":
-        keep = Keeper.keep
-        monkeypatch.setattr(Keeper, "keep", lambda *arguments: (keep(*arguments), shutil.rmtree(run))[0])
+        keep = RunWriter.keep
+        monkeypatch.setattr(RunWriter, "keep", lambda *arguments: (keep(*arguments), shutil.rmtree(run))[0])
     else:
         checked = Training._check_weights
         monkeypatch.setattr(Training, "_check_weights", lambda self: (checked(self), shutil.rmtree(run))[0])
@@ -141,8 +141,8 @@ def test_a_run_without_its_checkpoint_is_not_begun_again_by_the_way(made: Path, 
 HOLDING = """
 import sys
 from pathlib import Path
-from geop2p.training.claim import occupied
-with occupied(Path(sys.argv[1])):
+from geop2p.training.run_folder import lock_run
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -26,10 +26,10 @@ BLENDED = {"tile_size": 64, "overlap": 0.25, "memory": "1MB"}
 
 OBEDIENT = """
 import os, pathlib, signal
-from geop2p.mosaic import cluster, finished
+from geop2p.mosaic import cluster, part_notes
 from geop2p.translator import Translator
 
-load, write, made = Translator.load, finished.write_json, []
+load, write, made = Translator.load, part_notes.write_json, []
 
 def load_and_tell(*arguments):
     with open(loads, "a") as file:
@@ -47,7 +47,7 @@ def write_or_die(path, data):  # when the pixels of a part are there, and nothin
             os.kill(os.getpid(), signal.SIGKILL)
     write(path, data)
 
-Translator.load, finished.write_json = load_and_tell, write_or_die
+Translator.load, part_notes.write_json = load_and_tell, write_or_die
 """
 
 

@@ -25,7 +25,7 @@ from geop2p.evaluation.judge import judge_fits, verdict
 from geop2p.evaluation.pictures import heat_picture
 from geop2p.evaluation.report import even_ranks, write_page
 from geop2p.evaluation.tables import headings, ranked, write_csv, write_markdown
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.checkpoint import chips_digest
 from geop2p.training.data import Batch, ChipArrays, Indices
@@ -499,9 +499,17 @@ def test_settings_that_mean_nothing_for_what_is_compared_are_refused(folder: Pat
         with pytest.raises(ConfigError, match=f"^{name} is for --ablation; leave --{name} out"):
             CompareConfig(**{name: 7})
     for make, settings, wanted in (
-        (CompareConfig, {"judge_steps": 7}, "without --judge nothing heeds --judge-steps; leave it out"),
-        (EvaluateConfig, {"judge_steps": 7, "judge_folder": folder}, "heeds --judge-steps, --judge-folder; leave them"),
-        (EvaluateConfig, {"rgb": "1,2,3", "judge": "fcn"}, "or --inception-file nothing heeds --rgb; leave it out"),
+        (CompareConfig, {"judge_steps": 7}, "^--judge-steps has no effect without --judge; leave it out"),
+        (
+            EvaluateConfig,
+            {"judge_steps": 7, "judge_folder": folder},
+            "^--judge-steps, --judge-folder have no effect without --judge; leave them",
+        ),
+        (
+            EvaluateConfig,
+            {"rgb": "1,2,3", "judge": "fcn"},
+            "^--rgb has no effect without --lpips-file or --inception-file; leave it out",
+        ),
     ):
         with pytest.raises(ConfigError, match=wanted):
             make(**settings)

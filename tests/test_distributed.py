@@ -24,13 +24,13 @@ from geop2p.training import distributed
 from geop2p.training.data import Batch
 from geop2p.training.distributed import (
     World,
-    alone,
     divisor,
     joined,
     mean_over_all,
     seen_by_norms,
     summed,
     synchronised,
+    without_sync_norms,
     wrapped,
 )
 from geop2p.training.history import read_metrics
@@ -276,7 +276,7 @@ def test_batch_norms_of_few_chips_a_process_are_taken_together(
 def test_a_copy_that_stands_alone_waits_for_nobody() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     together = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    twin, image = alone(together).train(), torch.randn(2, 1, 4, 4)
+    twin, image = without_sync_norms(together).train(), torch.randn(2, 1, 4, 4)
     assert not [module for module in twin.modules() if isinstance(module, nn.SyncBatchNorm)]
     assert isinstance(together[1], nn.SyncBatchNorm) and int(together[1].num_batches_tracked) == 0
     assert torch.allclose(twin(image).mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-6)

@@ -34,7 +34,7 @@ from geop2p import (
 )
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, GridMismatchError, OutputError, RasterError
 from geop2p.evaluation import evaluator
-from geop2p.evaluation.ground import Ground, load_ground
+from geop2p.evaluation.scored_chips import ScoredChips, load_scored_chips
 from geop2p.metrics.blocks import bootstrap, interval
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.grid import Grid
@@ -375,15 +375,15 @@ def test_the_page_shows_the_truth_beside_the_mosaic_while_the_layers_are_there(
 def test_what_is_clipped_is_a_share_of_the_pixels(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all chips together: one with little ground weighs little."""
 
-    def with_little(*given: Any) -> Ground:
-        ground = load_ground(*given)
+    def with_little(*given: Any) -> ScoredChips:
+        ground = load_scored_chips(*given)
         ground.arrays.valid[ground.rows[0], 2:] = False
         return ground
 
     def share(self: Encoding, values: Array, valid: Mask) -> float:
         return 1.0 if valid.sum() < valid.size else 0.25
 
-    monkeypatch.setattr(evaluator, "load_ground", with_little)
+    monkeypatch.setattr(evaluator, "load_scored_chips", with_little)
     monkeypatch.setattr(Encoding, "clipped_share", share)
     result = evaluate(run / "run", run / "chips", run / "report.html", EvaluateConfig(split="train"))
     little, others = 2 * 32, (result["chips"] - 1) * 32**2
@@ -643,7 +643,7 @@ def test_intervals_are_over_the_blocks_of_the_index(
     chips = ChipSet.open(tmp_path / "chips")
     index = chips.index()
     places = index[index["split"] == "test"].set_index("id")
-    ground = load_ground(chips, (chips.source, chips.target), "test", None)
+    ground = load_scored_chips(chips, (chips.source, chips.target), "test", None)
     assert ground.blocks == [f"{places['scene'][name]}:{places['block'][name]}" for name in ground.arrays.ids]
     keys = [(places["scene"][name], places["block"][name]) for name in ground.arrays.ids]
     blocks = list(dict.fromkeys(keys))

@@ -21,12 +21,12 @@ from geop2p.models import GENERATORS
 from geop2p.models.field import one_sided_field
 from geop2p.models.layers import uses_input_statistics
 from geop2p.models.memory import LiveBytes, activation_bytes
-from geop2p.models.places import ground_noise
+from geop2p.models.positional_noise import ground_noise
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import column_bytes
-from geop2p.mosaic.spread import VariantSpread, turned_tiles, variant_bytes
 from geop2p.mosaic.strips import FILL_DEPTH
 from geop2p.mosaic.tiles import BASE, BLEND_OVERLAP, GOOD_COST, WORKSPACE, choose_part_side, choose_tiles
+from geop2p.mosaic.uncertainty import VariantSpread, turned_tiles, variant_bytes
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.borders import reflect_indices
 from geop2p.raster.filling import fill_from_nearest

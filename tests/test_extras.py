@@ -14,7 +14,7 @@ from rio_cogeo import cog_validate
 from torch import nn
 
 import geop2p.mosaic.assembly as assembly_module
-import geop2p.mosaic.beside as beside_module
+import geop2p.mosaic.companions as beside_module
 import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, OutputError, RasterError

@@ -16,7 +16,7 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.encoding import Band, Encoding
-from geop2p.raster.ends import fingerprint
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.folder import stamps_of
 from geop2p.raster.reading import (
     OPEN_FILES,

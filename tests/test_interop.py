@@ -239,7 +239,7 @@ def test_nothing_is_replaced_before_the_chips_are_found(chips: Path, tmp_path: P
         ("virtual", TileConfig(), r"image\.tif: no such file"),
         ("ab", TileConfig(format="virtual"), "have no layers to read virtual chips from"),
         ("ab", TileConfig(source_kind="classes", classes=tmp_path / "nothere.csv"), r"nothere\.csv"),
-        ("ab", TileConfig(relief=20), "do not heed --relief"),
+        ("ab", TileConfig(relief=20), "--relief has no effect for chips of another tool"),
     ):
         with pytest.raises(GeoP2PError, match=error):
             convert(tmp_path / origin, chips, config, overwrite=True)
@@ -272,20 +272,34 @@ def test_the_folder_that_one_is_in_can_be_imported(tmp_path: Path, monkeypatch: 
     assert [scene.id for scene in ChipSet.open(tmp_path / "chips").scenes] == ["ab"]
 
 
-def test_settings_that_nothing_heeds_are_refused(chips: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_settings_without_effect_are_refused(chips: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     images(tmp_path / "ab", "train/a.png", "val/b.png", "test/c.png")
     images(tmp_path / "plain", "a.png", "b.png", "c.png")
     for origin, config, idle in (
-        (chips, TileConfig(size=64, stride=8, seed=3), "--size, --stride, --seed; leave them out"),
-        (chips, TileConfig(direction="BtoA"), "--direction; leave it out"),
-        (tmp_path / "ab", TileConfig(size=64), "--size; leave it out"),
-        (tmp_path / "ab", TileConfig(split="1:1:1"), "in folders of splits do not heed --split; leave it out"),
-        (tmp_path / "plain", TileConfig(aoi=pair[0], ignore_class="1"), "--ignore-class, --aoi; leave them out"),
+        (
+            chips,
+            TileConfig(size=64, stride=8, seed=3),
+            "--size, --stride, --seed have no effect for the finished chips of .*; leave them out",
+        ),
+        (chips, TileConfig(direction="BtoA"), "--direction has no effect .*; leave it out"),
+        (tmp_path / "ab", TileConfig(size=64), "--size has no effect .*; leave it out"),
+        (
+            tmp_path / "ab",
+            TileConfig(split="1:1:1"),
+            "--split has no effect for chips of another tool in folders of splits .*; leave it out",
+        ),
+        (
+            tmp_path / "plain",
+            TileConfig(aoi=pair[0], ignore_class="1"),
+            "--ignore-class, --aoi have no effect .*; leave them out",
+        ),
     ):
         with pytest.raises(ConfigError, match=idle):
             convert(origin, tmp_path / "out", config)
     for config in (TileConfig(direction="BtoA"), TileConfig(split_field="part")):
-        with pytest.raises(ConfigError, match=r"nothing that is tiled heeds --(direction|split-field); leave it out"):
+        with pytest.raises(
+            ConfigError, match=r"--(direction|split-field) has no effect where layers are tiled; leave it out"
+        ):
             tile(*pair, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
 

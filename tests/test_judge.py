@@ -20,13 +20,13 @@ from scipy import linalg
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.config import JudgeName
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.evaluation import schooling
+from geop2p.evaluation import judge_training
+from geop2p.evaluation.error_breakdown import EDGES, ErrorBreakdown, boundary_bins, by_training_distance
 from geop2p.evaluation.features import FeatureDistance, frechet
-from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import find_judge, judge_fits, verdict
-from geop2p.evaluation.photographs import PhotographScores
-from geop2p.evaluation.scoring import Bench, notes_on
-from geop2p.evaluation.whereabouts import EDGES, ErrorByGround, boundary_bins, by_training_distance
+from geop2p.evaluation.pretrained_scores import PretrainedScores
+from geop2p.evaluation.scored_chips import ScoredChips, load_scored_chips
+from geop2p.evaluation.scoring import Scorer, notes_on
 from geop2p.metrics import BlockScores, ClassScores
 from geop2p.models import GENERATORS
 from geop2p.raster.encoding import Band, Encoding
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch-norm statistics from few chips: quick, and good enough here."""
-    monkeypatch.setattr("geop2p.evaluation.schooling.STATISTICS_CHIPS", 32)
+    monkeypatch.setattr("geop2p.evaluation.judge_training.STATISTICS_CHIPS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +57,17 @@ def chips(folder: Path, pair: tuple[Path, Path]) -> ChipSet:
     return ChipSet.open(folder / "chips")
 
 
-def ground_of(chips: ChipSet) -> Ground:
-    return load_ground(chips, (chips.source, chips.target), "test", None)
+def ground_of(chips: ChipSet) -> ScoredChips:
+    return load_scored_chips(chips, (chips.source, chips.target), "test", None)
 
 
 def test_the_judge_reads_the_truth_like_itself_and_a_flat_colour_like_chance(chips: ChipSet, folder: Path) -> None:
     judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
     ground = ground_of(chips)
-    bench = Bench(ground, judge, PhotographScores(chips.target, EvaluateConfig()))
-    truth = bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
-    flat = bench.score("flat", lambda rows: [np.full((3, 32, 32), 90, np.uint8) for _ in rows], 4)
-    exact, poor = bench.figures("truth", truth), bench.figures("flat", flat)
+    scorer = Scorer(ground, judge, PretrainedScores(chips.target, EvaluateConfig()))
+    truth = scorer.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
+    flat = scorer.score("flat", lambda rows: [np.full((3, 32, 32), 90, np.uint8) for _ in rows], 4)
+    exact, poor = scorer.figures("truth", truth), scorer.figures("flat", flat)
     judged = exact["judge"]
     assert judged["generated"] == judged["real"] and judged["real"]["miou"] > 2 * judged["chance"]
     assert poor["judge"]["generated"]["miou"] < judged["real"]["miou"] / 2
@@ -123,7 +123,7 @@ def test_an_interrupted_judge_goes_on_and_is_the_same(
 ) -> None:
     """Also one with dropout, of which a kill leaves what was saved last."""
     whole = find_judge(chips, "pspnet", 6, folder / "judges", "cpu")
-    monkeypatch.setattr(schooling, "CHECKPOINT_SECONDS", 1e9 if ending else 0.0)
+    monkeypatch.setattr(judge_training, "CHECKPOINT_SECONDS", 1e9 if ending else 0.0)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def broken(step: int, steps: int) -> float:
@@ -135,16 +135,16 @@ def test_an_interrupted_judge_goes_on_and_is_the_same(
         return decay(step, steps)
 
     steps_done: list[int] = []
-    decay = schooling.decay
+    decay = judge_training.decay
     with monkeypatch.context() as patched:
-        patched.setattr(schooling, "decay", broken)
+        patched.setattr(judge_training, "decay", broken)
         with pytest.raises(KeyboardInterrupt):
             find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     (begun,) = (tmp_path / "judges").iterdir()
     assert begun.suffix == ".begun" and steps_done == [0, 1, 2, 3]
     with monkeypatch.context() as patched:
-        patched.setattr(schooling, "decay", lambda step, steps: steps_done.append(step) or decay(step, steps))
+        patched.setattr(judge_training, "decay", lambda step, steps: steps_done.append(step) or decay(step, steps))
         again = find_judge(chips, "pspnet", 6, tmp_path / "judges", "cpu")
     assert steps_done == [0, 1, 2, 3, *range(4 if ending else 3, 6)]
     assert again.digest == whole.digest and not begun.exists()
@@ -280,7 +280,7 @@ def test_error_by_class_and_by_distance_to_another_class() -> None:
     distance = np.concatenate([np.arange(32)[::-1], np.arange(32)])
     wanted = np.searchsorted(EDGES, distance, side="right") - 1
     assert (bins[:, :60] == wanted[:60]).all()
-    where = ErrorByGround(MAP)
+    where = ErrorBreakdown(MAP)
     where.add(np.tile(distance, (40, 1)).astype(float), codes, valid)
     result = where.result()
     assert result["by_class"] == pytest.approx({"water": 15.5, "meadow": 13.5})
@@ -306,24 +306,24 @@ def test_error_by_distance_from_the_training(chips: ChipSet) -> None:
 def test_where_no_training_is_near_the_page_says_so(chips: ChipSet) -> None:
     ground = ground_of(chips)
     ground = dataclasses.replace(ground, distances=np.full(len(ground.arrays), np.inf))
-    bench = Bench(ground, None, PhotographScores(chips.target, EvaluateConfig()))
-    truth = bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
-    figures = bench.figures("truth", truth)
+    scorer = Scorer(ground, None, PretrainedScores(chips.target, EvaluateConfig()))
+    truth = scorer.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4)
+    figures = scorer.figures("truth", truth)
     assert figures["where"]["by_training_distance"] == []
     assert figures["reasons"]["distance_from_the_training"] == "no training chip lies in the scenes of these"
 
 
 def test_more_chips_than_there_are(chips: ChipSet, caplog: pytest.LogCaptureFixture) -> None:
-    ground = load_ground(chips, (chips.source, image_encoding()), "test", 10_000)
+    ground = load_scored_chips(chips, (chips.source, image_encoding()), "test", 10_000)
     assert len(ground.rows) == len(ground.arrays) and "10000 were asked for; all are scored" in caplog.text
-    few = load_ground(chips, (chips.source, image_encoding()), "test", 3)
+    few = load_scored_chips(chips, (chips.source, image_encoding()), "test", 3)
     assert few.rows[[0, -1]].tolist() == [0, len(few.arrays) - 1] and len(few.rows) == 3
 
 
 @pytest.mark.parametrize("architecture", get_args(JudgeName))
 def test_every_judge_gives_a_score_for_every_class_and_pixel(architecture: str) -> None:
     with torch.device("meta"):
-        network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=schooling.ENCODER, head="logits")
+        network = GENERATORS["smp"](4, 7, architecture=architecture, encoder=judge_training.ENCODER, head="logits")
         assert network(torch.zeros(2, 4, 64, 96)).shape == (2, 7, 64, 96)
     assert isinstance(network.get_submodule("network.encoder"), torch.nn.Module)
 

@@ -37,10 +37,10 @@ import geop2p.tiling.survey as survey_module
 from geop2p import TileConfig, TrainConfig, check, convert, tile, train
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, OutputError, RasterError
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.chipfile import ChipFiles
 from geop2p.raster.encoding import Band
 from geop2p.raster.grid import Grid
-from geop2p.raster.look import Look
 from geop2p.raster.threads import in_order
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
@@ -140,7 +140,7 @@ def test_threads_read_their_regions_side_by_side() -> None:
         meeting.wait()
         return np.zeros((1, window.height, window.width), np.uint8)
 
-    grounds = [cutting.Ground(region, np.ones((8, 8), bool), (read, read)) for _ in range(2)]
+    grounds = [cutting.RegionPair(region, np.ones((8, 8), bool), (read, read)) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         assert [values.shape for values in pool.map(lambda ground: ground.source, grounds)] == [(1, 8, 8)] * 2
 
@@ -449,7 +449,7 @@ def test_chips_written_in_bulk_are_what_gdal_would_have_written(
     whole = Grid(crs, transform, 500, 500)
     palette = {1: (10, 20, 30), 2: (200, 100, 0)} if (bands, dtype) == (1, "uint8") else {}
     told = tuple(Band(f"band {number}", "dB", 0.5, number) for number in range(bands)) if dtype == "int16" else ()
-    look = Look(palette, told)
+    look = ChipMetadata(palette, told)
     files = ChipFiles(whole.window(Window(0, 0, 40, 24)), bands, dtype, look)
     for number, valid in enumerate((np.ones((24, 40), bool), np.arange(40) > np.arange(24)[:, None])):
         here = whole.window(Window(77 + number, 130, 40, 24))
@@ -525,7 +525,7 @@ def test_regions_hold_every_window_once(tmp_path: Path, blocks: dict[str, Any], 
 def test_bulk_chips_of_any_size(tmp_path: Path, size: int, bands: int, dtype: str) -> None:
     where = grid(size, size)
     values = np.random.default_rng(0).integers(0, 120, (bands, size, size)).astype(dtype)
-    ChipFiles(where, bands, dtype, Look()).write(tmp_path / "a.tif", values, np.ones((size, size), bool), where)
+    ChipFiles(where, bands, dtype, ChipMetadata()).write(tmp_path / "a.tif", values, np.ones((size, size), bool), where)
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert np.array_equal(dataset.read(), values) and dataset.transform == where.transform
 

@@ -15,16 +15,16 @@ from conftest import image_encoding
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models import vgg16
 
-import geop2p.evaluation.photographs as photographs
+import geop2p.evaluation.pretrained_scores as pretrained_scores
 from geop2p import EvaluateConfig, TileConfig, TrainConfig, evaluate, tile, train
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.evaluation.photographs import PACKAGES, PhotographScores, bands_of
+from geop2p.evaluation.pretrained_scores import PACKAGES, PretrainedScores, bands_of
 from geop2p.models.lpips import load_lpips
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.history import read_metrics
 from geop2p.training.networks import build_networks
-from geop2p.training.objectives import lpips
+from geop2p.training.objectives import lpips_loss
 
 HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
 
@@ -65,7 +65,7 @@ def test_it_is_the_reference_where_all_is_valid(network: Path) -> None:
         maps, expected = mine(one, other), reference(one, other).flatten()
         assert (expected > 1e-4).all()
         assert torch.allclose(sum(part.mean(dim=(1, 2, 3)) for part in maps), expected, rtol=1e-4)
-        assert float(lpips(maps, torch.ones(2, 1, 48, 64))) == pytest.approx(float(expected.mean()), rel=1e-4)
+        assert float(lpips_loss(maps, torch.ones(2, 1, 48, 64))) == pytest.approx(float(expected.mean()), rel=1e-4)
 
 
 def test_only_valid_ground_counts_and_flat_images_have_gradients(network: Path) -> None:
@@ -73,12 +73,12 @@ def test_only_valid_ground_counts_and_flat_images_have_gradients(network: Path) 
     real, valid = torch.zeros(1, 3, 32, 64), torch.zeros(1, 1, 32, 64)
     valid[..., :32] = 1
     fake = torch.zeros(1, 3, 32, 64, requires_grad=True)
-    loss = lpips(mine(fake, real), valid)
+    loss = lpips_loss(mine(fake, real), valid)
     loss.backward()
     assert float(loss.detach()) == 0 and torch.isfinite(fake.grad).all()  # type: ignore[arg-type]
     squares = [torch.ones(1, 1, side, side) for side in (32, 16, 8)]
     maps = [torch.cat([one, 9 * one], dim=3) for one in squares]
-    assert float(lpips(maps, valid)) == pytest.approx(3)  # 1 of each layer; the nines lie where nothing is valid
+    assert float(lpips_loss(maps, valid)) == pytest.approx(3)  # 1 of each layer; the nines lie where nothing is valid
 
 
 def test_it_trains_and_refuses_what_it_cannot_compare(pair: tuple[Path, Path], tmp_path: Path, network: Path) -> None:
@@ -137,7 +137,7 @@ class Evil:
 def test_weights_of_inception_run_no_code(tmp_path: Path) -> None:
     torch.save({"weights": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="not the weights of the Inception"):
-        PhotographScores(RGB, EvaluateConfig(inception_file=tmp_path / "evil.pth", device="cpu"))
+        PretrainedScores(RGB, EvaluateConfig(inception_file=tmp_path / "evil.pth", device="cpu"))
     assert not (tmp_path / "ran").exists()
 
 
@@ -169,9 +169,9 @@ def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    monkeypatch.setattr(photographs, "FEATURES", 192)  # the roots of matrices of 2048 take seconds
-    monkeypatch.setattr(photographs._Given, "num_features", 192)
-    scores = PhotographScores(RGB, EvaluateConfig(inception_file=inception, device="cpu"))
+    monkeypatch.setattr(pretrained_scores, "FEATURES", 192)  # the roots of matrices of 2048 take seconds
+    monkeypatch.setattr(pretrained_scores._Given, "num_features", 192)
+    scores = PretrainedScores(RGB, EvaluateConfig(inception_file=inception, device="cpu"))
     real, made, whole = chips_of(1), chips_of(2), np.ones((48, 48), bool)
     for row, (truth, fake) in enumerate(zip(real, made, strict=True)):
         scores.add("model", row, fake, truth, whole)
@@ -202,21 +202,21 @@ def test_fid_and_kid_are_those_of_torchmetrics_over_whole_chips(
 def test_files_that_are_no_inception_are_refused(tmp_path: Path, network: Path) -> None:
     config = EvaluateConfig(inception_file=network, device="cpu")
     with pytest.raises(CheckpointError, match=r"vgg16\.pth: not the weights of the Inception of FID") as told:
-        PhotographScores(RGB, config)
+        PretrainedScores(RGB, config)
     assert "\n" not in str(told.value)
     with pytest.raises(CheckpointError, match=r"none\.pth: no such file; give the weights of the Inception"):
-        PhotographScores(RGB, dataclasses.replace(config, inception_file=tmp_path / "none.pth"))
+        PretrainedScores(RGB, dataclasses.replace(config, inception_file=tmp_path / "none.pth"))
 
 
 def test_the_packages_of_fid_are_asked_for(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geop2p.evaluation.photographs.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("geop2p.evaluation.pretrained_scores.PACKAGES", ("no_such_package",))
     with pytest.raises(ConfigError, match=r"FID and KID: no_such_package not installed; pip install 'geop2p\[fid\]'"):
-        PhotographScores(RGB, EvaluateConfig(inception_file=network, device="cpu"))
+        PretrainedScores(RGB, EvaluateConfig(inception_file=network, device="cpu"))
 
 
 def test_lpips_as_a_score_is_the_mean_over_chips_of_valid_ground(network: Path) -> None:
     config = EvaluateConfig(lpips_file=network, lpips_heads=HEADS, rgb="4,3,1", device="cpu")
-    scores, (real, made) = PhotographScores(RGB, config), (chips_of(1, 2), chips_of(2, 2))
+    scores, (real, made) = PretrainedScores(RGB, config), (chips_of(1, 2), chips_of(2, 2))
     whole, half = np.ones((2, 48, 48), bool)
     half[:, 32:] = False
     scores.add("model", 0, made[0], real[0], whole)
@@ -227,7 +227,7 @@ def test_lpips_as_a_score_is_the_mean_over_chips_of_valid_ground(network: Path) 
         pair = (np.where(valid, chip[[3, 2, 0]] / 127.5 - 1, 0) for chip in (fake, truth))
         with torch.no_grad():
             maps = reference(*(torch.from_numpy(one).float()[None] for one in pair))
-            wanted.append(float(lpips(maps, torch.from_numpy(valid).float()[None, None])))
+            wanted.append(float(lpips_loss(maps, torch.from_numpy(valid).float()[None, None])))
     found = scores.result("model")
     assert found["lpips"] == pytest.approx(np.mean(wanted), rel=1e-4) and wanted[0] != wanted[1]
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (network, HEADS)]

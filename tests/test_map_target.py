@@ -28,7 +28,7 @@ from geop2p import (
     train,
 )
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.evaluation.describe import describe
+from geop2p.evaluation.description import describe
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Band, Encoding
 from geop2p.tiling.chips import ChipSet

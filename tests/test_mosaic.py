@@ -27,13 +27,13 @@ from geop2p.mosaic import seams
 from geop2p.mosaic.blend import Blend, ramp
 from geop2p.mosaic.inputs import _output_grid as output_grid
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, parts
+from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, part_windows
 from geop2p.mosaic.seams import SeamIndex, mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.pixels import PixelRange, has_size, in_metres, range_in_metres
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.translator import Card, Translator, read_card
 
 SMALL = PredictConfig(tile_size=64, overlap=0.5)
@@ -67,7 +67,7 @@ def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height
 
 def test_parts_tile_the_raster_once() -> None:
     visits = np.zeros((1300, 777), int)
-    for part in parts(Window(100, 30, 677, 1270), 512):
+    for part in part_windows(Window(100, 30, 677, 1270), 512):
         visits[part.row_off : part.row_off + part.height, part.col_off : part.col_off + part.width] += 1
         assert part.row_off % 512 in (0, 30) and part.col_off % 512 in (0, 100)
     assert (visits[30:, 100:] == 1).all() and not visits[:30].any() and not visits[:, :100].any()

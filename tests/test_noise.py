@@ -16,7 +16,7 @@ from geop2p import PredictConfig, TileConfig, TrainConfig, export, predict, tile
 from geop2p.config import NormStats
 from geop2p.errors import ConfigError
 from geop2p.models import GENERATORS
-from geop2p.models.places import drawn_noise, ground_noise, on_ground_of_its_own
+from geop2p.models.positional_noise import drawn_noise, ground_noise, on_ground_of_its_own
 from geop2p.raster.grid import Grid
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.data import ChipArrays

@@ -25,7 +25,7 @@ from geop2p.training.objectives import (
     masked_cross_entropy,
     masked_dice,
     masked_l1,
-    perceptual,
+    perceptual_loss,
 )
 from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
@@ -121,7 +121,7 @@ def test_perceptual_loss_is_blind_under_the_mask() -> None:
     for values in (real, torch.where(valid > 0, real, junk), junk):
         fake = torch.zeros(2, 3, SIDE, SIDE, requires_grad=True)
         features = network(fill(fake, valid)), network(fill(values, valid))
-        loss = perceptual(*features, TAP_WEIGHTS, valid)
+        loss = perceptual_loss(*features, TAP_WEIGHTS, valid)
         loss.backward()
         found.append((loss.detach(), fake.grad))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])

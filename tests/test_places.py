@@ -23,9 +23,9 @@ from shapely.geometry import box
 
 from geop2p import TileConfig, tile
 from geop2p.errors import ChipSetError, RasterError
-from geop2p.raster import ends
+from geop2p.raster import fingerprints
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.ends import fingerprint
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.reading import opened
 from geop2p.tiling.chips import ChipSet
 
@@ -111,7 +111,7 @@ def test_a_change_at_a_far_place_is_noticed(tmp_path: Path, layers: tuple[Path, 
 def test_a_server_that_tells_nothing_leaves_the_name(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ends, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fingerprints, "PAUSES", (0.0, 0.0))
     assert fingerprint(name) == {"name": name} and "so a change will not be noticed" in caplog.text
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_fails_is_asked_again_one_that_refuses_is_not(
         def log_message(self, *args: object) -> None:
             """Nothing."""
 
-    monkeypatch.setattr(ends, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fingerprints, "PAUSES", (0.0, 0.0))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moody) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         name = f"http://127.0.0.1:{server.server_port}/map.tif"

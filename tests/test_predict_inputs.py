@@ -261,7 +261,7 @@ def test_codes_in_a_field_are_those_of_the_model_where_no_name_is(
     path = tmp_path / "ground.gpkg"
     geopandas.GeoDataFrame({"code": values}, geometry=shapes, crs="EPSG:32632").to_file(path)
     assert read_vector(path, "code", known).features["code"].tolist() == codes
-    said = [record.levelno for record in caplog.records if "by the value alone" in record.message]
+    said = [record.levelno for record in caplog.records if "matched by code" in record.message]
     assert said == ([] if level is None else [level])
 
 
@@ -591,7 +591,7 @@ def test_the_room_that_is_asked_for_holds_what_is_written(
 def test_a_layer_of_all_the_world_is_refused_before_its_parts_are_listed(
     tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "parts", lambda *_: pytest.fail("lists all parts"))
+    monkeypatch.setattr(predictor, "part_windows", lambda *_: pytest.fail("lists all parts"))
     path = tmp_path / "world.gpkg"
     world = [box(-179.9, -85, 0, 85), box(0, -85, 179.9, 85)]
     geopandas.GeoDataFrame({"kind": ["water", "road"]}, geometry=world, crs="EPSG:4326").to_file(path)
@@ -653,14 +653,19 @@ def test_vector_layers_take_codes_of_any_size(tmp_path: Path, make_model: Callab
 def test_names_that_contradict_a_value_are_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert match_classes("map.tif", {1: "desert", 2: "meadow", 5: "glacier"}, CLASSES) == {}
-    assert "takes 1 desert for water, 5 glacier for road, by the value alone" in caplog.text
+    assert (
+        "classes matched by code, not by name: 1 desert is the model's water, 5 glacier is the model's road"
+        in caplog.text
+    )
     caplog.clear()
     assert match_classes("map.tif", {1: "forest", 2: "lava", 5: "Meadow"}, CLASSES) == {5: 2, 2: 0}
     assert "5 Meadow is the model's 2, 2 lava is none of them" in caplog.text
-    assert "takes 1 forest for water" in caplog.text
+    assert "1 forest is the model's water" in caplog.text
     caplog.clear()
     assert match_classes("map.tif", {1: "urban", 2: "Class 2", 5: "port"}, CLASSES) == {}  # a legend of somebody else
-    assert "takes 1 urban for water, 5 port for road, by the value alone" in caplog.text
+    assert (
+        "classes matched by code, not by name: 1 urban is the model's water, 5 port is the model's road" in caplog.text
+    )
     caplog.clear()
     assert match_classes("map.tif", {1: "class 1", 2: "2", 5: " "}, CLASSES) == {}
     assert match_classes("map.tif", {1: "urban"}, (MapClass(1, "class 1", (0, 0, 0)),)) == {}

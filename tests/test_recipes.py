@@ -19,7 +19,7 @@ from geop2p.models.perceptual import VGGFeatures, load_vgg
 from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import keeper, loop
+from geop2p.training import loop, run_writer
 from geop2p.training.augmentation import Augmentation
 from geop2p.training.calibration import estimate_statistics
 from geop2p.training.data import Batch
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
         ({"set": ("r1_every=4", "r1_weight=1", "norm=batch", "statistics_chips=8", "downs=3"), "downs": 3}, None),
     ],
 )
-def test_keys_that_nothing_would_heed_are_refused(changes: dict[str, Any], message: str | None) -> None:
+def test_keys_without_effect_are_refused(changes: dict[str, Any], message: str | None) -> None:
     config = TrainConfig(recipe="pix2pix", **changes)
     if message is None:
         recipe_of(config)
@@ -442,7 +442,7 @@ def test_statistics_are_taken_of_mixed_chips(
         batches.append(set(rows.tolist()))
         return encode_batch(arrays, rows, *encodings)
 
-    monkeypatch.setattr(keeper, "encode_batch", spy)
+    monkeypatch.setattr(run_writer, "encode_batch", spy)
     config = TrainConfig(recipe="pix2pix-paper", steps=1, width=2, downs=4, device="cpu")
     train(tmp_path / "chips", tmp_path / "run", config)
     assert set.union(*batches) == set(range(count)) and len(batches) > 5

@@ -12,7 +12,7 @@ from PIL import Image
 
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import ConfigError
-from geop2p.training import keeper
+from geop2p.training import run_writer
 from geop2p.training.checkpoint import save_state
 from geop2p.training.history import read_metrics
 
@@ -102,7 +102,9 @@ def test_tensorboard_shows_the_metrics_also_after_an_interruption(
 
     run, config = tmp_path / "run", dataclasses.replace(TINY, tensorboard=True)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(keeper, "save_state", lambda *_: _interrupt() if len(read_metrics(run)) == 2 else save_state(*_))
+        patch.setattr(
+            run_writer, "save_state", lambda *_: _interrupt() if len(read_metrics(run)) == 2 else save_state(*_)
+        )
         train(chips, run, config)
     train(chips, run, config)
     events = EventAccumulator(str(run / "tensorboard"))

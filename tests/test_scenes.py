@@ -24,7 +24,7 @@ from geop2p import PredictConfig, TileConfig, TrainConfig, convert, describe, pr
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, GridMismatchError, NoGroundError, OutputError, RasterError
 from geop2p.raster.grid import Grid
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.preview import GAP, PAIRS

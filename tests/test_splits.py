@@ -22,7 +22,7 @@ from geop2p import TileConfig, check, tile
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
 from geop2p.raster.grid import Grid
-from geop2p.tiling.blocks import FREE, Lattice, assign_blocks, block_side, dilated
+from geop2p.tiling.blocks import FREE, ChipLattice, assign_blocks, dilated, split_block_side
 from geop2p.tiling.chips import ChipSet, Scene
 from geop2p.tiling.geotiff import chip_path
 from geop2p.tiling.index import joined
@@ -198,7 +198,9 @@ def test_blocks_of_test_chips_stay_whole(stride: int) -> None:
     config, where = TileConfig(size=32, stride=stride, buffer=20), grid(400, 440)
     table = chip_table(where, config, density=0.8)
     index, lost = split_scenes([table], [where], config)
-    side = block_side(list(zip(table["row_off"] // stride, table["col_off"] // stride, strict=True)), 32 // stride)
+    side = split_block_side(
+        list(zip(table["row_off"] // stride, table["col_off"] // stride, strict=True)), 32 // stride
+    )
     blocks = np.array(
         [f"{row}_{col}" for row, col in zip(*(table[name] // stride // side for name in OFFSETS), strict=True)]
     )
@@ -217,7 +219,7 @@ def test_blocks_of_test_chips_stay_whole(stride: int) -> None:
 def test_blocks_are_balanced_by_area(areas: Mapping, key: str) -> None:
     rows, cols = np.array(list(areas)).T
     values = np.array(list(areas.values()))
-    chips = Lattice(rows, cols, values, np.full(len(areas), FREE, np.int8), side=1, reach=0)
+    chips = ChipLattice(rows, cols, values, np.full(len(areas), FREE, np.int8), side=1, reach=0)
     codes, stays = assign_blocks(chips, SHARES, key)
     assert stays.all()
     for code, (split, share) in enumerate(SHARES.items()):
@@ -235,7 +237,7 @@ def test_what_is_left_is_balanced_when_chips_overlap(
     """At least 49 equal blocks, at least a chip wide: what is left is within 10 points of 8:1:1, mostly within 7."""
     steps = side * overlap
     rows, cols = (axis.ravel() for axis in np.indices((across * steps, across * steps)))
-    chips = Lattice(
+    chips = ChipLattice(
         rows, cols, np.ones(len(rows)), np.full(len(rows), FREE, np.int8), steps, overlap - 1 + (buffer and side > 2)
     )
     codes, stays = assign_blocks(chips, SHARES, key)
@@ -247,12 +249,12 @@ def test_block_side_is_the_largest_that_leaves_forty() -> None:
     def square(side: int) -> list[tuple[int, int]]:
         return [(row, col) for row in range(side) for col in range(side)]
 
-    assert block_side(square(5)) == 1
-    assert block_side(square(13)) == 2
-    assert block_side(square(56)) == 8
-    assert block_side(square(200)) == 8
-    assert block_side(square(200), across=2) == 16  # eight chips side by side, as above
-    assert block_side(square(14), across=4) == 4  # a block is never smaller than a chip
+    assert split_block_side(square(5)) == 1
+    assert split_block_side(square(13)) == 2
+    assert split_block_side(square(56)) == 8
+    assert split_block_side(square(200)) == 8
+    assert split_block_side(square(200), across=2) == 16  # eight chips side by side, as above
+    assert split_block_side(square(14), across=4) == 4  # a block is never smaller than a chip
 
 
 def test_overlapping_chips_cost_less_than_a_third_of_the_chips(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from geop2p.models.field import one_sided_field
 from geop2p.models.moments import Field, GivenNorms
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.statistics import GroundStatistics, drawn_cells
-from geop2p.mosaic.strips import Ground
+from geop2p.mosaic.strips import NetworkInput
 from geop2p.raster.aligned import aligned_reader
 from geop2p.translator import Card, Translator
 
@@ -242,7 +242,7 @@ def test_the_moments_of_the_raster_are_those_of_its_valid_pixels(
     statistics = GroundStatistics(translator, where, False, tmp_path)
     with aligned_reader(path, where, "image") as reader:
         tile = Window(0, 0, SIDE, SIDE)
-        made = statistics.translate(torch.zeros(1, 2, SIDE, SIDE), [tile], Ground(reader, FLOATS).look)
+        made = statistics.translate(torch.zeros(1, 2, SIDE, SIDE), [tile], NetworkInput(reader, FLOATS).look)
     enough = (SHARES >= 0.25).repeat(SIDE, 0).repeat(SIDE, 1)
     expected = moments(values[:, valid & enough])
     assert np.allclose(np.fromfile(tmp_path / "norm_cells" / "all.f64").reshape(2, 2), expected, atol=1e-6)
@@ -268,7 +268,9 @@ def test_the_statistics_of_a_raster_are_pooled_over_32_of_its_cells(
         Translator.load(make_model(OneNorm, FLOATS, chip_size=SIDE)), grid(224, 224), False, tmp_path
     )
     with aligned_reader(path, grid(224, 224), "image") as reader:
-        statistics.translate(torch.zeros(1, 2, SIDE, SIDE), [Window(0, 0, SIDE, SIDE)], Ground(reader, FLOATS).look)
+        statistics.translate(
+            torch.zeros(1, 2, SIDE, SIDE), [Window(0, 0, SIDE, SIDE)], NetworkInput(reader, FLOATS).look
+        )
     assert len(looked) == len(set(looked)) == 32
     assert len({row for row, _ in looked}) == len({col for _, col in looked}) == 7  # drawn from all over the raster
     cells = [
@@ -307,7 +309,7 @@ def test_cells_without_ground_take_the_statistics_of_the_raster(
         with aligned_reader(path, where, "image") as reader:
             for col in starts:
                 tile = Window(col, 0, 64, 96)
-                statistics.translate(torch.zeros(1, 2, 96, 64), [tile], Ground(reader, FLOATS).look)
+                statistics.translate(torch.zeros(1, 2, 96, 64), [tile], NetworkInput(reader, FLOATS).look)
     forth, back = cells_in(tmp_path / "forth"), cells_in(tmp_path / "back")
     everywhere = np.fromfile(tmp_path / "forth" / "norm_cells" / "all.f64").reshape(2, 2)
     assert set(forth) == set(back) == set(np.ndindex(SHARES.shape))

@@ -19,18 +19,18 @@ from geop2p.models.patchgan import MultiScale
 from geop2p.models.perceptual import TAP_WEIGHTS, VGGFeatures
 from geop2p.models.unet import UNet
 from geop2p.training import step
-from geop2p.training.alone import alone
 from geop2p.training.data import Batch
+from geop2p.training.exclusive import exclusive_training
 from geop2p.training.hardware import prepare, uses_bf16
 from geop2p.training.networks import Networks
 from geop2p.training.objectives import (
     adversarial,
     feature_matching,
     fill,
-    lpips,
+    lpips_loss,
     masked_dice,
     masked_l1,
-    perceptual,
+    perceptual_loss,
 )
 from geop2p.training.recipes import Recipe
 from geop2p.training.step import TrainingStep
@@ -247,12 +247,12 @@ def of_features(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
 
 def of_vgg(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
     assert one.vgg is not None
-    return perceptual(one.vgg(fake), one.vgg(data.target), TAP_WEIGHTS, data.valid)
+    return perceptual_loss(one.vgg(fake), one.vgg(data.target), TAP_WEIGHTS, data.valid)
 
 
 def of_lpips(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
     assert one.lpips is not None
-    return lpips(one.lpips(fake, data.target), data.valid)
+    return lpips_loss(one.lpips(fake, data.target), data.valid)
 
 
 def of_judging(one: TrainingStep, fake: Tensor, data: Batch) -> Tensor:
@@ -354,7 +354,7 @@ def test_a_training_gives_back_how_float32_is_multiplied(flags: None, monkeypatc
     def formats() -> tuple[bool, bool, str]:
         return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
 
-    with alone():
+    with exclusive_training():
         prepare(torch.device("cuda"), [])
         assert formats() == (True, True, "high")
     assert formats() == (False, False, "highest")
@@ -363,7 +363,7 @@ def test_a_training_gives_back_how_float32_is_multiplied(flags: None, monkeypatc
         raise RuntimeError("mix of the legacy and new APIs")  # as where fp32_precision was set
 
     monkeypatch.setattr(torch, "get_float32_matmul_precision", unreadable)
-    with alone():
+    with exclusive_training():
         prepare(torch.device("cuda"), [])
         assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.benchmark
     with repeatable_convolutions(tf32=True):

@@ -110,7 +110,7 @@ def test_images_per_second_are_those_of_the_steps_alone(
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(loop.TrainingStep, "__call__", slow(loop.TrainingStep.__call__, 0.25))
-    monkeypatch.setattr(loop.Keeper, "look", slow(loop.Keeper.look, 100.0))
+    monkeypatch.setattr(loop.RunWriter, "look", slow(loop.RunWriter.look, 100.0))
     result = train(chips, tmp_path / "run", dataclasses.replace(TINY, epochs=1, batch_size=7, width=2, downs=3))
     images = ChipSet.open(chips).counts["train"]
     assert images % 7  # the last batch is smaller

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from geop2p import TileConfig, TrainConfig, tile, train
 from geop2p.errors import ConfigError, GeoP2PError
 from geop2p.tiling.chips import ChipSet
-from geop2p.training import keeper, loop, rates, trainer
+from geop2p.training import loop, rates, run_writer, trainer
 from geop2p.training.checkpoint import load_state
 from geop2p.training.data import ChipArrays, epoch_order
 from geop2p.training.detectors import all_warnings, check_outputs
@@ -244,9 +244,9 @@ def test_the_best_epoch_is_kept_and_named(chips: Path, tmp_path: Path, caplog: p
     assert f"epoch {best + 1}: best.safetensors" in caplog.text
     validation = ChipArrays.load(ChipSet.open(chips), "val")
     target = ChipSet.open(chips).target
-    again = keeper.validate(Translator.load(run / "best.safetensors"), validation, 4, target)
+    again = run_writer.validate(Translator.load(run / "best.safetensors"), validation, 4, target)
     assert again["ssim"] == pytest.approx(values[best], abs=1e-6)  # the very weights that were scored
-    last = keeper.validate(Translator.load(run), validation, 4, target)
+    last = run_writer.validate(Translator.load(run), validation, 4, target)
     assert last["ssim"] == pytest.approx(values[-1], abs=1e-6)
 
 

@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from geop2p import CompareConfig, EvaluateConfig, TileConfig, TrainConfig, compare, tile, train
 from geop2p.evaluation.features import FeatureDistance
-from geop2p.evaluation.ground import Ground, load_ground
 from geop2p.evaluation.judge import find_judge, reading
-from geop2p.evaluation.photographs import PhotographScores
-from geop2p.evaluation.scoring import NO_CLASSES, Bench
+from geop2p.evaluation.pretrained_scores import PretrainedScores
+from geop2p.evaluation.scored_chips import ScoredChips, load_scored_chips
+from geop2p.evaluation.scoring import NO_CLASSES, Scorer
 from geop2p.evaluation.value_scores import ValueScores
 from geop2p.metrics import BlockScores
 from geop2p.raster.encoding import Array, Band, Encoding
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch-norm statistics from few chips: quick, and good enough here."""
-    monkeypatch.setattr("geop2p.evaluation.schooling.STATISTICS_CHIPS", 32)
+    monkeypatch.setattr("geop2p.evaluation.judge_training.STATISTICS_CHIPS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def chips(folder: Path) -> ChipSet:
     return ChipSet.open(folder / "chips") if (folder / "chips").exists() else tiled(folder, "chips", *fields())
 
 
-def ground_of(chips: ChipSet) -> Ground:
-    return load_ground(chips, (chips.source, chips.target), "test", None)
+def ground_of(chips: ChipSet) -> ScoredChips:
+    return load_scored_chips(chips, (chips.source, chips.target), "test", None)
 
 
-def bench_of(chips: ChipSet, folder: Path) -> Bench:
+def scorer_of(chips: ChipSet, folder: Path) -> Scorer:
     judge = find_judge(chips, "pspnet", STEPS, folder / "judges", "cpu")
-    return Bench(ground_of(chips), judge, PhotographScores(chips.target, EvaluateConfig()))
+    return Scorer(ground_of(chips), judge, PretrainedScores(chips.target, EvaluateConfig()))
 
 
 def blurred(values: Array) -> Array:
@@ -86,8 +86,8 @@ def blurred(values: Array) -> Array:
 
 
 def test_real_imagery_lies_at_the_floor_and_blurred_or_wrong_imagery_far_above(chips: ChipSet, folder: Path) -> None:
-    bench = bench_of(chips, folder)
-    ground, draw = bench.ground, np.random.default_rng(0)
+    scorer = scorer_of(chips, folder)
+    ground, draw = scorer.ground, np.random.default_rng(0)
     assert (chips.source.channels, chips.target.channels) == (2, 5) and not ground.arrays.valid[:].all()
     changes = {
         "truth": lambda values: values,
@@ -97,8 +97,8 @@ def test_real_imagery_lies_at_the_floor_and_blurred_or_wrong_imagery_far_above(c
     }
     found = {}
     for name, change in changes.items():
-        scores = bench.score(name, lambda rows, c=change: [c(ground.arrays.target[row]) for row in rows], 4)
-        found[name] = bench.figures(name, scores)
+        scores = scorer.score(name, lambda rows, c=change: [c(ground.arrays.target[row]) for row in rows], 4)
+        found[name] = scorer.figures(name, scores)
         assert found[name]["judge"] is None and found[name]["reasons"]["judge"] == NO_CLASSES
         assert "frechet" not in found[name]["reasons"]
     floor = found["truth"]["frechet"]["real"]
@@ -177,9 +177,9 @@ def test_what_is_not_valid_does_not_matter(chips: ChipSet, tmp_path: Path, monke
 def test_a_judge_of_noise_is_withheld(tmp_path: Path) -> None:
     draw, (_, target) = np.random.default_rng(1), fields()
     noise = draw.uniform(0, 1, (1, HEIGHT, WIDTH)).astype(np.float32)
-    bench = bench_of(tiled(tmp_path, "noise", noise, target), tmp_path)
-    ground = bench.ground
-    truth = bench.figures("truth", bench.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4))
+    scorer = scorer_of(tiled(tmp_path, "noise", noise, target), tmp_path)
+    ground = scorer.ground
+    truth = scorer.figures("truth", scorer.score("truth", lambda rows: [ground.arrays.target[row] for row in rows], 4))
     assert truth["judge"] is truth["frechet"] is None and truth["reasons"]["judge"] == NO_CLASSES
     assert "not surely better than chance on real imagery (L1 0." in truth["reasons"]["frechet"]
 

@@ -162,7 +162,7 @@ def test_overviews_that_are_made_by_one_statement_are_no_source_for_two(tmp_path
         assert known.mean() > 0.99 and np.allclose(values[:, known], 5)
 
 
-def test_the_mask_of_a_single_band_is_heeded(tmp_path: Path) -> None:
+def test_the_mask_of_a_single_band_is_applied(tmp_path: Path) -> None:
     write_raster(tmp_path / "map.tif", np.full((1, 30, 30), 5, np.uint8), grid(30, 30))
     write_raster(
         tmp_path / "mask.tif", np.repeat([[0], [255]], 15, 0)[None].repeat(30, 2).astype(np.uint8), grid(30, 30)

@@ -36,7 +36,7 @@ def evaluate(
       geop2p evaluate run chips report.html --judge unet
       geop2p evaluate prediction.tif image.tif report.html
     """
-    from geop2p.evaluation.describe import is_model
+    from geop2p.evaluation.description import is_model
 
     config = build(EvaluateConfig, values)
     score = geop2p.evaluate if is_model(result, truth) else geop2p.evaluate_mosaic

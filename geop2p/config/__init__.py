@@ -40,7 +40,7 @@ from geop2p.config.fields import at_least as _at_least
 from geop2p.config.fields import changed as _changed
 from geop2p.config.fields import check_list as _check_list
 from geop2p.config.fields import check_seed as _check_seed
-from geop2p.config.hints import settle as _settle
+from geop2p.config.hints import coerce_fields as _settle
 from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
 

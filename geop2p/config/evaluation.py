@@ -15,9 +15,9 @@ from geop2p.config.fields import (
     documented,
     names,
     option,
-    refuse_idle,
+    refuse_unused,
 )
-from geop2p.config.hints import settle
+from geop2p.config.hints import coerce_fields
 from geop2p.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ class ScoringConfig:
     """How models are scored on chips.
 
     Raises:
-        ConfigError: A value is of another type or out of its range, or nothing would heed it.
+        ConfigError: A value is of another type or out of its range, or has no effect.
     """
 
     split: Split = option("test", "Chips to score a model on.")
@@ -53,7 +53,7 @@ class ScoringConfig:
     device: Device = option("auto", "Where the networks run; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        settle(self)
+        coerce_fields(self)
         for name in ("batch_size", "judge_steps"):
             at_least(name, getattr(self, name), 1)
         if self.sample is not None:
@@ -63,9 +63,9 @@ class ScoringConfig:
         _ = self.rgb_bands
         everything = {field.name for field in fields(self)}
         if self.judge is None:
-            refuse_idle(self, everything - {"judge_steps", "judge_folder"}, "without --judge nothing heeds")
+            refuse_unused(self, everything - {"judge_steps", "judge_folder"}, "without --judge")
         if self.lpips_file is None and self.inception_file is None:
-            refuse_idle(self, everything - {"rgb"}, "without --lpips-file or --inception-file nothing heeds")
+            refuse_unused(self, everything - {"rgb"}, "without --lpips-file or --inception-file")
 
     @property
     def rgb_bands(self) -> tuple[int, ...] | None:

@@ -55,7 +55,7 @@ def check_list(name: str, text: str | None) -> None:
     """Refuse a list that is given and names nothing.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: The list is empty.
     """
     if text is not None and not names(text):
         raise ConfigError(f"{name} is '{text}', expected names separated by commas")
@@ -75,13 +75,13 @@ def at_least(name: str, value: int, least: int) -> None:
     """Refuse a value that is too small.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The value is less than the least.
     """
     if value < least:
         raise ConfigError(f"{name} is {value}, expected at least {least}")
 
 
-def settled(given: Settings | None, kind: type[Settings]) -> Settings:
+def config_or_default(given: Settings | None, kind: type[Settings]) -> Settings:
     """Settings as they were given to a function, or those by default.
 
     Raises:
@@ -97,17 +97,18 @@ def changed(config: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
 
 
-def refuse_idle(config: Any, heeded: Collection[str], what: str) -> None:
-    """Refuse settings that somebody made and nothing would heed.
+def refuse_unused(config: Any, used: Collection[str], where: str) -> None:
+    """Refuse settings that somebody made and that have no effect.
 
     Args:
         config: The settings.
-        heeded: Names of the fields that count.
-        what: What is done with them, as the error begins.
+        used: Names of the fields that have one.
+        where: In which case, as the error says it.
 
     Raises:
         ConfigError: Another field is not at its default.
     """
-    idle = ["--" + name.replace("_", "-") for name in changed(config) if name not in heeded]
+    idle = ["--" + name.replace("_", "-") for name in changed(config) if name not in used]
     if idle:
-        raise ConfigError(f"{what} {', '.join(idle)}; leave {'it' if len(idle) == 1 else 'them'} out")
+        has, them = ("has", "it") if len(idle) == 1 else ("have", "them")
+        raise ConfigError(f"{', '.join(idle)} {has} no effect {where}; leave {them} out")

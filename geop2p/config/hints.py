@@ -46,7 +46,7 @@ def _name(choice: Any) -> str:
     return names.get(choice, "a path")
 
 
-def settle(config: Any) -> None:
+def coerce_fields(config: Any) -> None:
     """Hold every field of a config to its annotation.
 
     Texts in the place of paths become paths, and numbers of other libraries Python's own.

@@ -16,7 +16,7 @@ from geop2p.config.fields import (
     documented,
     option,
 )
-from geop2p.config.hints import settle
+from geop2p.config.hints import coerce_fields
 from geop2p.errors import ConfigError
 
 MOST_OVERLAP = 0.5  # of a tile's side: more would make three tiles meet
@@ -28,7 +28,7 @@ class PredictConfig:
     """How a raster is translated into a mosaic.
 
     Raises:
-        ConfigError: A value is of another type or out of its range, or nothing would heed it.
+        ConfigError: A value is of another type or out of its range, or has no effect.
     """
 
     overlap: float | None = option(
@@ -97,7 +97,7 @@ class PredictConfig:
     device: Device = option("auto", "Where the network runs; auto: a GPU if there is one.")
 
     def __post_init__(self) -> None:
-        settle(self)
+        coerce_fields(self)
         check_list("draw_order", self.draw_order)
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ConfigError(f"overlap is {self.overlap}, expected 0 to {MOST_OVERLAP}")

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import CompareConfig
-from geop2p.config.fields import settled
+from geop2p.config.fields import config_or_default
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
-from geop2p.evaluation.ground import Ground, check_split, load_ground
+from geop2p.evaluation.example_chips import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.judge import judge_fits, judge_of
-from geop2p.evaluation.photographs import SCORES as PHOTOGRAPH_SCORES
-from geop2p.evaluation.photographs import PhotographScores
-from geop2p.evaluation.places import check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import doubt, run_of, starts_of, trained_on
+from geop2p.evaluation.pretrained_scores import SCORES as PHOTOGRAPH_SCORES
+from geop2p.evaluation.pretrained_scores import PretrainedScores
+from geop2p.evaluation.provenance import leakage_warning, run_of, starts_of, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_page, check_report, write_page
-from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, Bench, ChipScores, Predict, notes_on
+from geop2p.evaluation.scored_chips import ScoredChips, check_split, load_scored_chips
+from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, ChipScores, Predict, Scorer, notes_on
 from geop2p.evaluation.tables import COLUMNS, MARKS, headings, ranked, write_csv, write_markdown
 from geop2p.metrics import error_unit
 from geop2p.raster.atomic import check_new, replacing, write_json
@@ -83,7 +83,7 @@ def compare(
         OutputError: The report exists.
     """
     start = time.monotonic()
-    config, report = settled(config, CompareConfig), Path(report)
+    config, report = config_or_default(config, CompareConfig), Path(report)
     runs = [runs] if isinstance(runs, (str, Path)) else runs
     _check_outputs(report, overwrite, [*map(Path, runs), *([config.chips] if config.chips else [])])
     notes: list[str] = []
@@ -94,35 +94,35 @@ def compare(
         check_split(chipset, config.split)
         if config.judge is not None:
             judge_fits(chipset)
-        photographs = PhotographScores(chipset.target, config)
+        pretrained = PretrainedScores(chipset.target, config)
         folders, left_out = train_rows(chipset, report.with_name(f"{report.stem}_runs"), config, progress)
         notes, digest = left_out, chips_digest(chipset.folder)
     else:
         folders = _named(runs)
         chipset, digest = chip_set_of(list(folders.values()), config.chips)
         _check_outputs(report, overwrite, [chipset.folder])
-        photographs = PhotographScores(read_card(next(iter(folders.values()))).target, config)
+        pretrained = PretrainedScores(read_card(next(iter(folders.values()))).target, config)
     cards = [read_card(folder) for folder in folders.values()]
     for card in cards:
         check_same_sides(card, chipset)
-    first, known = cards[0], doubt(chipset.folder, config.split, digest, starts_of(cards))
-    ground = load_ground(chipset, (first.source, first.target), config.split, config.sample, known, progress)
-    bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
-    makers, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
+    first, known = cards[0], leakage_warning(chipset.folder, config.split, digest, starts_of(cards))
+    ground = load_scored_chips(chipset, (first.source, first.target), config.split, config.sample, known, progress)
+    scorer = Scorer(ground, judge_of(chipset, config, report, progress), pretrained, progress)
+    predictors, found, rows = dict[str, Predict](), dict[str, ChipScores](), list[dict[str, Any]]()
     withheld, beware = dict[str, None](), dict[str, list[str]]()
     for name, folder in folders.items():
         translator = Translator.load(folder, config.device)
-        makers[name] = partial(predict_chips, translator, ground.arrays)
-        found[name] = bench.score(name, makers[name], config.batch_size)
+        predictors[name] = partial(predict_chips, translator, ground.arrays)
+        found[name] = scorer.score(name, predictors[name], config.batch_size)
         said = {"recipe": translator.card.recipe, "steps": translator.card.provenance.get("steps")}
-        figures = bench.figures(name, found[name])
+        figures = scorer.figures(name, found[name])
         withheld |= _withheld(figures, config)
         beware[name] = notes_on(figures) + _without_error(figures)
         rows.append({"name": name, "path": str(folder)} | said | _measures(figures, found[name]))
     straight = fit_baseline(chipset, ground.source, ground.target, progress)
     if straight is None:
         notes.append(f"Left out: {BASELINE} ({NO_TRAINING}).")
-    others = [*_baseline_row(bench, straight, config.batch_size), *_real_row(figures)]
+    others = [*_baseline_row(scorer, straight, config.batch_size), *_real_row(figures)]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     others = [row for row in others if any(name in row for name in columns)]
     rows = ranked(rows, columns)
@@ -134,7 +134,7 @@ def compare(
     result |= {"unit": error_unit(ground.target), "rows": [*rows, *others]}
     result["notes"] = notes + list(withheld) + _of_runs(beware) + ground.notes
     page = Comparison(f"{len(rows)} runs on {config.split} chips of {chipset.folder.name}", result, headings(result))
-    page.strips = _strips(ground, makers, found)
+    page.strips = _strips(ground, predictors, found)
     page.provenance = {name: read_card(folder).provenance for name, folder in folders.items()}
     page.commands = list(commands)
     result["seconds"] = round(time.monotonic() - start, 2)
@@ -152,8 +152,8 @@ def _check_outputs(report: Path, overwrite: bool, folders: Sequence[Path]) -> No
     """Refuse a page and tables that would destroy something: of runs and chip sets what tells their settings, too.
 
     Raises:
-        ConfigError: One is read.
-        OutputError: One exists.
+        ConfigError: A file to write is one that is read.
+        OutputError: A file to write exists.
     """
     read = [run_of(folder) / name for folder in folders for name in (CONFIG, DESCRIPTION)]
     check_page(report)
@@ -197,7 +197,7 @@ def chip_set_of(folders: Sequence[Path], given: Path | None) -> tuple[ChipSet, s
         given: A chip set; None: the one that they were trained on, looked for beside them and in the working folder.
 
     Raises:
-        CheckpointError: One is no run.
+        CheckpointError: A folder is no run.
         ChipSetError: The runs were trained on different ones.
         ConfigError: It is not found.
     """
@@ -266,11 +266,11 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
     return measures
 
 
-def _baseline_row(bench: Bench, straight: LinearBaseline | None, batch_size: int) -> list[dict[str, Any]]:
+def _baseline_row(scorer: Scorer, straight: LinearBaseline | None, batch_size: int) -> list[dict[str, Any]]:
     if straight is None:
         return []
-    flat = bench.score(BASELINE, partial(straight.predict_rows, bench.ground.arrays), batch_size)
-    return [{"name": BASELINE} | _measures(bench.figures(BASELINE, flat), flat)]
+    flat = scorer.score(BASELINE, partial(straight.predict_rows, scorer.ground.arrays), batch_size)
+    return [{"name": BASELINE} | _measures(scorer.figures(BASELINE, flat), flat)]
 
 
 def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -284,7 +284,7 @@ def _real_row(figures: dict[str, Any]) -> list[dict[str, Any]]:
     return [row]
 
 
-def _strips(ground: Ground, makers: dict[str, Predict], found: dict[str, ChipScores]) -> list[Strip]:
+def _strips(ground: ScoredChips, predictors: dict[str, Predict], found: dict[str, ChipScores]) -> list[Strip]:
     """The same places for all runs, from the best to the worst by the mean of their errors."""
     together = np.mean([scores.errors for scores in found.values()], axis=0)
-    return [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, together)]
+    return [place_strip(ground, row, said, predictors) for row, said in ranked_rows(ground, together)]

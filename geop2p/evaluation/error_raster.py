@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from geop2p.errors import ConfigError, OutputError
 from geop2p.evaluation.report import check_not_read
 from geop2p.metrics import error_unit
-from geop2p.mosaic.beside import Beside, put_together
+from geop2p.mosaic.companions import CompanionRaster, put_together
 from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
@@ -33,7 +33,7 @@ def check_error_raster(path: Path | None, overwrite: bool, inputs: Sequence[str 
 
     Raises:
         ConfigError: It is read or lies in a folder that is, has the style of what is read, or is not called a GeoTIFF.
-        OutputError: It exists.
+        OutputError: The file, its style or its class names exist.
     """
     if path is None:
         return
@@ -64,7 +64,7 @@ class ErrorRaster:
 
     def __init__(self, folder: Path, path: Path, grid: Grid, encoding: Encoding) -> None:
         self._folder, self._path, self._grid, self._parts = folder, path, grid, list[Part]()
-        self._whole: Beside | None = None
+        self._whole: CompanionRaster | None = None
         if encoding.is_classes:
             self._encoding = Encoding("classes", "uint8", (Band("error"),), classes=VERDICTS)
         else:
@@ -90,7 +90,7 @@ class ErrorRaster:
 
 
 @contextmanager
-def error_raster(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[ErrorRaster | None]:
+def collected_errors(path: Path | None, grid: Grid, encoding: Encoding) -> Iterator[ErrorRaster | None]:
     """Collect errors, to be put together and placed under the name `path` within the block; None without one.
 
     Raises:

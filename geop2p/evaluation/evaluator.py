@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import EvaluateConfig
-from geop2p.config.fields import changed, settled
+from geop2p.config.fields import changed, config_or_default
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
-from geop2p.evaluation.ground import Ground, load_ground
+from geop2p.evaluation.example_chips import check_mosaic, check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import NO_SEAMS, OF_RASTERS, mosaic_tags, seam_figures
 from geop2p.evaluation.offsets import corners_in_mosaic
-from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.pictures import Slider, heat_picture, mosaic_picture, slider_of
-from geop2p.evaluation.places import check_mosaic, check_same_sides, place_strip, ranked_rows
-from geop2p.evaluation.provenance import doubt, starts_of, trained_on
+from geop2p.evaluation.pretrained_scores import PretrainedScores
+from geop2p.evaluation.provenance import leakage_warning, starts_of, trained_on
 from geop2p.evaluation.report import Curve, Page, check_report, curve_data, write_page
-from geop2p.evaluation.scoring import OF_IMAGERY, Bench, Predict, say_missing
+from geop2p.evaluation.scored_chips import ScoredChips, load_scored_chips
+from geop2p.evaluation.scoring import OF_IMAGERY, Predict, Scorer, say_missing
 from geop2p.metrics import error_unit
 from geop2p.raster.encoding import Encoding
 from geop2p.tiling.chips import ChipSet
@@ -74,7 +74,7 @@ def evaluate(
         OutputError: The report exists.
     """
     start = time.monotonic()
-    config, report = settled(config, EvaluateConfig), Path(report)
+    config, report = config_or_default(config, EvaluateConfig), Path(report)
     weights = (config.lpips_file, config.lpips_heads, config.inception_file)
     check_report(report, overwrite, (model, chips, config.mosaic, *weights))
     if idle := [name for name in changed(config) if name in OF_RASTERS]:
@@ -84,25 +84,27 @@ def evaluate(
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
     of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
-    known = doubt(chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card]))
-    ground = load_ground(chipset, (source, target), config.split, config.sample, known, progress)
-    photographs = PhotographScores(target, config)  # before the judge learns: files may be missing
-    bench = Bench(ground, judge_of(chipset, config, report, progress), photographs, progress)
+    known = leakage_warning(
+        chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card])
+    )
+    ground = load_scored_chips(chipset, (source, target), config.split, config.sample, known, progress)
+    pretrained = PretrainedScores(target, config)  # before the judge learns: files may be missing
+    scorer = Scorer(ground, judge_of(chipset, config, report, progress), pretrained, progress)
     arrays, baseline = ground.arrays, fit_baseline(chipset, source, target, progress)
-    makers: dict[str, Predict] = {"prediction": partial(predict_chips, translator, arrays)}
-    model_scores = bench.score("model", makers["prediction"], config.batch_size)
+    predictors: dict[str, Predict] = {"prediction": partial(predict_chips, translator, arrays)}
+    model_scores = scorer.score("model", predictors["prediction"], config.batch_size)
 
     result: dict[str, Any] = {"path": str(report), "split": config.split, "chips": len(ground.rows)}
     result |= {"unseen": known is None, "unit": error_unit(target)}
     result["range"] = None if target.is_classes else target.unit_range.tolist()
-    result |= bench.figures("model", model_scores)
+    result |= scorer.figures("model", model_scores)
     say_missing(result, NO_CORNERS | (OF_IMAGERY if target.is_classes else {}))
     if baseline is None:
         result["baseline"], result["reasons"]["baseline"] = None, NO_TRAINING
     else:
-        makers["baseline"] = partial(baseline.predict_rows, arrays)
-        straight = bench.score("baseline", makers["baseline"], config.batch_size)
-        result["baseline"] = bench.figures("baseline", straight)
+        predictors["baseline"] = partial(baseline.predict_rows, arrays)
+        straight = scorer.score("baseline", predictors["baseline"], config.batch_size)
+        result["baseline"] = scorer.figures("baseline", straight)
     pixels = [int(arrays.valid[row].sum()) for row in ground.rows]
     clipped = [target.clipped_share(arrays.target[row], arrays.valid[row]) for row in ground.rows]
     result["clipped_share"] = float(np.dot(clipped, pixels)) / max(1, sum(pixels))
@@ -112,7 +114,7 @@ def evaluate(
     page = Page(
         title=f"{model_file(model).parent.name} on {config.split} chips of {chipset.folder.name}", result=result
     )
-    page.strips = [place_strip(ground, row, said, makers) for row, said in ranked_rows(ground, model_scores.errors)]
+    page.strips = [place_strip(ground, row, said, predictors) for row, said in ranked_rows(ground, model_scores.errors)]
     page.choice = "From the best to the worst by mean error, at even ranks; not picked by eye."
     page.position = heat_picture(model_scores.position.map())
     page.curves = _curves(model_file(model).parent)
@@ -134,7 +136,9 @@ def evaluate(
     return result
 
 
-def _in_mosaic(translator: Translator, chipset: ChipSet, ground: Ground, count: int, progress: bool) -> dict[str, Any]:
+def _in_mosaic(
+    translator: Translator, chipset: ChipSet, ground: ScoredChips, count: int, progress: bool
+) -> dict[str, Any]:
     """Corners over centre in mosaics, on the ground of some chips at even ranks."""
     entries = chipset.entries(ground.split)
     chosen = np.unique(np.linspace(0, len(ground.rows) - 1, min(count, len(ground.rows))).round().astype(int))

@@ -17,7 +17,7 @@ from geop2p.raster.encoding import Array, Mask
 from geop2p.translator import Translator
 
 GROUPS = 8  # at most
-SPLITS = 10
+HALVINGS = 10
 STRIDE = 16
 T95 = {4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # 97.5 % quantile of Student's t, by the number of groups
 
@@ -72,7 +72,7 @@ class FeatureDistance:
         self._moments: dict[str | None, list[_Moments]] = {}
 
     def add(self, name: str | None, values: Array, valid: Mask, block: str) -> None:
-        """Take in the imagery (bands, rows, cols) of a chip under the name of its maker; None is the truth."""
+        """Take in the imagery (bands, rows, cols) of a chip under the name of its predictor; None is the truth."""
         moments = self._moments.setdefault(name, [_Moments() for _ in range(self._count)])
         moments[self._groups[block]].add(self._features(values, valid))
 
@@ -105,7 +105,7 @@ class FeatureDistance:
     def _halves(self, groups: Sequence[int]) -> list[tuple[list[int], list[int]]]:
         """Groups cut into halves in several ways."""
         generator, middle = np.random.default_rng(0), len(groups) // 2
-        orders = [generator.permutation(groups).tolist() for _ in range(SPLITS)]
+        orders = [generator.permutation(groups).tolist() for _ in range(HALVINGS)]
         pairs = [(order[:middle], order[middle:]) for order in orders]
         return [pair for here, there in pairs for pair in ((here, there), (there, here))]
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from geop2p.config import Device, JudgeName, ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.evaluation.schooling import forget, making, train_judge
+from geop2p.evaluation.judge_training import forget, making, train_judge
 from geop2p.metrics import BlockScores
 from geop2p.metrics.blocks import interval
 from geop2p.models.hardware import resolve_device
 from geop2p.raster.atomic import make_folder
 from geop2p.tiling.chips import ChipSet, description_digest
-from geop2p.training.alone import alone
+from geop2p.training.exclusive import exclusive_training
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def find_judge(
         make_folder(folder)
         what = "classes" if chipset.source.is_classes else "source's values"
         log.info("judge: %s learns the %s of real chips for %d steps, once: %s", architecture, what, steps, file)
-        with alone():
+        with exclusive_training():
             train_judge(chipset, architecture, steps, resolve_device(device), begun, progress).save(file)
     forget(begun)
     try:

@@ -7,7 +7,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from geop2p.errors import ConfigError
-from geop2p.mosaic.plan import parts
+from geop2p.mosaic.plan import part_windows
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
@@ -53,7 +53,7 @@ def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequ
     classes = {entry.value: entry for entry in encoding.classes}
     for layer, reader in zip(layers, readers, strict=True):
         named = {entry.value: entry for entry in layer.draft_encoding().classes}
-        for window in parts(Window(0, 0, reader.grid.width, reader.grid.height), PART):
+        for window in part_windows(Window(0, 0, reader.grid.width, reader.grid.height), PART):
             values, valid = reader.read(window)
             for value in np.unique(values[0][valid]).tolist():
                 classes.setdefault(value, named.get(value) or layer.map_class(value))
@@ -92,6 +92,6 @@ def _with_intervals(encoding: Encoding, told: str) -> Encoding | None:
 
 def _statistics(reader: Reader, encoding: Encoding) -> list[BandStatistics]:
     statistics = [BandStatistics() for _ in encoding.bands]
-    for window in parts(Window(0, 0, reader.grid.width, reader.grid.height), PART):
+    for window in part_windows(Window(0, 0, reader.grid.width, reader.grid.height), PART):
         add_values(statistics, encoding, *reader.read(window))
     return statistics

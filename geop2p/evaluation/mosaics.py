@@ -13,28 +13,28 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from geop2p.config import EvaluateConfig, Kind, KindChoice
-from geop2p.config.fields import changed, settled
+from geop2p.config.fields import changed, config_or_default
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import Calibration, calibration_reader
-from geop2p.evaluation.error_raster import ErrorRaster, check_error_raster, error_raster
+from geop2p.evaluation.error_breakdown import ErrorBreakdown
+from geop2p.evaluation.error_raster import ErrorRaster, check_error_raster, collected_errors
 from geop2p.evaluation.legend import PART, legend_of
 from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, opened_alike
 from geop2p.evaluation.pictures import mosaic_picture, slider_of
 from geop2p.evaluation.position import pixel_error
 from geop2p.evaluation.report import Page, Strip, check_report, even_ranks, write_page
 from geop2p.evaluation.scoring import CLASS_SCORES, IMAGE_SCORES, OF_IMAGERY, notes_on, say_missing
-from geop2p.evaluation.whereabouts import ErrorByGround
 from geop2p.metrics import BlockScores, error_unit, scores_for
-from geop2p.mosaic.plan import parts
+from geop2p.mosaic.plan import part_windows
 from geop2p.mosaic.seams import survey
 from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
-from geop2p.raster.given import files_of
 from geop2p.raster.reading import describe_raster, opened
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
+from geop2p.raster.source_files import files_of
 
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
 LITTLE = 0.5  # share of the prediction's ground below which a note says how little is scored
@@ -84,7 +84,7 @@ def evaluate_mosaic(
         OutputError: The report or the error raster exists.
     """
     start, report = time.monotonic(), Path(report)
-    config = settled(config, EvaluateConfig)
+    config = config_or_default(config, EvaluateConfig)
     _check_settings(config)
     given = (prediction, reference, config.uncertainty)
     inputs = [file for layer in given if layer is not None for file in files_of(layer)]
@@ -104,9 +104,9 @@ def evaluate_mosaic(
         made = stack.enter_context(aligned_reader(prediction, grid, layer.kind))
         real = stack.enter_context(truth.reader(grid))
         encoding, ignored = legend_of(common, (layer, truth), (made, real), tags, config.ignored_classes)
-        errors = stack.enter_context(error_raster(config.error_raster, grid, encoding))
+        errors = stack.enter_context(collected_errors(config.error_raster, grid, encoding))
         found = _Scored(encoding, ignored, errors, calibrated)
-        windows = parts(Window(0, 0, grid.width, grid.height), PART)
+        windows = part_windows(Window(0, 0, grid.width, grid.height), PART)
         for window in tqdm(windows, desc="evaluate", unit="part", disable=not progress):
             found.add(made, real, window)
         if not found.places:
@@ -165,7 +165,7 @@ class _Scored:
         self._encoding, self._ignored, self._errors, self._calibrated = encoding, ignored, errors, calibrated
         self._ground, self._scored, self._unlabelled = 0, 0, 0  # pixels
         self._scores = BlockScores(partial(scores_for, encoding, True))
-        self._by_ground = ErrorByGround(encoding)
+        self._by_ground = ErrorBreakdown(encoding)
         self.places: list[tuple[float, Window]] = []  # mean error of squares worth a look
 
     def add(self, made: Reader, real: Reader, window: Window) -> None:
@@ -179,7 +179,7 @@ class _Scored:
             valid &= ~unlabelled
         self._scored += int(valid.sum())
         error = pixel_error(first, second, self._encoding)
-        for inner in parts(Window(0, 0, window.width, window.height), BLOCK):
+        for inner in part_windows(Window(0, 0, window.width, window.height), BLOCK):
             at = inner.toslices()
             if not valid[at].any():
                 continue

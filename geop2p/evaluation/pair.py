@@ -44,7 +44,7 @@ def opened_alike(prediction: str | Path, kind: KindChoice, reference: str | Path
 
     Raises:
         ConfigError: Both say what they hold, and it is not the same.
-        RasterError: One cannot be opened.
+        RasterError: A raster cannot be opened.
     """
     made, real = open_layer(prediction, kind), open_layer(reference)
     if made.kind == real.kind:

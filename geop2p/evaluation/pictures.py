@@ -20,7 +20,7 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, complete_encoding, open_layer
 from geop2p.raster.reading import describe_raster, gdal_env, opened
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.raster.styles import STOPS
 
 CELLS = 32  # along a side of a map of errors

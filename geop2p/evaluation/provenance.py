@@ -46,7 +46,7 @@ def starts_of(cards: Iterable[Card]) -> list[Start]:
     return found
 
 
-def doubt(chips: Path, split: Split, trained: str | None, starts: Iterable[Start] = ()) -> str | None:
+def leakage_warning(chips: Path, split: Split, trained: str | None, starts: Iterable[Start] = ()) -> str | None:
     """Why the ground of chips may be known to what was trained; None where it is not.
 
     Args:

@@ -12,7 +12,7 @@ from geop2p.errors import ConfigError
 from geop2p.evaluation.pictures import Slider
 from geop2p.page import Picture, exact_uri, figure, photo_uri
 from geop2p.raster.atomic import check_new, make_folder, write_text
-from geop2p.raster.given import replaced
+from geop2p.raster.source_files import replaced
 
 PLACES = 5  # chips or windows that a page shows
 
@@ -82,7 +82,7 @@ def check_page(report: Path) -> None:
     """Refuse a name that is not a page's.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The name does not end as a page's does.
     """
     if report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{report}: the report is a page; give a name that ends in .html")
@@ -96,7 +96,7 @@ def check_not_read(output: Path, inputs: Sequence[str | Path | None]) -> None:
         inputs: Files and folders; None and addresses that are no files are no danger.
 
     Raises:
-        ConfigError: It is one of them.
+        ConfigError: The output is one of the inputs.
     """
     if replaced(output, (path for path in inputs if path is not None)):
         raise ConfigError(f"{output}: is an input; give another name")

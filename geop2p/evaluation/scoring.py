@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from geop2p.evaluation.error_breakdown import ErrorBreakdown, by_training_distance
 from geop2p.evaluation.features import FeatureDistance
-from geop2p.evaluation.ground import Ground
 from geop2p.evaluation.judge import reading, verdict
-from geop2p.evaluation.photographs import PhotographScores
 from geop2p.evaluation.position import PositionError, pixel_error
+from geop2p.evaluation.pretrained_scores import PretrainedScores
+from geop2p.evaluation.scored_chips import ScoredChips
 from geop2p.evaluation.value_scores import ValueScores
-from geop2p.evaluation.whereabouts import ErrorByGround, by_training_distance
 from geop2p.metrics import BlockScores, ClassScores, scores_for
 from geop2p.raster.encoding import Array
 from geop2p.training.data import Indices, batches
@@ -29,34 +29,34 @@ Predict = Callable[[Indices], Sequence[Array]]
 
 
 class ChipScores:
-    """What is summed over the chips for one maker.
+    """What is summed over the chips for one predictor.
 
     Args:
         ground: The chips.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: ScoredChips) -> None:
         self.scores = BlockScores(partial(scores_for, ground.scored, True))
         self.judged = BlockScores(partial(ClassScores, ground.source, True))
         self.position = PositionError(ground.size)
-        self.by_ground = ErrorByGround(ground.source if ground.source.is_classes else ground.scored)
+        self.by_ground = ErrorBreakdown(ground.source if ground.source.is_classes else ground.scored)
         self.errors = np.full(len(ground.arrays), np.nan)  # mean error of each chip of the split
 
 
-class Bench:
+class Scorer:
     """Chips, and a judge that has read their real imagery.
 
     Args:
         ground: The chips.
         judge: Reads classes in imagery, or values where the source is no map; None without.
-        photographs: Scores by networks of photographs.
+        pretrained: Scores by networks of photographs.
         progress: Show progress bars.
     """
 
     def __init__(
-        self, ground: Ground, judge: Translator | None, photographs: PhotographScores, progress: bool = False
+        self, ground: ScoredChips, judge: Translator | None, pretrained: PretrainedScores, progress: bool = False
     ) -> None:
-        self.ground, self.judge, self._photographs, self._progress = ground, judge, photographs, progress
+        self.ground, self.judge, self._pretrained, self._progress = ground, judge, pretrained, progress
         self._reads_classes = ground.source.is_classes
         make = partial(ClassScores, full=True) if self._reads_classes else ValueScores
         self._real = BlockScores(partial(make, ground.source))
@@ -67,7 +67,7 @@ class Bench:
                 self._read(self._real, int(row), ground.arrays.target[row])
 
     def score(self, name: str, predict: Predict, batch_size: int) -> ChipScores:
-        """Score what a maker predicts, stored values of the chips in the rows it is given, under a name of its own."""
+        """Score under a name what a predictor makes of the chips of the rows it is given: stored values."""
         found = ChipScores(self.ground)
         with tqdm(total=len(self.ground.rows), desc=name, unit="chip", disable=not self._progress) as bar:
             for rows in batches(self.ground.rows, batch_size):
@@ -86,7 +86,7 @@ class Bench:
         if ground.source.is_classes or ground.target.is_classes:
             codes = ground.arrays.source[row] if ground.source.is_classes else real
             found.by_ground.add(error, codes[0], valid)
-        self._photographs.add(name, row, predicted, real, valid)
+        self._pretrained.add(name, row, predicted, real, valid)
         if self.judge is not None:
             self._look(name, row, predicted)
             if self._reads_classes:  # values have no score that imagery could be told by
@@ -102,7 +102,7 @@ class Bench:
         scores.add(self.judge(imagery, valid), self.ground.arrays.source[row], valid, block)
 
     def figures(self, name: str, found: ChipScores) -> dict[str, Any]:
-        """All figures of a maker.
+        """All figures of a predictor.
 
         Returns:
             The scores, `intervals` of them (95 % over blocks), `judge` and `frechet` (None without a judge, the latter
@@ -115,7 +115,7 @@ class Bench:
         names = CLASS_SCORES if ground.target.is_classes else IMAGE_SCORES
         result["intervals"] = found.scores.intervals(names)
         reasons: dict[str, str] = result.setdefault("reasons", {})
-        seen = self._photographs.result(name)
+        seen = self._pretrained.result(name)
         reasons |= seen.pop("reasons")
         result |= seen
         told, why = self._by_judge(name, found)
@@ -134,7 +134,7 @@ class Bench:
         return result
 
     def _by_judge(self, name: str, found: ChipScores) -> tuple[dict[str, Any], dict[str, str]]:
-        """What the judge says of a maker, `judge` and `frechet`, and why they are None."""
+        """What the judge says of a predictor, `judge` and `frechet`, and why they are None."""
         if self.judge is None or self._features is None:
             unasked = dict.fromkeys(("judge", "frechet"), "none was asked for (--judge)")
             why = {"judge": "the map itself is scored"} if self.ground.target.is_classes else unasked

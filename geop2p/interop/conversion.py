@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from geop2p.config import SPLITS, ChipFormat, TileConfig
-from geop2p.config.fields import refuse_idle, settled
+from geop2p.config.fields import config_or_default, refuse_unused
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.interop.foreign import import_chips, look_at
 from geop2p.interop.side_by_side import export_pairs
 from geop2p.raster.atomic import discard_leftovers, is_bare, write_json
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.look import Look
 from geop2p.tiling.chips import DESCRIPTION, STAGING, ChipSet, Scene, description_digest
 from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.opening import layer_path, reopen, stored_path
@@ -53,7 +53,7 @@ def convert(
         ConfigError: The settings do not fit the chips.
         OutputError: The chips cannot be written.
     """
-    start, config = time.monotonic(), settled(config, TileConfig)
+    start, config = time.monotonic(), config_or_default(config, TileConfig)
     origin, folder = Path(chips), Path(folder)
     if folder.resolve() == origin.resolve():
         raise ChipSetError(f"{folder}: is where the chips are; give a new folder")
@@ -93,8 +93,8 @@ def _check_chips(chipset: ChipSet, config: TileConfig) -> None:
         RasterError: A layer of virtual chips is missing.
     """
     chipset.check_finished()
-    heeded = ("format", "direction") if config.format == "side-by-side" else ("format",)
-    refuse_idle(config, heeded, f"{chipset.folder}: the chips of a chip set are made already and do not heed")
+    used = ("format", "direction") if config.format == "side-by-side" else ("format",)
+    refuse_unused(config, used, f"for the finished chips of {chipset.folder}")
     if "virtual" in (config.format, chipset.layout):
         for scene in chipset.scenes:
             _check_layers(chipset, scene)
@@ -166,5 +166,5 @@ def _moved(scene: Scene, here: Path, there: Path) -> Scene:
     return dataclasses.replace(scene, files=files, **paths)
 
 
-def _look(encoding: Encoding) -> Look:
-    return Look({entry.value: entry.color for entry in encoding.classes}, encoding.bands)
+def _look(encoding: Encoding) -> ChipMetadata:
+    return ChipMetadata({entry.value: entry.color for entry in encoding.classes}, encoding.bands)

@@ -152,7 +152,7 @@ def _check_places(source: RasterInfo, target: RasterInfo) -> None:
     """Refuse two rasters of one pair that say themselves that they show other ground.
 
     Raises:
-        ChipSetError: They do.
+        ChipSetError: Their grids differ.
     """
     here, there = source.grid, target.grid
     if here.crs is None or there.crs is None or here.unmirrored.offset_in(there.unmirrored, HALF_A_PIXEL) == (0, 0):

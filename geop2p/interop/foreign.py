@@ -14,7 +14,7 @@ from affine import Affine
 from tqdm import tqdm
 
 from geop2p.config import SPLITS, KindChoice, Split, TileConfig
-from geop2p.config.fields import refuse_idle
+from geop2p.config.fields import refuse_unused
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.interop.folders import ForeignChip, Side, find_foreign
 from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
@@ -23,16 +23,16 @@ from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer, conclude
 from geop2p.raster.reading import RasterInfo, describe_raster
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
-from geop2p.tiling.cutting import Ground, Region
+from geop2p.tiling.cutting import Region, RegionPair
 from geop2p.tiling.layouts import layout_of
-from geop2p.tiling.placing import settle
+from geop2p.tiling.placing import commit_scene
 from geop2p.tiling.sides import merged_encoding, with_choices
 from geop2p.tiling.slots import Slots
 from geop2p.tiling.staging import looks_of, staged_chips
 from geop2p.tiling.survey import Survey
 
 SAMPLE = 16  # chips that a kind is concluded from
-HEEDED = (
+USED = (
     "format", "direction", "source_kind", "target_kind", "classes", "image_scaling", "min_valid", "max_shift",
     "max_share",
 )  # fmt: skip
@@ -80,8 +80,8 @@ def look_at(origin: Path, config: TileConfig) -> ForeignSet:
         lone = next(chip for chip in chips if chip.split is None)
         raise ChipSetError(f"{lone.files[0]}: lies in no folder of a split, others do ({', '.join(SPLITS)}); move it")
     if named:
-        refuse_idle(config, HEEDED, f"{origin}: chips of another tool in folders of splits do not heed")
-    refuse_idle(config, (*HEEDED, *SPLITTING), f"{origin}: chips of another tool do not heed")
+        refuse_unused(config, USED, f"for chips of another tool in folders of splits ({origin})")
+    refuse_unused(config, (*USED, *SPLITTING), f"for chips of another tool ({origin})")
     if config.split_by not in ("block", "random"):
         raise ConfigError(f"{origin}: splits by scene, file or polygon need layers, not chips of another tool")
     if config.buffer and any(chip.grid is None for chip in chips):
@@ -121,7 +121,7 @@ def import_chips(foreign: ForeignSet, folder: Path, progress: bool) -> None:
                     writer.add(chip.name, row, col, partial(ground.chip, row, col))
                 done.append(found)
         staged = staged_chips(scene, config, done, slots)
-        settle(
+        commit_scene(
             staging,
             scene,
             layers,
@@ -248,7 +248,7 @@ def _scenes(
         yield scene, sorted(((chip, row - top, col - left) for chip, row, col in placed), key=lambda one: one[1:])
 
 
-def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Layer, Layer]) -> Ground:
+def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Layer, Layer]) -> RegionPair:
     """A chip as the reading of a region gives it.
 
     Raises:
@@ -265,7 +265,7 @@ def _ground(chip: ForeignChip, row: int, col: int, size: int, layers: tuple[Laye
             codes = layer.colors.codes(values)
             sides.append((codes, valid & (codes[0] != layer.colors.unlisted)))
     (source, first), (target, second) = sides
-    return Ground(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))
+    return RegionPair(Region((row,), (col,), size), first & second, (lambda _: source, lambda _: target))
 
 
 def _check_like(chip: ForeignChip, number: int, values: Array, shape: tuple[int, ...], dtype: str) -> None:

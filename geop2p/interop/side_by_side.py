@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from geop2p.config import SPLITS, Direction, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import discard_leftovers, is_bare, make_folder, write_json, write_text, writing
+from geop2p.raster.atomic import discard_leftovers, is_bare, make_folder, reporting_write_errors, write_json, write_text
 from geop2p.raster.class_table import hex_color
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.tiling.chips import SIDES, ChipSet, description_digest
 from geop2p.tiling.staging import differences
 
@@ -64,7 +64,7 @@ def export_pairs(chipset: ChipSet, folder: Path, direction: Direction, overwrite
                             render(chip.target, chip.valid, chipset.target),
                         ]
                         pair = np.concatenate(halves if direction == "AtoB" else halves[::-1], axis=1)
-                        with writing(file):
+                        with reporting_write_errors(file):
                             unfinished = file.with_suffix(".part")
                             Image.fromarray(pair).save(unfinished, format="PNG")
                             unfinished.replace(file)
@@ -130,7 +130,7 @@ def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
 
 def _remove(folder: Path) -> None:
     """Delete what an export has written; all that is in the folder is of it, and the claim goes last."""
-    with writing(folder):
+    with reporting_write_errors(folder):
         for split in SPLITS:
             if (folder / split).is_dir():
                 shutil.rmtree(folder / split)

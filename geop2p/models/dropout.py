@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from geop2p.models.places import BITS, numbers_of
+from geop2p.models.positional_noise import BITS, numbers_of
 
 
 class GroundDropout:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from geop2p.models.places import drawn_noise, ground_noise
+from geop2p.models.positional_noise import drawn_noise, ground_noise
 
 Norm = Literal["instance", "batch", "group", "none"]
 Padding = Literal["zero", "reflect", "replicate"]

@@ -14,16 +14,16 @@ from geop2p.config import PredictConfig
 from geop2p.config.prediction import MOST_OVERLAP
 from geop2p.errors import GeoP2PError
 from geop2p.models.moments import takes_given
-from geop2p.mosaic.beside import Beside, put_together, remove_companions
 from geop2p.mosaic.catalogue import write_item
 from geop2p.mosaic.checks import PLACING
+from geop2p.mosaic.companions import CompanionRaster, put_together, remove_companions
 from geop2p.mosaic.extras import Extra
 from geop2p.mosaic.kept import COGS, check_present, leave_parts
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import write_overview
 from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
-from geop2p.mosaic.tags import making, told
+from geop2p.mosaic.tags import figure_tags, provenance_tags
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.atomic import write_text
 from geop2p.raster.categories import write_categories
@@ -61,7 +61,7 @@ def assemble(
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
         figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"], is_empty=not made)
-    described = making(mosaic, mosaic.frame) | told(figures)
+    described = provenance_tags(mosaic, mosaic.frame) | figure_tags(figures)
     write_text(vrt, vrt_xml(grid, target, made, summaries, described))
     beside = [_extra(mosaic, extra, folder, made) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
@@ -112,9 +112,9 @@ def _moved(part: Part, folder: str) -> Part:
     return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
 
 
-def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> Beside:
+def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> CompanionRaster:
     """A raster that was made with the parts."""
-    said = making(mosaic, mosaic.frame) | extra.tags
+    said = provenance_tags(mosaic, mosaic.frame) | extra.tags
     del said["GEOP2P_KIND"]  # of the mosaic
     vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
     return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, said, extra.ramp)
@@ -181,10 +181,10 @@ def _sample(finished: Reader, made: Sequence[Part]) -> Iterator[tuple[Window, Ar
 
 
 def _check_mismatch(mosaic: Mosaic, output: Path, percent: float | None, is_empty: bool) -> None:
-    """Refuse a mosaic whose tiles disagree too much, or that has no ground to tell it from; without a limit it is told.
+    """Refuse a mosaic whose tiles disagree more than --max-mismatch, or that has no ground to measure; else warn.
 
     Raises:
-        GeoP2PError: It is.
+        GeoP2PError: The mismatch is above the limit, or nothing could be measured.
     """
     allowed = mosaic.config.max_mismatch
     if is_empty and allowed is not None:

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geop2p.mosaic.plan import AT_ONCE
-from geop2p.raster.borders import shared
+from geop2p.raster.borders import overlap_slices
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,8 +76,8 @@ class Blend:
         Its first row is not below the first of `until`'s next.
         """
         row, col = int(tile.row_off) - self._top, int(tile.col_off - self.window.col_off)
-        here_r, there_r = shared(row, values.shape[1], self._sum.shape[1])
-        here_c, there_c = shared(col, values.shape[2], self._sum.shape[2])
+        here_r, there_r = overlap_slices(row, values.shape[1], self._sum.shape[1])
+        here_c, there_c = overlap_slices(col, values.shape[2], self._sum.shape[2])
         sums, shown = self._sum[:, here_r, here_c], values[:, there_r, there_c]
         if self._weights is None:
             sums += shown

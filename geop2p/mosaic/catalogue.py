@@ -35,7 +35,7 @@ def require_stac() -> None:
     """Refuse to make an item where the package for it is missing.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The package is missing.
     """
     if importlib.util.find_spec("pystac") is None:
         raise ConfigError("keep_parts: the STAC item needs pystac, which is not installed; pip install 'geop2p[stac]'")

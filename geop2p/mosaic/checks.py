@@ -18,11 +18,11 @@ from geop2p.raster.agreement import band_difference, known_alike, order_differen
 from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color, listed
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.given import files_of, replaced
 from geop2p.raster.grid import Grid
 from geop2p.raster.kinds import guess_backscatter
 from geop2p.raster.placement import BY_POLYNOMIALS
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors
+from geop2p.raster.source_files import files_of, replaced
 from geop2p.raster.styles import is_own_style, style_path
 from geop2p.translator import Card, model_file
 
@@ -224,7 +224,7 @@ def check_beside(
 
     Raises:
         RasterError: One is read, or is not called a GeoTIFF, or two have one name.
-        OutputError: One exists.
+        OutputError: A raster to write exists.
     """
     taken = {style_path(output).resolve()}
     placing = folder / PLACING

@@ -42,8 +42,10 @@ def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClas
     if not by_name:  # names may be nothing but words for the codes
         other = [code for code in other if _is_telling(names[code], code) and _is_telling(theirs[code], code)]
     if other:
-        told = [f"{code} {names[code]} for {theirs[code]}" for code in other]
-        log.warning("%s: takes %s, by the value alone; rename the classes if that is wrong", path, ", ".join(told))
+        told = [f"{code} {names[code]} is the model's {theirs[code]}" for code in other]
+        log.warning(
+            "%s: classes matched by code, not by name: %s; rename the classes if that is wrong", path, ", ".join(told)
+        )
     return changed
 
 

@@ -22,12 +22,12 @@ from tqdm import tqdm
 from geop2p.config import PredictConfig
 from geop2p.config.fields import Device
 from geop2p.errors import ConfigError, GeoP2PError, RasterError
-from geop2p.mosaic.claims import MANIFEST, differences
 from geop2p.mosaic.extras import check_extras
 from geop2p.mosaic.inputs import ModelInput, open_input
+from geop2p.mosaic.manifest import MANIFEST, differences
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import make_parts, unfinished_parts
-from geop2p.raster.ends import fingerprint
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.names import exists
 from geop2p.translator import Translator
 

@@ -14,7 +14,7 @@ from geop2p.errors import ConfigError
 from geop2p.models.dropout import GroundDropout
 from geop2p.mosaic.blend import Floats
 from geop2p.mosaic.plan import Lattice
-from geop2p.mosaic.spread import (
+from geop2p.mosaic.uncertainty import (
     Spread,
     TileSpread,
     VariantSpread,
@@ -180,7 +180,7 @@ def _check_overlap(lattice: Lattice) -> None:
     """Refuse tiles between which some pixels lie in one alone: nothing would be known of these.
 
     Raises:
-        ConfigError: They are such.
+        ConfigError: The overlap is not half a tile.
     """
     if 2 * lattice.overlap != lattice.size:
         why = f"tiles of {lattice.size} pixels overlap by {lattice.overlap}" if lattice.overlap else "none overlap"

@@ -9,7 +9,7 @@ from geop2p.errors import RasterError
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.overview import levels
 from geop2p.mosaic.seams import survey
-from geop2p.mosaic.tags import making, told
+from geop2p.mosaic.tags import figure_tags, provenance_tags
 from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import check_new, discard_removed, make_folder, remove_folder, write_text
 from geop2p.raster.categories import write_categories
@@ -85,7 +85,7 @@ def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
     with aligned_reader(path, grid, target.kind) as part:
         summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
     whole = Part(path.name, Window(0, 0, grid.width, grid.height))
-    tags = making(mosaic, window) | told({"seam_index": seam_index})
+    tags = provenance_tags(mosaic, window) | figure_tags({"seam_index": seam_index})
     vrt = path.with_suffix(".vrt")
     write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
     write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
@@ -110,7 +110,7 @@ def leave_parts(output: Path, folder: Path, made: Sequence[Part]) -> Path:
         Their place.
 
     Raises:
-        RasterError: Some are gone.
+        RasterError: Some parts are gone.
     """
     place = kept_folder(output)
     check_present(folder, made)

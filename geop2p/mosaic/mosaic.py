@@ -20,14 +20,14 @@ from geop2p.mosaic.extras import Extras
 from geop2p.mosaic.masks import Masks
 from geop2p.mosaic.plan import column_bytes
 from geop2p.mosaic.quantised import QuantisedNetwork
-from geop2p.mosaic.spread import Spread
-from geop2p.mosaic.statistics import GroundStatistics, Look
-from geop2p.mosaic.strips import Ground, grown
+from geop2p.mosaic.statistics import GroundStatistics, ReadWindow
+from geop2p.mosaic.strips import NetworkInput, grown
 from geop2p.mosaic.tiles import choose_part_side, choose_tiles, norm_statistics
+from geop2p.mosaic.uncertainty import Spread
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.raster.ends import fingerprint
 from geop2p.raster.features import vector_parts
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.grid import Grid
 from geop2p.raster.vectors import Area
 from geop2p.translator import Translator
@@ -140,7 +140,10 @@ class Mosaic:
             Values and valid pixels as of `window`, and those of the extras (bands, rows, cols).
         """
         target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
-        ground, tiles = Ground(reader, self.translator.card.source, self.translator.card.noise), lattice.tiles(window)
+        ground, tiles = (
+            NetworkInput(reader, self.translator.card.source, self.translator.card.noise),
+            lattice.tiles(window),
+        )
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
         blend = Blend(window, target.channels, lattice.size, lattice.overlap, self.translator.device)
@@ -179,7 +182,7 @@ class Mosaic:
         return [step * number // count // unit * unit for number in range(count)]
 
     def _inputs(
-        self, ground: Ground, tiles: list[Window], masks: Masks, bar: Any
+        self, ground: NetworkInput, tiles: list[Window], masks: Masks, bar: Any
     ) -> Generator[tuple[Window, torch.Tensor], None, None]:
         """Tiles and their network inputs, each good until the next; those without valid ground are left out.
 
@@ -201,7 +204,7 @@ class Mosaic:
                         yield tile, encoded[:, top : top + rows, left : left + cols]
 
     def _translated(
-        self, inputs: Iterator[tuple[Window, torch.Tensor]], look: Look, spread: Spread | None
+        self, inputs: Iterator[tuple[Window, torch.Tensor]], look: ReadWindow, spread: Spread | None
     ) -> Iterator[Translated]:
         """Tiles and their translations.
 
@@ -232,7 +235,7 @@ class Mosaic:
         right = min(tile.col_off + tile.width, -(-(window.col_off + window.width) // stride) * stride)
         return Window(col, row, right - col, bottom - row)
 
-    def _run(self, batch: list[Window], look: Look, spread: Spread | None) -> Iterator[Translated]:
+    def _run(self, batch: list[Window], look: ReadWindow, spread: Spread | None) -> Iterator[Translated]:
         """Translate tiles of one shape, and throw their halos away. What is given is good until the next batch."""
         halo, count = self.lattice.halo, len(batch)
         self._batch[count:] = self._batch[count - 1]

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from geop2p.errors import ConfigError
 from geop2p.mosaic.blend import Floats
-from geop2p.mosaic.claims import check_claim, while_claimed
-from geop2p.mosaic.finished import finished, note_finished
 from geop2p.mosaic.kept import COGS, keep_part
+from geop2p.mosaic.manifest import check_claim, while_claimed
 from geop2p.mosaic.mosaic import Mosaic
+from geop2p.mosaic.part_notes import finished_files, note_finished
 from geop2p.mosaic.tiles import explaining_memory
 from geop2p.raster.aligned import Reader
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -62,7 +62,7 @@ def make_parts(
 
 def unfinished_parts(folder: Path, windows: Sequence[Window]) -> list[Window]:
     """The parts that are not there yet."""
-    todo = [window for window in windows if not finished(folder, _name(window))]
+    todo = [window for window in windows if not finished_files(folder, _name(window))]
     if todo and len(todo) < len(windows):
         log.info("%s: %d of %d parts are there", folder, len(windows) - len(todo), len(windows))
     return todo
@@ -154,7 +154,7 @@ def discard_damaged(folder: Path, windows: Sequence[Window]) -> bool:
     Returns:
         Whether there are such.
     """
-    damaged = [_name(window) for window in windows if not finished(folder, _name(window), thorough=True)]
+    damaged = [_name(window) for window in windows if not finished_files(folder, _name(window), thorough=True)]
     for name in damaged:
         log.warning("%s: %s does not hold what was written; it is made again", folder, name)
         (folder / f"{name}.json").unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def finished_parts(mosaic: Mosaic, folder: Path, windows: Sequence[Window]) -> t
     """
     made, network_pixels, frame = [], 0, mosaic.frame
     for window in windows:
-        entry = finished(folder, _name(window))
+        entry = finished_files(folder, _name(window))
         if not entry:
             raise ConfigError(f"{folder}: {_name(window)} was changed or removed meanwhile; repeat the command")
         network_pixels += entry.network_pixels

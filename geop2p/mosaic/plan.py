@@ -73,7 +73,7 @@ class Lattice:
         return [line for line in lines if 0 < line < length]
 
 
-def parts(frame: Window, side: int) -> list[Window]:
+def part_windows(frame: Window, side: int) -> list[Window]:
     """Squares of `side` pixels counted from the grid's origin that cover a window of it, cut at its edges, rows first.
 
     The squares do not depend on the window.

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import PredictConfig
-from geop2p.config.fields import settled
+from geop2p.config.fields import config_or_default
 from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_name, check_output, check_space, files_read
-from geop2p.mosaic.claims import claim_folder, put_together_alone
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
 from geop2p.mosaic.kept import check_kept, take_back
+from geop2p.mosaic.manifest import claim_folder, put_together_alone
 from geop2p.mosaic.parts import discard_damaged, finished_parts, make_parts
-from geop2p.mosaic.plan import parts
+from geop2p.mosaic.plan import part_windows
 from geop2p.mosaic.seam_map import seam_encoding
 from geop2p.raster.atomic import discard_removed, remove_folder
 
@@ -107,7 +107,7 @@ def predict(
         GeoP2PError: Tiles disagree more than the settings allow.
     """
     start = time.monotonic()
-    config, output = settled(config, PredictConfig), Path(output)
+    config, output = config_or_default(config, PredictConfig), Path(output)
     model, input = os.fspath(model), os.fspath(input)  # an array or an open dataset is a TypeError here
     read = files_read(model, input, config)
     check_name(output, config.keep_parts)
@@ -129,7 +129,7 @@ def predict(
         if config.seam_map is not None and not mosaic.is_exact:  # else it is 0 everywhere
             encodings.append(seam_encoding(target))
         check_space(folder, mosaic.shown, given.valid_share, encodings)
-        windows = parts(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
+        windows = part_windows(mosaic.frame, mosaic.part_side)  # after the check: of a whole world they are too many
         claim_folder(folder, claim, overwrite, shared=config.shard is not None)
         if config.keep_parts and config.shard is None:  # a shard may come while another process leaves the parts
             with put_together_alone(folder, claim):

@@ -17,8 +17,8 @@ from rasterio.windows import Window
 from geop2p.errors import RasterError
 from geop2p.models.engines import onnx_bytes
 from geop2p.models.int8 import load_int8, save_int8
-from geop2p.mosaic.statistics import ENOUGH, Look, drawn_cells
-from geop2p.raster.atomic import UMASK, make_folder, writing
+from geop2p.mosaic.statistics import ENOUGH, ReadWindow, drawn_cells
+from geop2p.raster.atomic import UMASK, make_folder, reporting_write_errors
 from geop2p.raster.grid import Grid
 from geop2p.translator import Translator
 
@@ -57,7 +57,7 @@ class QuantisedNetwork:
         file = self._folder / "network.json"
         return json.loads(file.read_text(encoding="utf-8"))["psnr"] if file.exists() else None
 
-    def translate(self, sources: torch.Tensor, places: list[Window], look: Look) -> torch.Tensor:
+    def translate(self, sources: torch.Tensor, places: list[Window], look: ReadWindow) -> torch.Tensor:
         """Translate inputs.
 
         Args:
@@ -74,12 +74,12 @@ class QuantisedNetwork:
     def _loaded(self, folder: Path) -> Translator:
         return Translator(load_int8(folder), self._translator.card, self._translator.digest)
 
-    def _make(self, look: Look) -> None:
+    def _make(self, look: ReadWindow) -> None:
         """Quantise the network, unless another process is done with it first."""
         windows = self._windows(look)
         check = windows[:CALIBRATED:CHECKED] + windows[CALIBRATED:]
         calibration = [look(window)[0] for window in windows if window not in check]
-        with writing(self._folder):
+        with reporting_write_errors(self._folder):
             make_folder(self._folder.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=self._folder.parent))
             try:
@@ -93,11 +93,11 @@ class QuantisedNetwork:
                 shutil.rmtree(temporary, ignore_errors=True)
         _tell(found)
 
-    def _windows(self, look: Look) -> list[Window]:
+    def _windows(self, look: ReadWindow) -> list[Window]:
         """Windows drawn at random from those with ground.
 
         Raises:
-            RasterError: There are not two.
+            RasterError: Fewer than two windows have valid ground.
         """
         found = []
         for row, col in drawn_cells(self._shape):
@@ -113,7 +113,7 @@ class QuantisedNetwork:
             )
         return found
 
-    def _compared(self, quantised: Translator, windows: list[Window], look: Look) -> dict[str, Any]:
+    def _compared(self, quantised: Translator, windows: list[Window], look: ReadWindow) -> dict[str, Any]:
         """PSNR over valid pixels, and for classes the share of pixels that changed."""
         squares, changed, pixels, is_classes = 0.0, 0, 0, self._translator.card.target.is_classes
         for window in windows:

@@ -7,10 +7,10 @@ import numpy as np
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from geop2p.mosaic.beside import Beside, put_together
-from geop2p.mosaic.finished import finished, note_finished
+from geop2p.mosaic.companions import CompanionRaster, put_together
 from geop2p.mosaic.mosaic import Mosaic
-from geop2p.mosaic.plan import parts
+from geop2p.mosaic.part_notes import finished_files, note_finished
+from geop2p.mosaic.plan import part_windows
 from geop2p.mosaic.seams import mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
@@ -20,7 +20,9 @@ from geop2p.raster.writing import part_writer
 DESCRIPTION = "Difference between predictions on two lattices of tiles (geop2p): where it is not 0, tiles disagree"
 
 
-def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folder: Path, progress: bool) -> Beside:
+def make_seam_map(
+    mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folder: Path, progress: bool
+) -> CompanionRaster:
     """Make the tile mismatch of every pixel: the mean over bands in the target's units, or 0 and 1 for classes.
 
     It costs as much as the mosaic did. Parts that are there already are kept.
@@ -37,11 +39,11 @@ def make_seam_map(mosaic: Mosaic, reader: Reader, vrt: Path, output: Path, folde
     encoding = seam_encoding(target)
     made, half = [], mosaic.shifts(2)[1]
     with aligned_reader(vrt, grid, target.kind) as result:
-        for window in tqdm(parts(frame, mosaic.part_side), unit="part", desc="seam map", disable=not progress):
+        for window in tqdm(part_windows(frame, mosaic.part_side), unit="part", desc="seam map", disable=not progress):
             here = Window(window.col_off - frame.col_off, window.row_off - frame.row_off, window.width, window.height)
             name = f"seams_r{window.row_off:07d}_c{window.col_off:07d}"
             path = folder / f"{name}.tif"
-            if not finished(folder, name, thorough=True):
+            if not finished_files(folder, name, thorough=True):
                 with (
                     part_writer(path, mosaic.grid.window(window), encoding) as write,
                     contextlib.closing(mosaic.rows(reader, window, (half, half))) as rows,

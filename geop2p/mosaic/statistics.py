@@ -24,7 +24,7 @@ MOST_LOOKS = 4096  # cells that are looked at to find so many with ground
 ENOUGH = 0.25  # share of a cell that must be valid to say something
 
 Moments = npt.NDArray[np.float64]
-Look = Callable[[Window], tuple[Floats, Mask]]
+ReadWindow = Callable[[Window], tuple[Floats, Mask]]
 
 
 class GroundStatistics:
@@ -56,7 +56,7 @@ class GroundStatistics:
         self._everywhere: Moments | None = None
         self._cells: OrderedDict[tuple[int, int], Moments] = OrderedDict()  # the last ones that were asked for
 
-    def translate(self, sources: torch.Tensor, places: list[Window], look: Look) -> torch.Tensor:
+    def translate(self, sources: torch.Tensor, places: list[Window], look: ReadWindow) -> torch.Tensor:
         """Translate inputs whose statistics are those of their ground.
 
         Args:
@@ -68,13 +68,13 @@ class GroundStatistics:
         with self._norms.given(field):
             return self._translator.translate(sources)
 
-    def _constant(self, tiles: list[Window], look: Look) -> Field:
+    def _constant(self, tiles: list[Window], look: ReadWindow) -> Field:
         moments = torch.from_numpy(self._of_all(look)).to(self._device)
         zero = torch.zeros(len(tiles), dtype=torch.float64, device=self._device)
         table = moments[None, :, :, None, None].expand(len(tiles), -1, -1, 1, 1)
         return Field(table, zero, zero, 1.0, (int(tiles[0].height), int(tiles[0].width)))
 
-    def _field(self, tiles: list[Window], look: Look) -> Field:
+    def _field(self, tiles: list[Window], look: ReadWindow) -> Field:
         side, size = self._side, (int(tiles[0].height), int(tiles[0].width))
         down, along = (math.ceil(length / side) + 2 for length in size)
         tables, tops, lefts = [], [], []
@@ -87,7 +87,7 @@ class GroundStatistics:
         top, left = (torch.tensor(places, dtype=torch.float64, device=self._device) for places in (tops, lefts))
         return Field(torch.stack(tables).to(self._device), top, left, side, size)
 
-    def _cell(self, row: int, col: int, look: Look) -> Moments:
+    def _cell(self, row: int, col: int, look: ReadWindow) -> Moments:
         """Moments (2, channels) of a cell; beyond the raster those of its outermost one."""
         row, col = min(max(row, 0), self._shape[0] - 1), min(max(col, 0), self._shape[1] - 1)
         if (row, col) not in self._cells:
@@ -103,7 +103,7 @@ class GroundStatistics:
         self._cells.move_to_end((row, col))
         return self._cells[row, col]
 
-    def _of_all(self, look: Look) -> Moments:
+    def _of_all(self, look: ReadWindow) -> Moments:
         """Moments (2, channels) of the raster: those that a process found first, else found now."""
         if self._everywhere is None:
             path = self._folder / "norm_cells" / "all.f64"
@@ -114,7 +114,7 @@ class GroundStatistics:
             self._everywhere = found
         return self._everywhere
 
-    def _pooled(self, look: Look) -> Moments:
+    def _pooled(self, look: ReadWindow) -> Moments:
         """Moments (2, channels) of cells drawn at random, weighed by their valid ground."""
         drawn = drawn_cells(self._shape)
         pooled, weight, count = np.zeros((2, self._norms.channels)), 0.0, 0
@@ -134,7 +134,7 @@ class GroundStatistics:
             )
         return pooled / weight
 
-    def _measured(self, row: int, col: int, look: Look) -> tuple[Moments, float] | None:
+    def _measured(self, row: int, col: int, look: ReadWindow) -> tuple[Moments, float] | None:
         """Moments of a cell and its valid share; None where that is too small."""
         encoded, valid = look(Window(col * self._side, row * self._side, self._side, self._side))
         share = float(valid.mean())

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 
-from geop2p.models.places import ground_noise
+from geop2p.models.positional_noise import ground_noise
 from geop2p.mosaic.blend import Floats, move_up
 from geop2p.mosaic.plan import AT_ONCE, READ_ROWS, cuts
 from geop2p.raster.aligned import Read, Reader
-from geop2p.raster.borders import reflect_indices, taken
+from geop2p.raster.borders import reflect_indices, take_along
 from geop2p.raster.encoding import Array, Encoding, Mask
 from geop2p.raster.filling import fill_from_nearest
 from geop2p.raster.reading import gdal_env
@@ -43,7 +43,7 @@ class Strip:
         return self.encoded[:, *here], self.valid[here]
 
 
-class Ground:
+class NetworkInput:
     """The input as the network sees it. Two threads may ask at the same time; the reader is used by one at once.
 
     Args:
@@ -147,7 +147,9 @@ class Ground:
         cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), grid.width)
         top, left = int(rows.min()), int(cols.min())
         values, valid = read(Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1))
-        return taken(taken(values, 1, rows - top), 2, cols - left), taken(taken(valid, 0, rows - top), 1, cols - left)
+        return take_along(take_along(values, 1, rows - top), 2, cols - left), take_along(
+            take_along(valid, 0, rows - top), 1, cols - left
+        )
 
 
 class _Turns:

@@ -11,7 +11,7 @@ from geop2p.raster.encoding import Encoding
 from geop2p.raster.reading import opened
 
 
-def making(mosaic: Mosaic, window: Window) -> dict[str, str]:
+def provenance_tags(mosaic: Mosaic, window: Window) -> dict[str, str]:
     """Tags of a raster that shows a window of a mosaic's grid."""
     card, lattice = mosaic.translator.card, mosaic.lattice.moved(window)
     psnr = {} if mosaic.int8_psnr is None else {"GEOP2P_INT8_PSNR": f"{mosaic.int8_psnr:.2f}"}
@@ -43,7 +43,7 @@ def _meaning(target: Encoding) -> dict[str, str]:
     return {"GEOP2P_INTERVALS": "; ".join(f"{band.low!r} {band.high!r}" for band in target.bands)}
 
 
-def told(figures: dict[str, float | None]) -> dict[str, str]:
+def figure_tags(figures: dict[str, float | None]) -> dict[str, str]:
     """Tags of the figures that there are."""
     return {f"GEOP2P_{name.upper()}": f"{value}" for name, value in figures.items() if value is not None}
 

@@ -13,7 +13,7 @@ from geop2p.config import PredictConfig
 from geop2p.errors import ConfigError
 from geop2p.models.memory import activation_bytes, telling_when_full
 from geop2p.mosaic.plan import PART_MULTIPLE, Lattice, column_bytes, part_side
-from geop2p.mosaic.spread import variant_bytes
+from geop2p.mosaic.uncertainty import variant_bytes
 from geop2p.translator import Card, Translator
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def explaining_memory(tiles: Tiles, config: PredictConfig) -> AbstractContextMan
     """Say what to try when memory is not enough.
 
     Raises:
-        ConfigError: It was not.
+        ConfigError: Memory was not enough.
     """
     told = (
         f"out of memory with tiles of {tiles.lattice.network_size} pixels, {tiles.batch_size} at a time; give "

@@ -17,7 +17,6 @@ from geop2p.config import Backscatter, Kind
 from geop2p.errors import GridMismatchError, RasterError, one_line
 from geop2p.raster.blockwise import Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
-from geop2p.raster.culprit import unreadable_file
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.names import is_remote
@@ -40,6 +39,7 @@ from geop2p.raster.reproject import (
     through_power,
     warp_options,
 )
+from geop2p.raster.unreadable import unreadable_file
 from geop2p.raster.validity import MaskReader, drawn_pixels, is_said_nothing, is_told_once, mask_reader, valid_pixels
 
 COARSEST = 64  # pixels of a raster along one of a grid that are averaged as arrays: more would fill the memory

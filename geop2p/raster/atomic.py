@@ -21,7 +21,7 @@ os.umask(UMASK)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def reporting_write_errors(path: Path) -> Iterator[None]:
     """Say in one line that `path` cannot be written, whatever the system says.
 
     Raises:
@@ -55,7 +55,7 @@ def replacing(path: Path, lasting: bool = False) -> Iterator[Path]:
     """
     temporary = path
     try:
-        with writing(path):
+        with reporting_write_errors(path):
             make_folder(path.parent)
             handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
             os.close(handle)
@@ -100,7 +100,7 @@ def check_is_here(path: Path) -> None:
     """Refuse an output that is a URL or a name of GDAL's.
 
     Raises:
-        OutputError: It is.
+        OutputError: The path is no place on a disk of this machine.
     """
     if is_elsewhere(path):
         raise OutputError(f"{path}: results are written to disks of this machine; give a path there and copy them")
@@ -132,7 +132,7 @@ def make_folder(folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there; killed meanwhile, it leaves nothing under the folder's name."""
-    with writing(folder), contextlib.suppress(FileNotFoundError):
+    with reporting_write_errors(folder), contextlib.suppress(FileNotFoundError):
         folder.rename(folder.with_name(f"{_removed(folder)}{uuid.uuid4().hex}"))
     discard_removed(folder)
 

@@ -21,7 +21,7 @@ def reflect_indices(start: int, stop: int, length: int) -> npt.NDArray[np.int64]
     return mirrored
 
 
-def taken(array: npt.NDArray[Any], axis: int, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def take_along(array: npt.NDArray[Any], axis: int, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Positions of an axis, as `array.take` gives them; fast where most follow each other, a view where all do."""
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
     first, last = max(itertools.pairwise([0, *breaks, len(indices)]), key=lambda run: run[1] - run[0])
@@ -32,7 +32,7 @@ def taken(array: npt.NDArray[Any], axis: int, indices: npt.NDArray[np.int64]) ->
     return np.concatenate(pieces, axis)
 
 
-def shared(offset: int, size: int, length: int) -> tuple[slice, slice]:
+def overlap_slices(offset: int, size: int, length: int) -> tuple[slice, slice]:
     """Where `size` pixels put at `offset` fall on an axis of `length`, and which of them; both empty if none do."""
     start, stop = max(0, offset), min(length, offset + size)
     return slice(start, max(start, stop)), slice(start - offset, max(start, stop) - offset)

@@ -12,10 +12,10 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from geop2p.raster.atomic import write_all, writing
+from geop2p.raster.atomic import reporting_write_errors, write_all
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.look import Look
 from geop2p.raster.reading import gdal_env, opened
 from geop2p.raster.writing import write_chip
 
@@ -30,7 +30,7 @@ class ChipFiles:
         look: What their files tell beside the pixels.
     """
 
-    def __init__(self, grid: Grid, bands: int, dtype: str, look: Look) -> None:
+    def __init__(self, grid: Grid, bands: int, dtype: str, look: ChipMetadata) -> None:
         self._grid, self._look = grid, look
         blank = np.zeros((bands, grid.height, grid.width), dtype)
         with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ class ChipFiles:
             position = self._pack(grid.transform)
             self._whole[self._place : self._place + len(position)] = position
         self._pixels[:] = values
-        with writing(path), path.open("wb", buffering=0) as file:
+        with reporting_write_errors(path), path.open("wb", buffering=0) as file:
             write_all(file, self._whole)
 
 

@@ -9,7 +9,7 @@ from rasterio.windows import Window
 
 from geop2p.errors import RasterError
 from geop2p.raster.aligned import Reader
-from geop2p.raster.borders import shared
+from geop2p.raster.borders import overlap_slices
 from geop2p.raster.encoding import Array, Mask
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class DamagedReader:
         outside, _ = self._reader.read(OUTSIDE)
         values, valid = np.zeros((len(outside), *shape), outside.dtype), np.zeros(shape, bool)
         for place, found in self._readable(blocks):
-            here_r, there_r = shared(int(place.row_off - window.row_off), int(place.height), shape[0])
-            here_c, there_c = shared(int(place.col_off - window.col_off), int(place.width), shape[1])
+            here_r, there_r = overlap_slices(int(place.row_off - window.row_off), int(place.height), shape[0])
+            here_c, there_c = overlap_slices(int(place.col_off - window.col_off), int(place.width), shape[1])
             values[:, here_r, here_c] = found[0][:, there_r, there_c]
             valid[here_r, here_c] = found[1][there_r, there_c]
         return values, valid

@@ -26,7 +26,7 @@ def fill_from_nearest(values: npt.NDArray[np.float32], valid: Mask, depth: int) 
         (channels, rows, cols).
 
     Raises:
-        ValueError: There are more pixels.
+        ValueError: There are more than `MOST` pixels.
         GeoP2PError: GDAL or rasterio are too old to look for the nearest.
     """
     if valid.size > MOST:

@@ -22,7 +22,7 @@ NO_DB = -100.0  # below it lies no backscatter in dB
 LENGTHS = (METRES[0], FEET[0], SURVEY_FEET[0])
 
 
-class Look(Protocol):
+class Sampler(Protocol):
     """`read_sample` of a raster."""
 
     def __call__(
@@ -31,7 +31,7 @@ class Look(Protocol):
         """Values (bands, rows, cols) and which of them are data (rows, cols)."""
 
 
-def conclude_kind(info: RasterInfo, kind: KindChoice, look: Look) -> tuple[Kind, str, bool, Backscatter]:
+def conclude_kind(info: RasterInfo, kind: KindChoice, look: Sampler) -> tuple[Kind, str, bool, Backscatter]:
     """What a raster holds, why, whether it seems to be a map drawn in colours, and for radar how it is stored.
 
     Args:
@@ -58,10 +58,10 @@ def conclude_kind(info: RasterInfo, kind: KindChoice, look: Look) -> tuple[Kind,
 
 
 def check_count(path: str, found: int) -> None:
-    """Refuse so many classes.
+    """Refuse more classes than a network has channels for.
 
     Raises:
-        ConfigError: They are too many.
+        ConfigError: A network cannot tell so many classes.
     """
     if found > MOST_CODES:
         raise ConfigError(

@@ -16,10 +16,10 @@ from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
 from geop2p.raster.blockwise import SIDE
 from geop2p.raster.class_table import UNLISTED_SHARE, ClassTable, class_color, class_name
 from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
-from geop2p.raster.ends import fingerprint
 from geop2p.raster.features import is_vector, vector_parts
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.grid import Grid
-from geop2p.raster.kinds import Look, conclude_kind
+from geop2p.raster.kinds import Sampler, conclude_kind
 from geop2p.raster.reading import RasterInfo, describe_raster, file_bands, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.scaling import add_values, needs_statistics, with_statistics
@@ -232,7 +232,7 @@ def open_layer(
     return layer
 
 
-def conclude(path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassTable | None, look: Look) -> Layer:
+def conclude(path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassTable | None, look: Sampler) -> Layer:
     """What a raster holds, by what its file says and, where that is not enough, by its values.
 
     Args:
@@ -250,7 +250,7 @@ def conclude(path: str | Path, info: RasterInfo, kind: KindChoice, table: ClassT
     return _as_map(layer, info, table, look) if concluded == "classes" else layer
 
 
-def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Look) -> Layer:
+def _as_map(layer: Layer, info: RasterInfo, table: ClassTable | None, look: Sampler) -> Layer:
     """The layer read as classes.
 
     Raises:

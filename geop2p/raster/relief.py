@@ -78,7 +78,7 @@ def disc(grid: Grid, radius: float, path: str | Path) -> Halfwidths:
     return [math.isqrt(along**2 * (down**2 - row**2) // down**2) for row in range(-down, down + 1)]
 
 
-def relief(heights: Array, valid: Mask, halfwidths: Halfwidths) -> npt.NDArray[np.float32]:
+def relief_of(heights: Array, valid: Mask, halfwidths: Halfwidths) -> npt.NDArray[np.float32]:
     """Height minus the mean over a disc of valid pixels, for the middle of an array.
 
     Args:
@@ -121,4 +121,4 @@ def _read_relief(heights: Reader, halfwidths: Halfwidths, window: Window) -> tup
     wide = Window(window.col_off, window.row_off, window.width + 2 * along, window.height + 2 * down)
     values, valid = heights.read(wide)
     rows, cols = int(window.height), int(window.width)
-    return relief(values, valid, halfwidths), valid[down : down + rows, along : along + cols]
+    return relief_of(values, valid, halfwidths), valid[down : down + rows, along : along + cols]

@@ -33,7 +33,7 @@ def write_style(raster: Path, encoding: Encoding, summaries: Sequence[BandSummar
         summaries: Statistics of each band, for the stretch of values that are not 8-bit imagery.
         ramp: What the first of one or two bands is drawn in colours for; None: it is grey.
     """
-    # QGIS shows the internal mask of a raster without nodata as one more band, and heeds it only where a style says so
+    # QGIS shows the internal mask of a raster without nodata as one more band; it applies it where a style says so
     alpha = str(len(encoding.bands) + 1) if fill_value(encoding) is None else "-1"
     root = ElementTree.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
     pipe = ElementTree.SubElement(root, "pipe")

@@ -163,11 +163,11 @@ def _by_value(path: str | Path, labels: set[str], known: tuple[MapClass, ...]) -
     found = {label: int(float(label)) for label in labels}
     if not set(found.values()) <= set(theirs):
         return {}
-    told = ", ".join(f"{value} for {theirs[value]}" for value in sorted(set(found.values())))
+    told = ", ".join(f"{value} is {theirs[value]}" for value in sorted(set(found.values())))
     are_named_by_code = all(theirs[value] == class_name(value) for value in found.values())
     log.log(
         logging.INFO if are_named_by_code else logging.WARNING,
-        "%s: takes %s, by the value alone; name the classes if that is wrong", path, told,
+        "%s: classes matched by code, not by name: %s; name the classes if that is wrong", path, told,
     )  # fmt: skip
     return {label: theirs[value] for label, value in found.items()}
 

@@ -18,9 +18,9 @@ from rasterio.windows import Window
 
 from geop2p.errors import OutputError, RasterError
 from geop2p.raster.atomic import replacing
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.look import Look
 from geop2p.raster.reading import gdal_env, opened
 
 BLOCK = 512
@@ -42,7 +42,7 @@ def fill_value(encoding: Encoding) -> float | None:
     return None if encoding.is_integer else math.nan
 
 
-def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, look: Look) -> None:
+def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, look: ChipMetadata) -> None:
     """Write one chip as a GeoTIFF: values as they are, an internal mask unless all pixels are valid.
 
     Args:

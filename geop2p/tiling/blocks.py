@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 
-def block_side(positions: Sequence[tuple[int, int]], across: int = 1) -> int:
+def split_block_side(positions: Sequence[tuple[int, int]], across: int = 1) -> int:
     """Strides along the side of a block: the largest that leaves at least 40 blocks, from one chip to eight.
 
     Args:
@@ -44,7 +44,7 @@ def lacking(given: Mapping[Split, float], shares: Mapping[Split, float]) -> Spli
 
 
 @dataclass(frozen=True)
-class Lattice:
+class ChipLattice:
     """The chips of a scene, counted in strides; every array has one entry a chip.
 
     Attributes:
@@ -79,7 +79,7 @@ class Lattice:
 class _Ground:
     """The lattice as an image, and the ground that each split keeps."""
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: ChipLattice) -> None:
         shape = (int(lattice.rows.max()) + 1, int(lattice.cols.max()) + 1)
         self.reach = lattice.reach
         self.areas = np.zeros(shape)
@@ -129,7 +129,7 @@ def dilated(mask: Mask, reach: int) -> Mask:
 
 
 def assign_blocks(
-    lattice: Lattice,
+    lattice: ChipLattice,
     shares: Mapping[Split, float],
     key: str,
     held: Mapping[Split, float] | None = None,
@@ -175,7 +175,7 @@ def assign_blocks(
     return ground.codes[lattice.rows, lattice.cols], stays[lattice.rows, lattice.cols]
 
 
-def _majorities(lattice: Lattice) -> dict[Block, int]:
+def _majorities(lattice: ChipLattice) -> dict[Block, int]:
     """The split that has most ground of every block in which some chips have one already."""
     grounds: dict[Block, Values] = {}
     for block, code, area in zip(lattice.blocks, lattice.given.tolist(), lattice.areas, strict=True):
@@ -185,7 +185,7 @@ def _majorities(lattice: Lattice) -> dict[Block, int]:
 
 
 def assign_with_classes(
-    lattice: Lattice,
+    lattice: ChipLattice,
     shares: Mapping[Split, float],
     key: str,
     held: Mapping[Split, float],

@@ -209,7 +209,7 @@ class ChipSet:
         """Refuse a chip set whose making was interrupted: its encodings may not be scaled yet.
 
         Raises:
-            ChipSetError: It was.
+            ChipSetError: The making was interrupted.
         """
         if (self.folder / STAGING).is_dir():
             raise ChipSetError(f"{self.folder}: tiling was interrupted; repeat the tile command to finish it")

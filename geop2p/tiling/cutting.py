@@ -48,7 +48,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Ground:
+class RegionPair:
     """Both layers on a region.
 
     Attributes:
@@ -154,7 +154,7 @@ def _side(reader: Reader, region: Window, valid: Mask, is_whole: bool) -> Callab
 
 
 @contextmanager
-def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> Iterator[Callable[[Region], Ground]]:
+def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> Iterator[Callable[[Region], RegionPair]]:
     """Open both layers on a grid.
 
     Args:
@@ -167,18 +167,18 @@ def open_ground(grid: Grid, layers: tuple[Layer, Layer], aoi: Path | None) -> It
         whole = [_is_whole(layer, grid) for layer in layers]
         polygons = None if aoi is None else Area(aoi, grid)
 
-        def read(region: Region) -> Ground:
+        def read(region: Region) -> RegionPair:
             window = region.window
             shape = (window.height, window.width)
             reaches_beyond = region.rows[0] + shape[0] > grid.height or region.cols[0] + shape[1] > grid.width
             if all(whole) and polygons is None and not reaches_beyond:
-                return Ground(region, everywhere(shape), (_pixels(readers[0]), _pixels(readers[1])))
+                return RegionPair(region, everywhere(shape), (_pixels(readers[0]), _pixels(readers[1])))
             valid = np.ones(shape, bool)
             sides = [_side(reader, window, valid, is_whole) for reader, is_whole in zip(readers, whole, strict=True)]
             valid[max(0, grid.height - region.rows[0]) :] = False
             valid[:, max(0, grid.width - region.cols[0]) :] = False
             if polygons is not None:
                 valid &= polygons.mask(window)
-            return Ground(region, valid, (sides[0], sides[1]))
+            return RegionPair(region, valid, (sides[0], sides[1]))
 
         yield read

@@ -10,13 +10,13 @@ from rasterio.windows import Window
 
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import make_folder, writing
+from geop2p.raster.atomic import make_folder, reporting_write_errors
 from geop2p.raster.categories import categories_text
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.chipfile import ChipFiles
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.look import Look
 from geop2p.raster.reading import read_whole
 from geop2p.tiling.chips import SIDES, ChipSet
 from geop2p.tiling.layouts import Chip, SplitReader
@@ -51,7 +51,7 @@ class _Reader:
 class _Writer:
     """Writes every chip into a folder of the split that it is expected in."""
 
-    def __init__(self, staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> None:
+    def __init__(self, staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> None:
         self._staging, self._grid, self._looks, self._slots = staging, grid, looks, slots
         self._files: list[ChipFiles] = []
         for side in SIDES:
@@ -91,7 +91,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer(staging, grid, looks, slots)
 
@@ -105,13 +105,13 @@ def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -
             folder, staged = chipset.folder / side / split, _staged(staging, side, codes[0])
             if not folder.exists() and len(set(codes)) == 1 and len(list(staged.iterdir())) == len(own):
                 make_folder(folder.parent)
-                with writing(folder):
+                with reporting_write_errors(folder):
                     staged.replace(folder)
             else:
                 _move(staging, side, zip(own["id"], codes, strict=True), folder)
             encoding = chipset.encoding(side)
             if any(entry.name != class_name(entry.value) for entry in encoding.classes):
-                with writing(folder):
+                with reporting_write_errors(folder):
                     for name in own["id"]:
                         (folder / f"{name}.tif.aux.xml").write_text(categories_text(encoding), encoding="utf-8")
 
@@ -119,7 +119,7 @@ def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -
 def _move(staging: Path, side: str, chips: Iterable[tuple[str, int]], folder: Path) -> None:
     """Move staged chips, unless an interrupted run has done so."""
     make_folder(folder)
-    with writing(folder):
+    with reporting_write_errors(folder):
         for name, code in chips:
             staged = _staged(staging, side, code) / f"{name}.tif"
             if staged.exists():

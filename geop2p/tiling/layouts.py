@@ -11,8 +11,8 @@ from geop2p.config import ChipFormat, Split
 from geop2p.raster.encoding import Array, Mask
 
 if TYPE_CHECKING:
+    from geop2p.raster.chip_metadata import ChipMetadata
     from geop2p.raster.grid import Grid
-    from geop2p.raster.look import Look
     from geop2p.tiling.chips import ChipSet
     from geop2p.tiling.slots import Slots
     from geop2p.tiling.table import ChipTable
@@ -55,7 +55,9 @@ class Layout(Protocol):
     def open_split(self, chipset: "ChipSet", split: Split) -> AbstractContextManager[SplitReader]:
         """Open the chips of a split."""
 
-    def open_writer(self, staging: Path, grid: "Grid", looks: "tuple[Look, Look]", slots: "Slots") -> Writer:
+    def open_writer(
+        self, staging: Path, grid: "Grid", looks: "tuple[ChipMetadata, ChipMetadata]", slots: "Slots"
+    ) -> Writer:
         """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
 
     def place(self, staging: Path, chipset: "ChipSet", table: "ChipTable", slots: "Slots") -> None:

@@ -14,8 +14,8 @@ from geop2p.errors import ChipSetError, ConfigError, RasterError
 from geop2p.raster.class_table import FOREIGN, ClassTable, read_class_table
 from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import MapClass
-from geop2p.raster.ends import fingerprint
 from geop2p.raster.features import vector_parts
+from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.kinds import ASKED
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.names import exists, is_gdal_name, is_missing, named_layer, with_layer
@@ -201,7 +201,7 @@ def _check_radar(layer: Layer, side: str, asked: KindChoice) -> None:
     """Refuse what seems to be radar in dB beside images, unless it is said to be an image.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: The layer seems to be radar in dB.
     """
     if asked == "auto" and layer.kind == "image" and layer.raster is not None and layer.raster.dtype.startswith("f"):
         alone = open_layer(layer.path)
@@ -216,7 +216,7 @@ def _check_drawing(layers: dict[str, Layer], fields: dict[str, str | None], conf
     """Refuse settings for vector layers where there is none that they are for.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No layer is a vector layer, or none that such a setting is for.
     """
     rasters = {side: layer for side, layer in layers.items() if layer.vector is None}
     for side, layer in rasters.items():

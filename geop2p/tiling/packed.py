@@ -20,9 +20,9 @@ import numpy as np
 from geop2p.config import SPLITS, Split
 from geop2p.errors import ChipSetError
 from geop2p.progress import progress_bar
-from geop2p.raster.atomic import replacing, write_all, writing
+from geop2p.raster.atomic import replacing, reporting_write_errors, write_all
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.look import Look
 from geop2p.tiling.chips import SIDES, ChipSet
 from geop2p.tiling.layouts import Chip, SplitReader
 
@@ -145,7 +145,7 @@ class _Writer:
     def add(self, name: str, row: int, col: int, read: Callable[[], Chip]) -> None:
         (code,), (rank,) = self._slots.find(np.array([row]), np.array([col]))
         chip = read()
-        with writing(self._staging):
+        with reporting_write_errors(self._staging):
             for part, array in zip(ARRAYS, (chip.source, chip.target, np.packbits(chip.valid, axis=-1)), strict=True):
                 if (code, part) not in self._files:
                     self._files[code, part] = FileIO(_staged(self._staging, code, part), "r+", opener=_made)
@@ -173,7 +173,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: "Grid", looks: tuple[Look, Look], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: "Grid", looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`; the colours stand in the description."""
     return _Writer(staging, slots)
 
@@ -192,7 +192,7 @@ def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -
         shape, dtype = _form(chipset, name)
         end = (chipset.counts[split], *shape)
         as_expected = len(ranks) == end[0] and bool((ranks == np.arange(len(ranks))).all())
-        with writing(path):
+        with reporting_write_errors(path):
             if as_expected and len(np.unique(files)) == 1 and codes[files[0]] == 1:
                 _move(_staged(staging, files[0], name), path, end, dtype)
             else:

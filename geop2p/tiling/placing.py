@@ -12,7 +12,7 @@ import numpy as np
 
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
-from geop2p.raster.atomic import discard_leftovers, remove_folder, writing
+from geop2p.raster.atomic import discard_leftovers, remove_folder, reporting_write_errors
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
@@ -31,7 +31,7 @@ CONVERSION = "conversion.json"  # among what is staged: what chips that are made
 log = logging.getLogger(__name__)
 
 
-def settle(
+def commit_scene(
     staging: Path,
     scene: Scene,
     layers: tuple[Layer, Layer],
@@ -110,7 +110,7 @@ def finish(folder: Path, progress: bool) -> None:
         discard_leftovers(folder / name)
     report_gaps(chipset, index)
     for scene in chipset.scenes:  # a process may have been killed between placing one and this
-        with writing(folder), contextlib.suppress(FileNotFoundError):
+        with reporting_write_errors(folder), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder / STAGING / scene.id)
     if not any(path.is_dir() for path in (folder / STAGING).iterdir()):  # else an interrupted scene waits there
         remove_folder(folder / STAGING)
@@ -120,7 +120,7 @@ def check_splits(chipset: ChipSet, config: TileConfig) -> None:
     """Refuse a block split that leaves a split without chips.
 
     Raises:
-        ChipSetError: It does.
+        ChipSetError: A split has no chips.
     """
     if config.split_by in ("file", "scene", "polygon"):  # as somebody drew them, or filled scene by scene
         return

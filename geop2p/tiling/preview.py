@@ -8,7 +8,7 @@ from PIL import Image
 
 from geop2p.config import SPLITS, Split
 from geop2p.raster.atomic import replacing
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.index import SPLIT_COLORS
 from geop2p.tiling.layouts import Chip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError
-from geop2p.raster.atomic import discard_removed, leftovers, remove_folder, writing
+from geop2p.raster.atomic import discard_removed, leftovers, remove_folder, reporting_write_errors
 from geop2p.raster.lock import alone_in
 from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING
 from geop2p.tiling.index import INDEX_STYLE
@@ -51,7 +51,7 @@ def remove(folder: Path) -> None:
         return
     if not (folder / DESCRIPTION).exists() and not (folder / STAGING).exists():
         raise ChipSetError(f"{folder}: exists and is not a chip set, so --overwrite leaves it alone; give a new folder")
-    with writing(folder):
+    with reporting_write_errors(folder):
         (folder / STAGING / REMOVED).mkdir(parents=True, exist_ok=True)
     _go_on_removing(folder)
 
@@ -61,7 +61,7 @@ def _go_on_removing(folder: Path) -> None:
     away = folder / STAGING / REMOVED
     if not away.is_dir():
         return
-    with writing(folder):
+    with reporting_write_errors(folder):
         _move_aside(folder, away)
         shutil.rmtree(away)
     remove_folder(folder / STAGING)

@@ -14,7 +14,7 @@ from geop2p.errors import ChipSetError
 from geop2p.raster.csv_rows import read_rows
 from geop2p.raster.grid import Grid
 from geop2p.tiling.areas import codes_on, read_areas
-from geop2p.tiling.blocks import FREE, Codes, Lattice, Mask, Values, assign_with_classes, block_side, lacking
+from geop2p.tiling.blocks import FREE, ChipLattice, Codes, Mask, Values, assign_with_classes, lacking, split_block_side
 from geop2p.tiling.chips import Scene
 from geop2p.tiling.rows import share_columns
 from geop2p.tiling.table import ChipTable
@@ -149,21 +149,21 @@ def _near_earlier(table: ChipTable, earlier: ChipTable, buffer: float, grid: Gri
 
 def lattice_of(
     row_offs: npt.NDArray[np.int64], col_offs: npt.NDArray[np.int64], areas: Values, given: Codes, config: TileConfig
-) -> Lattice:
+) -> ChipLattice:
     """Where chips lie in steps of the stride, with their valid ground and the splits that they have already."""
     rows, cols = row_offs // config.step, col_offs // config.step
     across = max(int(rows.max(initial=0)), int(cols.max(initial=0)))  # strides that no two chips are further apart than
-    return Lattice(
+    return ChipLattice(
         rows=rows,
         cols=cols,
         areas=areas,
         given=given,
-        side=block_side(list(zip(rows, cols, strict=True)), math.ceil(config.size / config.step)),
+        side=split_block_side(list(zip(rows, cols, strict=True)), math.ceil(config.size / config.step)),
         reach=min((config.size + config.buffer - 1) // config.step, across),
     )
 
 
-def _codes(lattice: Lattice, table: ChipTable, scene: Scene, fixed: ChipTable, config: TileConfig) -> Codes:
+def _codes(lattice: ChipLattice, table: ChipTable, scene: Scene, fixed: ChipTable, config: TileConfig) -> Codes:
     """The split of every chip by the rule of the settings, as its place in `SPLITS`, or `FREE` if it has none."""
     shares = config.split_shares
     held = {split: float(fixed.of_split(split)["valid"].sum()) for split in SPLITS}

@@ -16,18 +16,18 @@ from geop2p.config import TileConfig
 from geop2p.config.fields import LEAST_SIZE
 from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.progress import progress_bar
-from geop2p.raster.atomic import write_json, writing
+from geop2p.raster.atomic import reporting_write_errors, write_json
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, footprints
 from geop2p.raster.layers import Layer
-from geop2p.raster.look import Look
 from geop2p.tiling.alignment import Shift, report
 from geop2p.tiling.chips import SIDES, Scene
 from geop2p.tiling.cutting import plan_regions
 from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.rows import class_columns, share_columns
 from geop2p.tiling.slots import Slots, expected_slots
-from geop2p.tiling.survey import Found, Survey
+from geop2p.tiling.survey import RegionResult, Survey
 from geop2p.tiling.table import ChipTable
 
 STAGED_AS = 4  # form of what is staged; what another version staged is staged again
@@ -104,7 +104,7 @@ def stage(
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     with (
         progress_bar(windows, "tile", progress) as advance,
-        writing(staging),
+        reporting_write_errors(staging),
         journal_file.open("a", encoding="utf-8") as journal,
     ):
         advance(sum(len(region) for region in regions[: len(done)]))
@@ -120,9 +120,9 @@ def stage(
     return staged
 
 
-def looks_of(layers: tuple[Layer, Layer], drafts: tuple[Encoding, ...]) -> tuple[Look, Look]:
+def looks_of(layers: tuple[Layer, Layer], drafts: tuple[Encoding, ...]) -> tuple[ChipMetadata, ChipMetadata]:
     """What the chips of two layers tell of their sides."""
-    source, target = (Look(layer.palette, draft.bands) for layer, draft in zip(layers, drafts, strict=True))
+    source, target = (ChipMetadata(layer.palette, draft.bands) for layer, draft in zip(layers, drafts, strict=True))
     return source, target
 
 
@@ -150,7 +150,7 @@ def _report_classes(scene: Scene, layers: tuple[Layer, Layer], table: ChipTable)
             )
 
 
-def _read_journal(file: Path) -> list[Found]:
+def _read_journal(file: Path) -> list[RegionResult]:
     """The regions that an interrupted run has staged; a line that it did not finish is cut off."""
     if not file.exists():
         return []
@@ -158,12 +158,12 @@ def _read_journal(file: Path) -> list[Found]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         file.write_text(whole, encoding="utf-8")
-    return [Found(**json.loads(line)) for line in whole.splitlines()]
+    return [RegionResult(**json.loads(line)) for line in whole.splitlines()]
 
 
-def staged_chips(scene: Scene, config: TileConfig, done: list[Found], slots: Slots) -> Staged:
+def staged_chips(scene: Scene, config: TileConfig, done: list[RegionResult], slots: Slots) -> Staged:
     """Everything that the regions gave."""
-    dropped = {reason: sum(found.dropped[reason] for found in done) for reason in Found().dropped}
+    dropped = {reason: sum(found.dropped[reason] for found in done) for reason in RegionResult().dropped}
     entries = [entry for found in done for entry in found.entries]
     if not entries:
         raise no_chip(scene.id, scene.grid, config, dropped, max(found.most_valid for found in done))

@@ -55,7 +55,7 @@ def summarise(chips: str | Path) -> Summary:
     """Count the chips of each split, their valid ground and classes, and what was dropped.
 
     Raises:
-        ChipSetError: It is no chip set.
+        ChipSetError: The folder is no chip set.
     """
     chipset = ChipSet.open(chips)
     index = chipset.table()

@@ -20,7 +20,7 @@ from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.alignment import TRUSTED, Shift, measure_shift
 from geop2p.tiling.chips import SIDES
 from geop2p.tiling.counting import Counts, class_counts, true_pixels
-from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.cutting import Region, RegionPair, open_ground
 from geop2p.tiling.layouts import Writer
 
 SHIFTS_MEASURED = 32  # about so many chips of a scene, unless --max-shift asks for all
@@ -29,7 +29,7 @@ Shares = npt.NDArray[np.float64]
 
 
 @dataclass
-class Found:
+class RegionResult:
     """What a region gave, as a line of the journal.
 
     Attributes:
@@ -67,7 +67,9 @@ class Survey:
     regions: int
     likely: dict[str, set[int]] = field(default_factory=lambda: {side: set() for side in SIDES})
 
-    def run(self, grid: Grid, regions: list[Region], done: int, open_writer: Callable[[], Writer]) -> Iterator[Found]:
+    def run(
+        self, grid: Grid, regions: list[Region], done: int, open_writer: Callable[[], Writer]
+    ) -> Iterator[RegionResult]:
         """Read and examine regions in order, without the first `done`, and write their chips.
 
         As many threads as cores, four at most, do it; but one alone where a row of strips is read in parts, which
@@ -84,15 +86,17 @@ class Survey:
         yield from in_order(jobs, partial(self._open, grid, open_writer), threads)
 
     @contextmanager
-    def _open(self, grid: Grid, open_writer: Callable[[], Writer]) -> Iterator[Callable[[tuple[int, Region]], Found]]:
+    def _open(
+        self, grid: Grid, open_writer: Callable[[], Writer]
+    ) -> Iterator[Callable[[tuple[int, Region]], RegionResult]]:
         with open_ground(grid, self.layers, self.config.aoi) as read, closing(open_writer()) as writer:
 
-            def work(job: tuple[int, Region]) -> Found:
+            def work(job: tuple[int, Region]) -> RegionResult:
                 return self.add_chips(job[0], read(job[1]), writer)
 
             yield work
 
-    def add_chips(self, number: int, ground: Ground, writer: Writer) -> Found:
+    def add_chips(self, number: int, ground: RegionPair, writer: Writer) -> RegionResult:
         """Write the windows of a region that become chips."""
         found = self.examine(number, ground)
         for entry in found.entries:
@@ -100,9 +104,9 @@ class Survey:
             writer.add(entry["id"], row, col, partial(ground.chip, row, col))
         return found
 
-    def examine(self, number: int, ground: Ground) -> Found:
+    def examine(self, number: int, ground: RegionPair) -> RegionResult:
         """Which windows of a region become chips."""
-        found = Found()
+        found = RegionResult()
         rows, cols, size = ground.region.rows, ground.region.cols, ground.region.size
         tops, lefts = [row - rows[0] for row in rows], [col - cols[0] for col in cols]
         valid = None if ground.is_whole else ground.valid
@@ -128,7 +132,7 @@ class Survey:
         return found
 
     def _shares(
-        self, ground: Ground, valid: Mask | None, tops: list[int], lefts: list[int], pixels: Counts
+        self, ground: RegionPair, valid: Mask | None, tops: list[int], lefts: list[int], pixels: Counts
     ) -> tuple[list[str], Shares]:
         """Columns of the index, and the share of each in every window's valid pixels (columns, rows, cols)."""
         names, found = [], []
@@ -142,7 +146,7 @@ class Survey:
                 found += [counts[value] for value in sorted(counts)]
         return names, np.array(found).reshape(-1, *pixels.shape) / np.maximum(pixels, 1)
 
-    def _measure_shifts(self, number: int, ground: Ground, found: Found) -> None:
+    def _measure_shifts(self, number: int, ground: RegionPair, found: RegionResult) -> None:
         """Add the shift of some chips; of all where those that are shifted are to be dropped."""
         classes, most = (self.drafts[0].is_classes, self.drafts[1].is_classes), self.config.max_shift
         measured = _spread(len(found.entries), self._measured_in(number)) if most is None else range(len(found.entries))

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import SPLITS, TileConfig
-from geop2p.config.fields import refuse_idle, settled
+from geop2p.config.fields import config_or_default, refuse_unused
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.features import read_polygons
-from geop2p.raster.given import files_of
 from geop2p.raster.grid import Grid
 from geop2p.raster.layers import Layer
 from geop2p.raster.names import exists
+from geop2p.raster.source_files import files_of
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path
 from geop2p.tiling.pairs import find_pairs
-from geop2p.tiling.placing import CONVERSION, check_splits, finish, settings_of, settle
+from geop2p.tiling.placing import CONVERSION, check_splits, commit_scene, finish, settings_of
 from geop2p.tiling.removal import check_removable, lock_chips, make_room
 from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
 from geop2p.tiling.sides import merged_encoding, tell_of_strange_values
@@ -84,10 +84,10 @@ def tile(
         ConfigError: The settings do not fit the layers.
     """
     start = time.monotonic()
-    config = settled(config, TileConfig)
+    config = config_or_default(config, TileConfig)
     folder = Path(chips)
     _ = config.layout  # refuses what is no chip set
-    refuse_idle(config, _heeded(config), "nothing that is tiled heeds")
+    refuse_unused(config, _used(config), "where layers are tiled")
     pairs = find_pairs(source, target)
     if overwrite and folder.exists():
         _check_inputs(folder, pairs, config)
@@ -103,7 +103,7 @@ def tile(
     return summed_up(ChipSet.open(folder), start)
 
 
-def _heeded(config: TileConfig) -> set[str]:
+def _used(config: TileConfig) -> set[str]:
     """The settings that count where layers are cut."""
     idle = {"direction"} | (set() if config.split_by == "polygon" else {"split_field"})
     return {field.name for field in dataclasses.fields(config)} - idle
@@ -209,7 +209,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         tell_of_strange_values(layers, earlier)
         staged = stage(staging, scene, layers, drafts, config, progress)
-        settle(staging, scene, layers, drafts, staged, config, earlier, last=last)
+        commit_scene(staging, scene, layers, drafts, staged, config, earlier, last=last)
     except OutputError:  # what is staged waits for a disk that has room
         raise
     except GeoP2PError:
@@ -242,7 +242,7 @@ def _check_size(name: str, grid: Grid, config: TileConfig) -> None:
     """Refuse chips so much larger than the ground that none can be valid enough, before memory is taken for one.
 
     Raises:
-        NoGroundError: They are.
+        NoGroundError: No chip can have the least valid share.
     """
     inside = min(config.size, grid.height) * min(config.size, grid.width)
     if inside / config.size**2 < config.min_valid:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geop2p.config import Split
+from geop2p.raster.chip_metadata import ChipMetadata
 from geop2p.raster.grid import Grid
-from geop2p.raster.look import Look
 from geop2p.tiling.chips import ChipSet, Scene
-from geop2p.tiling.cutting import Ground, Region, open_ground
+from geop2p.tiling.cutting import Region, RegionPair, open_ground
 from geop2p.tiling.layouts import Chip, SplitReader
 from geop2p.tiling.opening import reopen
 
@@ -24,7 +24,7 @@ class _Reader:
     def __init__(self, chipset: ChipSet, split: Split, stack: ExitStack) -> None:
         self._chipset, self._entries, self._stack = chipset, chipset.entries(split), stack
         self._scenes = {scene.id: scene for scene in chipset.scenes}
-        self._open: tuple[str, Callable[[Region], Ground]] | None = None
+        self._open: tuple[str, Callable[[Region], RegionPair]] | None = None
 
     def read(self, row: int) -> Chip:
         entry = self._entries[row]
@@ -39,7 +39,7 @@ class _Reader:
 
 
 @contextmanager
-def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], Ground]]:
+def _open_scene(chipset: ChipSet, scene: Scene) -> Iterator[Callable[[Region], RegionPair]]:
     """Open the layers of a scene as they were when it was tiled; see `reopen`."""
     layers, aoi = reopen(chipset, scene)
     with open_ground(scene.grid, layers, aoi) as read:
@@ -63,7 +63,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
         yield _Reader(chipset, split, stack)
 
 
-def open_writer(staging: Path, grid: Grid, looks: tuple[Look, Look], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer()
 

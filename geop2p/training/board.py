@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from geop2p.errors import ConfigError
-from geop2p.raster.atomic import writing
+from geop2p.raster.atomic import reporting_write_errors
 
 FOLDER = "tensorboard"
 
@@ -23,7 +23,7 @@ class Board:
 
     def __init__(self, run: Path, step: int) -> None:
         module = importlib.import_module("torch.utils.tensorboard")
-        with writing(run / FOLDER):
+        with reporting_write_errors(run / FOLDER):
             self._writer = module.SummaryWriter(str(run / FOLDER), purge_step=step)
 
     def add(self, entry: dict[str, Any], sample: Path) -> None:

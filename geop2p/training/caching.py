@@ -18,7 +18,7 @@ SHARE = 0.5  # of the memory that is free, for the chips of a training; others a
 MOST = 0.9  # of it for chips that are read without a place to pack them to
 MEMORY = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")  # of this process: its memory.max, memory.current and memory.stat
-SPLITS: tuple[Split, ...] = ("train", "val")
+TRAINED_SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, progress: bool = False) -> Path | None:
@@ -49,7 +49,7 @@ def pack_if_large(chipset: ChipSet, run: Path, skip_bad: bool, processes: int, p
         )
     folder = run / CACHE / chips_digest(chipset.folder)
     log.info("%s of chips do not fit into memory: packed into %s", _size(needed), folder)
-    for split in SPLITS:
+    for split in TRAINED_SPLITS:
         pack_split(chipset, split, folder, progress)
     return folder
 
@@ -58,7 +58,7 @@ def check_fits(chipset: ChipSet, split: Split) -> None:
     """Refuse to read chips that memory cannot hold.
 
     Raises:
-        ChipSetError: It cannot.
+        ChipSetError: The chips are larger than the free memory.
     """
     needed, room = size_of(chipset, (split,)), free_memory()
     if room is not None and needed > MOST * room:
@@ -68,7 +68,7 @@ def check_fits(chipset: ChipSet, split: Split) -> None:
         )
 
 
-def size_of(chipset: ChipSet, splits: tuple[Split, ...] = SPLITS) -> int:
+def size_of(chipset: ChipSet, splits: tuple[Split, ...] = TRAINED_SPLITS) -> int:
     """Bytes of chips in memory, where each valid pixel is one; by default those of a training."""
     sides = [len(side.bands) * np.dtype(side.dtype).itemsize for side in (chipset.source, chipset.target)]
     return sum(chipset.counts[split] for split in splits) * chipset.size**2 * (sum(sides) + 1)

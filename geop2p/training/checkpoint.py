@@ -47,7 +47,7 @@ def check_same_to_all(run: Path, steps: list[int]) -> None:
         steps: Of the checkpoint that each process found there; 0: none.
 
     Raises:
-        CheckpointError: They differ.
+        CheckpointError: The steps differ.
     """
     if len(set(steps)) > 1:
         raise CheckpointError(
@@ -106,7 +106,7 @@ def fitting_state(run: Path) -> Iterator[None]:
     """Say in one line that the checkpoint does not fit the networks of the run.
 
     Raises:
-        CheckpointError: It does not.
+        CheckpointError: The checkpoint does not fit.
     """
     try:
         yield

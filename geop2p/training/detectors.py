@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geop2p.training.data import Batch, ChipArrays, batches
-from geop2p.training.distributed import alone
+from geop2p.training.distributed import without_sync_norms
 from geop2p.training.feeding import encode_batch
 from geop2p.training.history import History
 from geop2p.training.objectives import fill, patch_weights
@@ -57,7 +57,7 @@ def check_outputs(translator: Translator, discriminator: nn.Module | None, recip
         checks |= {"likeness": correlation(fake, sources, valid), "true_likeness": correlation(real, sources, valid)}
     checks |= {"right_real": None, "right_fake": None}
     if discriminator is not None:
-        judge = alone(discriminator).train()  # as it answers in training; its own state must not move
+        judge = without_sync_norms(discriminator).train()  # as it answers in training; its own state must not move
         middle = 0.5 if recipe.adversarial == "lsgan" else 0.0
         pairs = zip(seen, fakes, strict=True)
         answers = [_right_answers(judge, batch, fill(made, batch.valid), recipe, middle) for batch, made in pairs]

@@ -73,7 +73,7 @@ def explaining_memory(batch_size: int, config: TrainConfig) -> AbstractContextMa
     """Say what to try when memory is not enough.
 
     Raises:
-        GeoP2PError: It was not.
+        GeoP2PError: Memory was not enough.
     """
     hint = f"try --batch-size {batch_size // 2}"
     if batch_size == 1:

@@ -65,7 +65,7 @@ class World:
         """Refuse more processes than chips in a step: those without would count in batch norms and do nothing.
 
         Raises:
-            ConfigError: There are.
+            ConfigError: There are more processes than chips in a step.
         """
         if batch_size < self.size:
             raise ConfigError(
@@ -170,7 +170,7 @@ def seen_by_norms(chips: int, batch_size: int, device: torch.device) -> int:
     return chips if _is_synchronised(batch_size, device) else max(1, chips // _size())
 
 
-def alone(network: nn.Module) -> nn.Module:
+def without_sync_norms(network: nn.Module) -> nn.Module:
     """A copy of a network whose batch norms wait for no other process."""
     twin = copy.deepcopy(network)
     for module in twin.modules():

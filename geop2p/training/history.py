@@ -7,7 +7,7 @@ from typing import Any
 
 from geop2p.config import BestBy
 from geop2p.errors import CheckpointError
-from geop2p.raster.atomic import write_text, writing
+from geop2p.raster.atomic import reporting_write_errors, write_text
 
 METRICS = "metrics.jsonl"
 SMALLER_IS_BETTER: set[BestBy] = {"l1", "rmse"}
@@ -22,7 +22,7 @@ def append_metrics(run: Path, entry: dict[str, Any]) -> None:
         OutputError: The disk is full, or the place is read-only.
     """
     file = run / METRICS
-    with writing(file), file.open("a", encoding="utf-8") as stream:
+    with reporting_write_errors(file), file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(entry, allow_nan=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())

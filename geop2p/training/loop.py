@@ -17,19 +17,19 @@ from geop2p.training.augmentation import augmentation_of
 from geop2p.training.caching import pack_if_large
 from geop2p.training.calibration import batch_norms
 from geop2p.training.checkpoint import check_chips_are_those, check_same_to_all, fitting_state, load_state, save_state
-from geop2p.training.claim import check_claimed
 from geop2p.training.data import Batch, ChipArrays, Indices, epoch_order
 from geop2p.training.diagnosis import explain_losses, explain_weights, is_finite
 from geop2p.training.distributed import World
 from geop2p.training.feeding import Feed
 from geop2p.training.history import METRICS
 from geop2p.training.interruption import Interruption
-from geop2p.training.keeper import Keeper
+from geop2p.training.loss_meter import LossMeter
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import recipe_of
+from geop2p.training.run_folder import check_claimed
+from geop2p.training.run_writer import RunWriter
 from geop2p.training.schedule import decay
 from geop2p.training.step import TrainingStep
-from geop2p.training.tally import Tally
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,9 @@ class Training:
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.update = TrainingStep(networks, self.recipe, config, self.total)
         drawn = dataclasses.replace(self.recipe, flip=augmentation.flip, d4=augmentation.d4)
-        self.keeper = Keeper(run, chipset, self.chips, self.validation, networks, drawn, config)
+        self.writer = RunWriter(run, chipset, self.chips, self.validation, networks, drawn, config)
         self.step, self.images, self.seconds, self.busy = 0, 0, 0.0, 0.0
-        self.tally = Tally(self.device)
+        self.losses = LossMeter(self.device)
         self._ordered = -1, np.zeros(0, np.int64)
         self._counted = self._saved = time.monotonic()
         self._interruption = Interruption(world.size == 1)  # several processes would not stop after the same step
@@ -95,11 +95,11 @@ class Training:
             with fitting_state(self.folder):
                 check_chips_are_those(self.folder, state["chips"], self.chips.ids)
                 self.update.load_state(state)
-                self.tally.load_state(state["tally"])
+                self.losses.load_state(state["tally"])
                 self.step, self.seconds = state["step"], state["seconds"]
             if self.world.leads:
                 self._say_where(state.get("device"))
-        self.keeper.history = self.world.lead(self._rewind)
+        self.writer.history = self.world.lead(self._rewind)
 
     def _say_where(self, earlier: str | None) -> None:
         if earlier not in (None, self.device.type):
@@ -112,8 +112,8 @@ class Training:
             )
 
     def _rewind(self) -> list[dict[str, Any]]:
-        self.keeper.rewind(self.step)
-        lost = self.step // self.steps_per_epoch - len(self.keeper.history)
+        self.writer.rewind(self.step)
+        lost = self.step // self.steps_per_epoch - len(self.writer.history)
         if lost > 0:
             log.warning(
                 "%s: %d epochs before the checkpoint are missing in it; curves, the best epoch and patience know only "
@@ -121,12 +121,12 @@ class Training:
                 self.folder / METRICS,
                 lost,
             )
-        self.keeper.catch_up(self.update.result, self.step, self.total)
-        return self.keeper.history
+        self.writer.catch_up(self.update.result, self.step, self.total)
+        return self.writer.history
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
-        plain = {"step": self.step, "seconds": self.seconds, "tally": self.tally.state()}
+        plain = {"step": self.step, "seconds": self.seconds, "tally": self.losses.state()}
         plain |= {"chips": digest_of(self.chips.ids), "device": self.device.type}
         return plain | self.update.state()
 
@@ -149,7 +149,7 @@ class Training:
                 smoothing=0.05,
             ) as bar,
         ):
-            while self.step < self.total and not self.keeper.has_lost_patience():
+            while self.step < self.total and not self.writer.has_lost_patience():
                 epoch, start = self.step // self.steps_per_epoch, time.monotonic()
                 self._train_epoch(epoch, bar)
                 self.busy += time.monotonic() - start
@@ -160,11 +160,11 @@ class Training:
 
     def _conclude(self) -> None:
         check_claimed(self.folder)
-        self.keeper.report(self.total)
-        self.keeper.close()
-        best = self.keeper.best()
+        self.writer.report(self.total)
+        self.writer.close()
+        best = self.writer.best()
         if self.step < self.total:
-            log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.keeper.best_by)
+            log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.writer.best_by)
         if best is not None and "file" in best:
             log.info("the best %s, %.4g, is epoch %d: %s", *best.values())
 
@@ -193,7 +193,7 @@ class Training:
         shares = [self.world.part(some) for some in places]
         stream = self.feed.stream(((order[share], share) for share in shares), epoch)
         for some, batch in zip(places, stream, strict=True):
-            self.tally.add(self.update(batch.blinded() if self.world.is_idle(some) else batch, self.step))
+            self.losses.add(self.update(batch.blinded() if self.world.is_idle(some) else batch, self.step))
             self.step, self.images = self.step + 1, self.images + len(some)
             bar.update()
             if self.step % CHECK_EVERY == 0 or self.step == last:
@@ -225,7 +225,7 @@ class Training:
             self._interruption.act()
 
     def _shown_of(self, bar: Any) -> dict[str, str]:
-        shown = {name: f"{value:.3f}" for name, value in self.tally.means().items()}
+        shown = {name: f"{value:.3f}" for name, value in self.losses.means().items()}
         rate = bar.format_dict["rate"]
         return shown | ({"images/s": f"{rate * self.batch_size:.1f}"} if rate else {})
 
@@ -248,7 +248,7 @@ class Training:
         return self._ordered[1]
 
     def _check_losses(self) -> None:
-        since = self.tally.not_finite()
+        since = self.losses.not_finite()
         if since:
             batch, ids = self.batch(self.step - max(since.values()))
             raise explain_losses(self.folder, since, self.step, batch, ids, self.config, self.update.uses_bf16)
@@ -266,22 +266,22 @@ class Training:
     def _finish_epoch(self, epoch: int) -> None:
         """Validate, draw, log and save: a repeated command goes on from here."""
         self._check_weights()
-        losses, self.tally = self.tally.means(), Tally(self.device)
-        translator = self.keeper.translator(self.update.result, self.step, self.total)
-        self.keeper.history = self.world.lead(lambda: self._keep(epoch, translator, losses))
+        losses, self.losses = self.losses.means(), LossMeter(self.device)
+        translator = self.writer.translator(self.update.result, self.step, self.total)
+        self.writer.history = self.world.lead(lambda: self._keep(epoch, translator, losses))
         self._saved = time.monotonic()
 
     def _keep(self, epoch: int, translator: Translator, losses: dict[str, float]) -> list[dict[str, Any]]:
         """What the leading process does at the end of an epoch; the history of the run."""
-        figures = self.keeper.look(translator)
+        figures = self.writer.look(translator)
         check_claimed(self.folder)
         epochs = math.ceil(self.total / self.steps_per_epoch)
-        is_drawn = self.keeper.draw(translator, epoch + 1, epochs, self.step == self.total)
+        is_drawn = self.writer.draw(translator, epoch + 1, epochs, self.step == self.total)
         self._count_seconds()
         entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
-        self.keeper.keep(translator, entry, self._state())
+        self.writer.keep(translator, entry, self._state())
         if is_drawn:
             check_claimed(self.folder)
-            self.keeper.report(self.total)
-        return self.keeper.history
+            self.writer.report(self.total)
+        return self.writer.history

@@ -109,7 +109,7 @@ def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]], valid: 
     return total / len(fake)
 
 
-def perceptual(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...], valid: Tensor) -> Tensor:
+def perceptual_loss(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...], valid: Tensor) -> Tensor:
     """Weighted sum of the mean absolute differences of a fixed network's features (arXiv 1711.11585, section 3.3).
 
     Args:
@@ -124,7 +124,7 @@ def perceptual(fake: list[Tensor], real: list[Tensor], weights: tuple[float, ...
     return total
 
 
-def lpips(maps: list[Tensor], valid: Tensor) -> Tensor:
+def lpips_loss(maps: list[Tensor], valid: Tensor) -> Tensor:
     """Sum of the mean differences of LPIPS's layers (arXiv 1801.03924, equation 1).
 
     Args:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geop2p.config import TrainConfig
-from geop2p.config.fields import settled
+from geop2p.config.fields import config_or_default
 from geop2p.errors import ChipSetError
 from geop2p.models.memory import HeldBytes
 from geop2p.models.randomness import OwnDraws
@@ -20,9 +20,9 @@ from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import augmentation_of
 from geop2p.training.data import Batch
 from geop2p.training.hardware import uses_bf16
-from geop2p.training.keeper import score_to_keep
 from geop2p.training.networks import Networks, build_networks
 from geop2p.training.recipes import Recipe, recipe_of
+from geop2p.training.run_writer import score_to_keep
 from geop2p.training.step import TrainingStep
 
 MEBI = 2**20
@@ -46,7 +46,7 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         ChipSetError: The chip set is missing, damaged or has no training chips.
         ConfigError: The settings do not fit the chips.
     """
-    config = settled(config, TrainConfig)
+    config = config_or_default(config, TrainConfig)
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")

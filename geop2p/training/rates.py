@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from geop2p.config import TrainConfig
-from geop2p.config.fields import settled
+from geop2p.config.fields import config_or_default
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
 from geop2p.raster.atomic import check_new, replacing
 from geop2p.tiling.chips import ChipSet
-from geop2p.training.alone import alone
 from geop2p.training.augmentation import augmentation_of
 from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
 from geop2p.training.diagnosis import explaining_memory
+from geop2p.training.exclusive import exclusive_training
 from geop2p.training.feeding import Feed
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import recipe_of
@@ -76,7 +76,7 @@ def find_lr(
         OutputError: The picture exists.
         GeoP2PError: The loss is not finite from the beginning, or memory is not enough.
     """
-    config, picture = settled(config, TrainConfig), Path(picture)
+    config, picture = config_or_default(config, TrainConfig), Path(picture)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture}: the curve is drawn as a PNG; give a name that ends in .png")
     check_new(picture, overwrite)
@@ -88,7 +88,7 @@ def find_lr(
     losses: list[float] = []
     smoothed: list[float] = []
     name, mean, first = "", 0.0, STEPS // DECADES
-    with alone(), explaining_memory(recipe.batch_size, config):
+    with exclusive_training(), explaining_memory(recipe.batch_size, config):
         networks = build_networks(chipset, config)
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
         feed = Feed(

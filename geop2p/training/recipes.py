@@ -12,8 +12,8 @@ from geop2p.errors import ConfigError
 from geop2p.models.layers import Norm, Padding, Up
 from geop2p.models.patchgan import Patch
 from geop2p.raster.encoding import Encoding
-from geop2p.training.needs import refuse_idle_keys
 from geop2p.training.objectives import AdversarialLoss, PixelLoss
+from geop2p.training.recipe_checks import refuse_unused_keys
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def recipe_of(config: TrainConfig, target: Encoding | None = None) -> Recipe:
         if key in preset and preset[key] != value:
             raise ConfigError(f"{key} is set in two ways, by --loss {config.loss} and by {how}; leave one of them out")
     changes = preset | {key: value for key, (value, _) in asked.items()}
-    refuse_idle_keys(asked, dataclasses.asdict(RECIPES[config.recipe]) | changes, target)
+    refuse_unused_keys(asked, dataclasses.asdict(RECIPES[config.recipe]) | changes, target)
     return dataclasses.replace(RECIPES[config.recipe], **changes)
 
 

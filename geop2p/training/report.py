@@ -92,7 +92,7 @@ def write_report(
         total: Steps of the whole training.
         best: Metric, value and epoch of the best epoch, if any.
     """
-    unit, not_heeded = error_unit(card.target), "epochs" if config.steps else "steps"
+    unit, unused = error_unit(card.target), "epochs" if config.steps else "steps"
 
     def with_unit(score: str) -> str:
         return f"{score}, {unit}" if unit and score in IN_UNITS else score
@@ -116,7 +116,7 @@ def write_report(
         groups={title: [one for one in found if one is not None] for title, found in groups.items()},
         size=(WIDTH, HEIGHT),
         samples=_samples(run / "samples"),
-        settings={key: value for key, value in dataclasses.asdict(config).items() if key != not_heeded},
+        settings={key: value for key, value in dataclasses.asdict(config).items() if key != unused},
         defaults=dataclasses.asdict(TrainConfig()),
         recipe=dataclasses.asdict(recipe),
         model={"source": _side(card, "source"), "target": _side(card, "target")} | card.provenance,

@@ -22,10 +22,10 @@ from geop2p.training.objectives import (
     feature_matching,
     fill,
     gradient_penalty,
-    lpips,
+    lpips_loss,
     masked_cross_entropy,
     masked_dice,
-    perceptual,
+    perceptual_loss,
 )
 from geop2p.training.recipes import Recipe
 from geop2p.training.schedule import decay
@@ -152,12 +152,12 @@ class TrainingStep:
         if self.vgg is not None:
             with self._autocast():
                 fake_features, real_features = self.vgg(fake), self.vgg(batch.target)
-            losses["perceptual"] = perceptual(fake_features, real_features, TAP_WEIGHTS, batch.valid)
+            losses["perceptual"] = perceptual_loss(fake_features, real_features, TAP_WEIGHTS, batch.valid)
             terms.append(recipe.perceptual_weight * losses["perceptual"])
         if self.lpips is not None:
             with self._autocast():
                 maps = self.lpips(fake, batch.target)
-            losses["lpips"] = lpips(maps, batch.valid)
+            losses["lpips"] = lpips_loss(maps, batch.valid)
             terms.append(recipe.lpips_weight * losses["lpips"])
         if recipe.pixel_weight:
             losses[recipe.pixel_loss] = PIXEL_LOSSES[recipe.pixel_loss](fake, batch.target, batch.valid)

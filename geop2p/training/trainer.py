@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.config import TrainConfig
-from geop2p.config.fields import settled
+from geop2p.config.fields import config_or_default
 from geop2p.errors import ChipSetError
 from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
-from geop2p.training.alone import alone
 from geop2p.training.board import check_board
 from geop2p.training.checkpoint import chips_digest
-from geop2p.training.claim import VALUES, check_settings, claim, known_start, look_at, make_room, occupied
 from geop2p.training.diagnosis import explaining_memory
 from geop2p.training.distributed import World, joined
-from geop2p.training.keeper import score_to_keep
+from geop2p.training.exclusive import exclusive_training
 from geop2p.training.loop import Training
 from geop2p.training.networks import Networks, build_networks
 from geop2p.training.recipes import recipe_of
+from geop2p.training.run_folder import VALUES, check_settings, claim_run, known_start, lock_run, look_at, make_room
+from geop2p.training.run_writer import score_to_keep
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ def train(
         OutputError: The run cannot be written.
         GeoP2PError: The losses are no longer finite, or memory is not enough.
     """
-    config, run = settled(config, TrainConfig), Path(run)
+    config, run = config_or_default(config, TrainConfig), Path(run)
     chipset = ChipSet.open(chips)
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
     if config.tensorboard:
         check_board()
-    with alone(), joined(config.device) as world, ExitStack() as stack:
+    with exclusive_training(), joined(config.device) as world, ExitStack() as stack:
         world.check_enough(recipe_of(config).batch_size)
-        world.lead(lambda: stack.enter_context(occupied(run)))
+        world.lead(lambda: stack.enter_context(lock_run(run)))
         stack.enter_context(explaining_memory(recipe_of(config).batch_size, config))
         return _train(chipset, run, config, overwrite, progress, world)
 
@@ -96,11 +96,11 @@ def _train(
     settings = _settings(chipset, networks, config)
     check_settings(run, found, settings)
     if not found.is_replaced:
-        world.lead(lambda: claim(run, settings))
+        world.lead(lambda: claim_run(run, settings))
     training = Training(chipset, networks, run, config, progress, world)
     if found.is_replaced:  # only now that all chips are read
         world.lead(lambda: make_room(run, training.cache))
-        world.lead(lambda: claim(run, settings))
+        world.lead(lambda: claim_run(run, settings))
     training.restore()
     training.run()
     return TrainResult(
@@ -108,7 +108,7 @@ def _train(
         steps=training.step,
         seconds=round(training.seconds, 1),
         images_per_s=round(training.images / training.busy, 2) if training.busy else None,
-        best=training.keeper.best(),
+        best=training.writer.best(),
         unit=error_unit(chipset.target),
     )
 

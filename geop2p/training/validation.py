@@ -12,10 +12,10 @@ from torch import Tensor
 
 from geop2p.errors import ChipSetError
 from geop2p.metrics import scores_for
-from geop2p.models.places import on_ground_of_its_own
+from geop2p.models.positional_noise import on_ground_of_its_own
 from geop2p.raster.atomic import replacing
 from geop2p.raster.encoding import Array, Encoding
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.training.data import ChipArrays, Indices, batches
 from geop2p.training.feeding import encode_batch
 from geop2p.translator import Translator

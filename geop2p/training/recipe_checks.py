@@ -1,4 +1,4 @@
-"""What the keys of a recipe need so that they count: one that somebody set and nothing would heed is refused."""
+"""Which settings of a recipe require which others: one that is set and would have no effect is refused."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -83,8 +83,8 @@ _NEEDS = (
 )
 
 
-def refuse_idle_keys(asked: Collection[str], recipe: Values, target: Encoding | None) -> None:
-    """Refuse keys that somebody set and nothing would heed; a weight of 0 says that a term is off, which it is.
+def refuse_unused_keys(asked: Collection[str], recipe: Values, target: Encoding | None) -> None:
+    """Refuse keys that somebody set and that have no effect; a weight of 0 says that a term is off, which it is.
 
     Args:
         asked: Keys that were set.

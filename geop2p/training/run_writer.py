@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geop2p.config import BestBy, TrainConfig
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.models.places import on_ground_of_its_own
+from geop2p.models.positional_noise import on_ground_of_its_own
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.unseen import unseen_classes, with_classes
@@ -37,7 +37,7 @@ SAMPLE_TIMES = 40  # sample pictures a training leaves at most
 STATISTICS_BATCH = 8  # chips whose variance is taken together
 
 
-class Keeper:
+class RunWriter:
     """Writes into the folder of a run; of several processes one has it.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from geop2p.raster.atomic import write_json, writing
+from geop2p.raster.atomic import reporting_write_errors, write_json
 
 CHUNK = 2**20  # bytes that are read at once
 
@@ -32,7 +32,7 @@ def note_finished(folder: Path, name: str, files: Sequence[Path], network_pixels
     write_json(folder / f"{name}.json", {"files": stored, "network_pixels": network_pixels})
 
 
-def finished(folder: Path, name: str, thorough: bool = False) -> Finished | None:
+def finished_files(folder: Path, name: str, thorough: bool = False) -> Finished | None:
     """What was noted under a name; None if nothing was that can be read, or if a file has another size than then.
 
     Args:
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _on_disk(path: Path) -> tuple[int, int]:
     """Size in bytes and checksum of a file, all of which has reached the disk."""
-    with writing(path), path.open("r+b") as file:
+    with reporting_write_errors(path), path.open("r+b") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size, _checksum(file)
 

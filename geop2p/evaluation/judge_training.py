@@ -1,4 +1,4 @@
-"""How a judge learns to read real imagery."""
+"""How a judge is trained to read real imagery."""
 
 import contextlib
 import logging

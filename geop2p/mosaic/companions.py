@@ -15,7 +15,7 @@ from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import write_cog
 
 
-class Beside:
+class CompanionRaster:
     """A raster beside the mosaic that waits for its name.
 
     Args:
@@ -56,7 +56,7 @@ def put_together(
     made: Sequence[Part],
     tags: dict[str, str],
     ramp: Ramp | None = None,
-) -> Beside:
+) -> CompanionRaster:
     """Make a COG of parts, with statistics.
 
     Args:
@@ -75,7 +75,7 @@ def put_together(
     write_text(vrt, vrt_xml(grid, encoding, made, summaries, tags))
     cog = vrt.with_suffix(".tif")
     write_cog(vrt, cog, encoding)
-    return Beside(cog, output, encoding, summaries, ramp)
+    return CompanionRaster(cog, output, encoding, summaries, ramp)
 
 
 def remove_companions(output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whose parts a folder holds: claimed by all that decides their pixels, and put together by one process alone."""
+"""The manifest of a folder of parts: all that decides their pixels, and which process puts them together."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.errors import ConfigError, OutputError, RasterError
-from geop2p.mosaic.finished import read_json
 from geop2p.mosaic.kept import COGS
+from geop2p.mosaic.part_notes import read_json
 from geop2p.raster.atomic import remove_folder, write_json
 from geop2p.raster.lock import alone_in
 

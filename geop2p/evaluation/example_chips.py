@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from geop2p.errors import ChipSetError, ConfigError
-from geop2p.evaluation.ground import Ground
 from geop2p.evaluation.report import Strip, even_ranks
+from geop2p.evaluation.scored_chips import ScoredChips
 from geop2p.evaluation.scoring import Predict
 from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster, opened
-from geop2p.raster.render import render
+from geop2p.raster.rendering import render
 from geop2p.tiling.chips import ChipSet
 from geop2p.translator import Card, Translator
 
 
-def ranked_rows(ground: Ground, errors: npt.NDArray[np.float64]) -> list[tuple[int, str]]:
+def ranked_rows(ground: ScoredChips, errors: npt.NDArray[np.float64]) -> list[tuple[int, str]]:
     """Chips from the best to the worst by their mean error, at even ranks, each with what to say of it."""
     order = ground.rows[np.argsort(errors[ground.rows], kind="stable")]
     found = []
@@ -28,11 +28,11 @@ def ranked_rows(ground: Ground, errors: npt.NDArray[np.float64]) -> list[tuple[i
     return found
 
 
-def place_strip(ground: Ground, row: int, caption: str, makers: dict[str, Predict]) -> Strip:
-    """Source and truth of a chip beside what makers predict for it."""
+def place_strip(ground: ScoredChips, row: int, caption: str, predictors: dict[str, Predict]) -> Strip:
+    """Source and truth of a chip beside what each predictor makes of it."""
     arrays, valid = ground.arrays, ground.arrays.valid[row]
     pictures = {"source": render(arrays.source[row], valid, ground.source)}
-    made = {name: predict(np.array([row]))[0] for name, predict in makers.items()}
+    made = {name: predict(np.array([row]))[0] for name, predict in predictors.items()}
     pictures |= {name: render(values, valid, ground.target) for name, values in made.items()}
     return Strip(caption, pictures | {"truth": render(arrays.target[row], valid, ground.target)})
 

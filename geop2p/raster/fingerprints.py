@@ -1,4 +1,4 @@
-"""The ends of a file, by which it is known again."""
+"""Fingerprints: size and a hash of the first and last MiB of a file, or what a server says of it."""
 
 import hashlib
 import logging

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Tally:
+class LossMeter:
     """Sums of losses, and how long each has not been finite.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whose a folder is: a run begins there, goes on, or makes room for another."""
+"""The folder of a run: locked while one trains, its settings checked, and emptied for another run."""
 
 import hashlib
 import json
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geop2p.errors import CheckpointError, ConfigError
-from geop2p.raster.atomic import discard_leftovers, is_bare, write_json, writing
+from geop2p.raster.atomic import discard_leftovers, is_bare, reporting_write_errors, write_json
 from geop2p.raster.lock import alone_in
 from geop2p.training.board import FOLDER as BOARD
 from geop2p.training.caching import CACHE
 from geop2p.training.checkpoint import CONFIG, LAST
 from geop2p.training.finetuning import Start
 from geop2p.training.history import METRICS
-from geop2p.training.keeper import BEST, SAMPLES
 from geop2p.training.report import REPORT
+from geop2p.training.run_writer import BEST, SAMPLES
 from geop2p.translator import FILE_NAME, model_file
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ OWNED = (  # what a run leaves beside its settings; the checkpoint first, withou
 FOLDERS = (SAMPLES, BOARD, f"{CACHE}/*", CACHE)
 
 
-class Found(NamedTuple):
+class ExistingRun(NamedTuple):
     """What lies where a run is to be.
 
     Attributes:
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     is_replaced: bool = False
 
 
-def occupied(run: Path) -> AbstractContextManager[None]:
+def lock_run(run: Path) -> AbstractContextManager[None]:
     """Keep other trainings out of a folder; reading the run goes on.
 
     Raises:
@@ -61,7 +61,7 @@ def occupied(run: Path) -> AbstractContextManager[None]:
     return alone_in(run, CheckpointError(taken))
 
 
-def look_at(run: Path, overwrite: bool) -> Found:
+def look_at(run: Path, overwrite: bool) -> ExistingRun:
     """Find out what lies where a run is to be; nothing changes.
 
     Args:
@@ -72,18 +72,18 @@ def look_at(run: Path, overwrite: bool) -> Found:
         CheckpointError: The folder holds something else, or a run that has lost its checkpoint.
     """
     if is_bare(run, run / CONFIG):
-        return Found()
+        return ExistingRun()
     settings = _read_settings(run)
     if overwrite:
-        return Found(is_replaced=True)
+        return ExistingRun(is_replaced=True)
     if (run / LAST).exists():
-        return Found(settings)
+        return ExistingRun(settings)
     if any((run / name).exists() for name in (FILE_NAME, BEST)):
         raise CheckpointError(
             f"{run}: has a model but no {LAST}, so it cannot be continued; give a new folder, or --overwrite to begin "
             "again"
         )
-    return Found()  # nothing was learnt under the settings that are there
+    return ExistingRun()  # nothing was learnt under the settings that are there
 
 
 def settings_of(run: Path) -> dict[str, Any] | None:
@@ -111,7 +111,7 @@ def _read_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def known_start(found: Found, init_from: Path | None) -> Start | None:
+def known_start(found: ExistingRun, init_from: Path | None) -> Start | None:
     """The model that a run began with, if it goes on and the same name is given: its weights are needed no more."""
     start = (found.settings or {}).get("init_from")
     if init_from is None or not isinstance(start, dict) or start.get("model") != Path(init_from).name:
@@ -122,7 +122,7 @@ def known_start(found: Found, init_from: Path | None) -> Start | None:
     return start
 
 
-def check_settings(run: Path, found: Found, settings: dict[str, Any]) -> None:
+def check_settings(run: Path, found: ExistingRun, settings: dict[str, Any]) -> None:
     """Refuse to go on with other settings than a run was begun with, or with a recipe that has changed since.
 
     Raises:
@@ -145,7 +145,7 @@ def _by_value(settings: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in settings.items() if name not in SET_BY}, **settings[VALUES]}
 
 
-def claim(run: Path, settings: dict[str, Any]) -> None:
+def claim_run(run: Path, settings: dict[str, Any]) -> None:
     """Make a folder that of a run with these settings.
 
     Raises:
@@ -159,7 +159,7 @@ def check_claimed(run: Path) -> None:
     """Refuse to go on where the folder of a run is gone: what is written now would be no run.
 
     Raises:
-        CheckpointError: It is.
+        CheckpointError: The folder, or its settings, are gone.
     """
     if not (run / CONFIG).exists():
         raise CheckpointError(f"{run}: was removed while the training ran, and what it had learnt with it; repeat it")
@@ -173,7 +173,7 @@ def make_room(run: Path, cache: Path | None) -> None:
     Raises:
         OutputError: Something cannot be removed.
     """
-    with writing(run):
+    with reporting_write_errors(run):
         for pattern in OWNED:
             for file in run.glob(pattern):
                 if file.parent != cache:

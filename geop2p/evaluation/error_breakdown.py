@@ -14,7 +14,7 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 EDGES = (0, 1, 2, 4, 8, 16)  # pixels: a bin begins at each, the last is open
 
 
-class ErrorByGround:
+class ErrorBreakdown:
     """Mean error of the pixels of each class, and of those so far from another class.
 
     Args:

@@ -25,7 +25,7 @@ from geop2p.models.lpips import load_lpips
 from geop2p.models.randomness import OwnDraws
 from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
-from geop2p.training.objectives import lpips
+from geop2p.training.objectives import lpips_loss
 
 SCORES = ("lpips", "fid", "kid")
 PACKAGES = ("torch_fidelity", "torchmetrics")
@@ -35,8 +35,8 @@ INCEPTION = "Inception of FID (weights-inception-2015-12-05-6726825d.pth of torc
 GIVE = {"lpips": "--lpips-file and --lpips-heads", "fid": "--inception-file", "kid": "--inception-file"}
 
 
-class PhotographScores:
-    """Scores by networks of photographs, as far as their weights were given.
+class PretrainedScores:
+    """Scores by networks of pretrained, as far as their weights were given.
 
     Args:
         target: Encoding of the imagery, or of a map, which has no such scores.
@@ -68,7 +68,7 @@ class PhotographScores:
         self._real: dict[int, Tensor] = {}
 
     def add(self, name: str, row: int, made: Array, real: Array, valid: Mask) -> None:
-        """Take in the imagery (bands, rows, cols) of a chip under the name of its maker.
+        """Take in the imagery (bands, rows, cols) of a chip under the name of its predictor.
 
         Chips with a hole do not enter FID and KID.
         """
@@ -78,7 +78,7 @@ class PhotographScores:
         with torch.inference_mode():
             if self._lpips is not None:
                 there = torch.from_numpy(valid).float()[None, None].to(self._device)
-                distance = float(lpips(self._lpips(*pictures), there))
+                distance = float(lpips_loss(self._lpips(*pictures), there))
                 self._distances.setdefault(name, []).append(distance)
             if self._inception is not None and valid.all():
                 self._features.setdefault(name, []).append(self._seen(pictures[0]))
@@ -86,7 +86,7 @@ class PhotographScores:
                     self._real[row] = self._seen(pictures[1])
 
     def result(self, name: str) -> dict[str, Any]:
-        """The scores of a maker.
+        """The scores of a predictor.
 
         Returns:
             lpips, fid and kid, each None with a reason in `reasons`; `extractors`: network, hash of its weights, bands
@@ -125,7 +125,7 @@ def bands_of(target: Encoding, asked: tuple[int, ...] | None) -> list[int]:
         asked: Their numbers from 1; None: those that are called so.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: No band is called so, or the imagery has no band of such a number.
     """
     if target.is_classes:
         raise ConfigError("LPIPS, FID and KID compare pictures, the target is a map; leave their weights out")

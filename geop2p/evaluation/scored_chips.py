@@ -1,4 +1,4 @@
-"""The ground that models are scored on: the chips of a split, their blocks, and how far they lie from the training."""
+"""The chips of a split that models are scored on, with their blocks and their distance from the training chips."""
 
 import logging
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ground:
+class ScoredChips:
     """Chips to score on.
 
     Attributes:
@@ -52,21 +52,21 @@ def check_split(chipset: ChipSet, split: Split) -> None:
     """Refuse a split without chips.
 
     Raises:
-        ChipSetError: It has none.
+        ChipSetError: The split has no chips.
     """
     if not chipset.counts[split]:
         there = ", ".join(f"{name} has {count}" for name, count in chipset.counts.items() if count)
         raise ChipSetError(f"{chipset.folder}: has no {split} chips ({there}); choose with --split")
 
 
-def load_ground(
+def load_scored_chips(
     chipset: ChipSet,
     sides: tuple[Encoding, Encoding],
     split: Split,
     sample: int | None,
     doubt: str | None = None,
     progress: bool = False,
-) -> Ground:
+) -> ScoredChips:
     """Read the chips of a split; with `sample` at most so many of them are scored, spread evenly.
 
     Args:
@@ -95,7 +95,7 @@ def load_ground(
     distances = _distances(chipset, split)
     places = [blocks[name] for name in arrays.ids]
     scored = with_classes(sides[1], (entry for entry, _ in unseen))
-    return Ground(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
+    return ScoredChips(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
 
 
 def _told_of(unseen: Iterable[tuple[MapClass, float]]) -> list[str]:

@@ -14,7 +14,7 @@ _TRAINS = threading.RLock()
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def exclusive_training() -> Iterator[None]:
     """A block that no other thread of the process is in; one that comes meanwhile waits, and says so.
 
     After it torch's random numbers and number formats are the caller's again.

@@ -6,7 +6,7 @@ from geop2p.raster.encoding import Band
 
 
 @dataclass(frozen=True)
-class Look:
+class ChipMetadata:
     """What the file of a chip tells beside its pixels.
 
     Attributes:

@@ -16,8 +16,8 @@ from geop2p.raster.statistics import Distribution
 from geop2p.tiling.check import check_chips
 from geop2p.tiling.chips import DESCRIPTION, ChipSet
 from geop2p.training.checkpoint import CONFIG
-from geop2p.training.claim import OWNED, settings_of
 from geop2p.training.history import read_metrics
+from geop2p.training.run_folder import OWNED, settings_of
 from geop2p.translator import FILE_NAME, read_card
 
 MODELS = (".safetensors", ".onnx")  # how files of models end
@@ -70,7 +70,7 @@ def check(path: str | Path, progress: bool = False) -> list[str]:
     """What is wrong with a chip set, a line each; empty if it is sound.
 
     Raises:
-        ChipSetError: It is no chip set.
+        ChipSetError: The folder is no chip set.
     """
     return check_chips(ChipSet.open(path), progress)
 
