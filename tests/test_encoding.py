@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from geop2p.config import Backscatter
 from geop2p.errors import ConfigError
 from geop2p.raster.class_table import class_color
 from geop2p.raster.encoding import Band, Encoding
@@ -49,6 +50,26 @@ def test_classes_without_colours_get_colours_that_differ(codes: Sequence[int]) -
     colors = np.array([class_color(code) for code in codes])
     apart = np.abs(colors[:, None] - colors).sum(axis=2)[~np.eye(len(codes), dtype=bool)]
     assert apart.min() >= (9 if len(codes) == 256 else 30) and 0 <= colors.min() <= colors.max() <= 255
+
+
+@pytest.mark.parametrize(("stored", "factor"), [("power", 10), ("amplitude", 20)])
+def test_linear_backscatter_has_the_scale_and_offset_of_its_bands(stored: Backscatter, factor: int) -> None:
+    bands = (Band(scale=0.5, offset=3.0, low=-20, high=60), Band(scale=-2.0, offset=900.0, low=0, high=70))
+    encoding = Encoding("sar", "uint16", bands, backscatter=stored)
+    values = np.array([[[10, 200]], [[10, 400]]], np.uint16)
+    physical = np.array([[[8.0, 103.0]], [[880.0, 100.0]]])
+    wanted = factor * np.log10(physical)
+    assert encoding.on_scale(values) == pytest.approx(wanted) and encoding.in_units(values) == pytest.approx(wanted)
+    assert encoding.unit_range.tolist() == [80, 70]  # of dB, which the bands' scale has no part in
+    back = encoding.decode(encoding.encode(values, np.ones((1, 2), bool)))
+    assert back.dtype == np.uint16 and np.abs(back.astype(int) - values.astype(int)).max() <= 1
+
+
+def test_units_of_values_with_a_scale_and_of_an_interval_without_width() -> None:
+    encoding = Encoding("image", "int16", (Band(scale=-0.01, offset=7.0, low=-50, high=150), Band(low=9, high=9)))
+    values = np.array([[[100]], [[100]]], np.int16)
+    assert encoding.in_units(values).tolist() == [[[1.0]], [[100.0]]]  # a difference has no offset and no sign
+    assert encoding.data_range.tolist() == [200, 1] and encoding.unit_range.tolist() == [2, 1]
 
 
 def test_values_outside_the_interval_are_clipped_and_counted() -> None:

@@ -46,6 +46,15 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def test_no_name_is_that_of_a_module_and_of_a_function_beside_it() -> None:
+    of_library = [(name, path) for name, path in modules() if not name.startswith("geop2p_cli")]
+    names = {name for name, _ in of_library}
+    for name, path in of_library:
+        functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        here = name.rpartition(".")[0]
+        assert not [function for function in functions if f"{here}.{function}" in names], name
+
+
 @pytest.mark.parametrize(("name", "path"), [m for m in modules() if m[0] not in ("geop2p", "geop2p.__main__")])
 def test_imports_go_down_only(name: str, path: Path) -> None:
     room = room_of(name)
