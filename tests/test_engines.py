@@ -229,7 +229,7 @@ def test_the_network_that_is_there_first_stays(tmp_path: Path, monkeypatch: pyte
     def network(seed: int) -> quantised.QuantisedNetwork:
         made = translator_of(seed=seed, norm="batch", downs=3, out_channels=2, head="logits")
         made.card = dataclasses.replace(made.card, target=encoding)
-        return quantised.QuantisedNetwork(made, grid(150, 130), tmp_path)
+        return quantised.QuantisedNetwork(made, grid(150, 130), tmp_path, 64)
 
     def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
         values = np.random.default_rng(int(window.row_off * 150 + window.col_off)).random((3, 64, 64), np.float32)
@@ -251,7 +251,7 @@ def test_the_network_that_is_there_first_stays(tmp_path: Path, monkeypatch: pyte
 
 
 def test_int8_needs_two_windows_with_ground(tmp_path: Path) -> None:
-    network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(150, 130), tmp_path)
+    network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(150, 130), tmp_path, 64)
 
     def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((3, 64, 64), np.float32), np.full((64, 64), window.row_off == window.col_off == 0)
@@ -259,3 +259,19 @@ def test_int8_needs_two_windows_with_ground(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match="has 1 windows of 64 pixels with 25 % valid ground, expected two") as told:
         network.translate(torch.zeros(1, 3, 64, 64), [], look)
     assert "\n" not in str(told.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "side"), [((150, 130), 512, 128), ((2000, 3000), 512, 512), ((2000, 3000), 2240, 1024)]
+)
+def test_int8_is_calibrated_on_windows_like_the_tiles(
+    tmp_path: Path, shape: tuple[int, int], tile: int, side: int
+) -> None:
+    """Smaller ones only where the input has no room for four."""
+    network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(*shape), tmp_path, tile)
+
+    def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), bool)
+
+    with pytest.raises(RasterError, match=f"has 0 windows of {side} pixels"):
+        network.translate(torch.zeros(1, 3, tile, tile), [], look)

@@ -88,7 +88,7 @@ class Mosaic:
         self.engine = choose_engine(translator, config.engine, self._ground is not None)
         self.translator = with_engine(translator, self.engine)
         if self.engine == "openvino-int8":
-            self._ground = QuantisedNetwork(translator, grid, folder)
+            self._ground = QuantisedNetwork(translator, grid, folder, self.lattice.network_size)
 
     @property
     def int8_psnr(self) -> float | None:

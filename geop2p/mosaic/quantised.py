@@ -26,12 +26,18 @@ log = logging.getLogger(__name__)
 
 FOLDER = "int8"
 WINDOWS = 64  # of the input that are used, at most
+LEAST_WINDOWS = 4  # that the input should have room for
+PIXELS = 2**22  # of all windows together, unless these are fewer than the least
+LARGEST = 1024  # pixels of the side of a window
 CHECKED = 5  # every so many-th of the first ones is not calibrated on, but compared with float32
 CALIBRATED = 40  # of the first ones; those after them are all compared
 
 
 class QuantisedNetwork:
-    """A network in 8-bit integers, calibrated on the input.
+    """A network in 8-bit integers, calibrated on windows of the input.
+
+    They are as large as the tiles where the input has room for some: what the inner layers of a U-Net hold in a chip is
+    a value or two, and another range of them in a tile.
 
     The first process that needs it makes it and leaves it beside the parts; the others find it there.
 
@@ -39,14 +45,22 @@ class QuantisedNetwork:
         translator: In float32.
         grid: Grid of the input.
         folder: Where the parts lie.
+        tile_size: Side of the tiles that the network is to see.
     """
 
-    def __init__(self, translator: Translator, grid: Grid, folder: Path) -> None:
+    def __init__(self, translator: Translator, grid: Grid, folder: Path, tile_size: int) -> None:
         self._translator, self._folder = translator, folder / FOLDER
-        card = translator.card
-        self._side = math.ceil(card.chip_size / card.stride) * card.stride
-        self._shape = (math.ceil(grid.height / self._side), math.ceil(grid.width / self._side))
+        stride = translator.card.stride
+        least = math.ceil(translator.card.chip_size / stride) * stride
+        self._side = max(least, min(tile_size, LARGEST) // stride * stride)
+        while math.prod(self._shape_of(grid)) < LEAST_WINDOWS and self._side > least:
+            self._side = max(least, math.ceil(self._side / 2 / stride) * stride)
+        self._shape = self._shape_of(grid)
+        self._most = max(LEAST_WINDOWS, min(WINDOWS, PIXELS // self._side**2))
         self._network: Translator | None = None
+
+    def _shape_of(self, grid: Grid) -> tuple[int, int]:
+        return math.ceil(grid.height / self._side), math.ceil(grid.width / self._side)
 
     @property
     def psnr(self) -> float | None:
@@ -104,7 +118,7 @@ class QuantisedNetwork:
             window = Window(col * self._side, row * self._side, self._side, self._side)
             if look(window)[1].mean() >= ENOUGH:
                 found.append(window)
-            if len(found) == WINDOWS:
+            if len(found) == self._most:
                 break
         if len(found) < 2:
             raise RasterError(
