@@ -11,7 +11,7 @@ from geop2p_cli.options import as_typed, build, config_options, shared_options
 from geop2p_cli.output import print_result, print_table
 
 
-@click.command()
+@click.command(short_help="Score several runs on the same chips, in one table.")
 @click.argument("runs", nargs=-1, required=True)
 @click.argument("report", type=click.Path(path_type=Path))
 @config_options(CompareConfig)
@@ -20,7 +20,7 @@ from geop2p_cli.output import print_result, print_table
 def compare(
     context: click.Context, /, runs: tuple[str, ...], report: Path, overwrite: bool, as_json: bool, **values: Any
 ) -> None:
-    """Score RUNS on the same chips; write the page REPORT and its table as Markdown, CSV and JSON beside it.
+    """Score RUNS on the same chips; write the page REPORT, and its table as Markdown, CSV and JSON next to it.
 
     A run is its folder, or a file of weights in it such as best.safetensors.
 

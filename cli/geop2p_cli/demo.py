@@ -18,11 +18,13 @@ TRAIN = TrainConfig(epochs=42, batch_size=4, width=16, lr=4e-4, set=("noise=1",)
 PREDICT = PredictConfig()
 
 
-@click.command()
+@click.command(short_help="Run all of it on the sample data, in about ten minutes.")
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
 @shared_options
 def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     """Do all of it on the sample data (a synthetic landscape) in FOLDER, in about ten minutes on two CPU cores.
+
+    Repeated, it continues; report.html and overview.png are written anew.
 
     \b
     Example:

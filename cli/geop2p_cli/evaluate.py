@@ -16,7 +16,7 @@ SHOWN = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(short_help="Score a model on chips, or a mosaic against a raster.")
 @click.argument("result")
 @click.argument("truth")
 @click.argument("report", type=click.Path(path_type=Path))

@@ -9,7 +9,7 @@ from geop2p_cli.options import shared_options
 from geop2p_cli.output import print_result, print_summary
 
 
-@click.command()
+@click.command(short_help="Write the network of a model as ONNX.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @shared_options

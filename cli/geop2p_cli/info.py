@@ -10,15 +10,19 @@ import geop2p
 UNTOLD = {"scales": 1.0, "offsets": 0.0}  # what goes without saying
 
 
-@click.command()
+@click.command(short_help="Describe a raster, vector layer, chip set, run or model.")
 @click.argument("path")
-@click.option("--check", is_flag=True, help="Prove a chip set sound: whole chips, and splits that share no ground.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Prove a chip set sound: whole chips, and splits that share no ground; exits with 1 if there are problems.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def info(path: str, check: bool, as_json: bool) -> None:
-    """Say what PATH is: a raster, vector layer, chip set, run or model.
+    """Describe PATH: a raster, vector layer, chip set, run or model.
 
     \b
-    Example:
+    Examples:
       geop2p info prediction.tif
       geop2p info chips --check
     """

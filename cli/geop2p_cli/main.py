@@ -145,6 +145,9 @@ def main() -> None:
     geop2p tile landcover.tif image.tif chips     cut paired chips
     geop2p train chips run                        train pix2pix on them
     geop2p predict run landcover.tif out.tif      translate a raster of any size
+    geop2p evaluate run chips report.html         score the model on its test chips
+
+    Every command has --help with an example.
     """
     # Threads that wait for each other by spinning make training ten to forty times slower beside one busy process;
     # waiting asleep costs nothing measurable. It counts only if set before torch is loaded.

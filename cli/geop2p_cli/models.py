@@ -8,12 +8,13 @@ import click
 import geop2p
 
 
-@click.command()
+@click.command(short_help="List recipes and networks with their sizes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def models(as_json: bool) -> None:
     """List the systems that can be trained, their generators and discriminators, with sizes for 3 bands to 3.
 
-    Field is how far in pixels an output pixel looks to each side, stride what tile offsets are multiples of.
+    Field is the receptive field: how far in pixels an output pixel looks to each side. Stride is what sizes and offsets
+    of tiles are multiples of.
 
     \b
     Example:

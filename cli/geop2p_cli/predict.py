@@ -11,7 +11,7 @@ from geop2p_cli.options import build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary
 
 
-@click.command()
+@click.command(short_help="Translate a raster of any size into a mosaic.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("input")
 @click.argument("output", type=click.Path(path_type=Path))
@@ -20,7 +20,8 @@ from geop2p_cli.output import print_result, print_summary
 def predict(model: Path, input: str, output: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Translate INPUT, a raster of any size, with MODEL into the georeferenced mosaic OUTPUT.
 
-    MODEL is a run folder or its model.safetensors. Repeated, it continues where it was interrupted.
+    MODEL is a run folder or its model.safetensors. Repeated, the command continues where it
+    was interrupted.
 
     \b
     Example:

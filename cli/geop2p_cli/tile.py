@@ -10,7 +10,7 @@ from geop2p_cli.options import build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary, print_table
 
 
-@click.command()
+@click.command(short_help="Cut two layers of the same ground into paired chips.")
 @click.argument("paths", nargs=-1, metavar="[SOURCE TARGET] CHIPS")
 @click.option(
     "--from",

@@ -13,16 +13,17 @@ from geop2p_cli.options import build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary
 
 
-@click.command()
+@click.command(short_help="Train a translator on a chip set.")
 @click.argument("chips", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
 @config_options(TrainConfig)
-@click.option("--dry-run", is_flag=True, help="Say what training would do and take, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print settings, steps and an estimate of the memory, and write nothing.")
 @click.option("--find-lr", is_flag=True, help="Draw RUN_lr.png, the loss over the learning rate, and train nothing.")
 @shared_options
 def train(chips: Path, run: Path, dry_run: bool, find_lr: bool, overwrite: bool, as_json: bool, **values: Any) -> None:
-    """Train a translator on the chip set CHIPS; RUN holds the model and all that is known of its making.
+    """Train a translator on the chip set CHIPS into the folder RUN.
 
+    RUN gets the model (model.safetensors), a page of its progress (report.html), its settings, scores and samples.
     Repeated, it continues where it was interrupted.
 
     \b

@@ -87,7 +87,10 @@ class TileConfig:
 
     size: int = option(256, "Side of a chip in pixels.")
     stride: int | None = option(None, "Distance between chips in pixels; none: the size, so that chips do not overlap.")
-    grid: str = option("target", "Grid of the chips: target, source, or EPSG:CODE@RESOLUTION in units of that CRS.")
+    grid: str = option(
+        "target",
+        "Grid of the chips: target, source, or EPSG:CODE@RESOLUTION in units of that CRS, any that GDAL knows.",
+    )
     source_kind: KindChoice = option("auto", "What the source holds; auto decides from its type and values.")
     target_kind: KindChoice = option("auto", "What the target holds; auto decides from its type and values.")
     pixel_grid: bool = option(False, "Pair two rasters of one size and without CRS pixel by pixel.")
@@ -103,7 +106,9 @@ class TileConfig:
         None, "Width in metres of the lines of a vector layer, diameter of its points; none: one pixel."
     )
     draw_order: str | None = option(
-        None, "Classes of a vector layer from bottom to top, separated by commas; others lie below, as in the file."
+        None,
+        "Classes of a vector layer from bottom to top, separated by commas; unlisted classes are drawn first, in file "
+        "order.",
     )
     image_scaling: ScalingChoice = option(
         "auto",
@@ -112,12 +117,13 @@ class TileConfig:
     )
     relief: float | None = option(
         None,
-        "Radius in metres: the source is height minus the mean height of the ground within it. None: plain height.",
+        "Radius in metres, for an elevation SOURCE: its values are heights above the mean height of the ground within "
+        "it; none: plain heights.",
     )
     aoi: Path | None = option(None, "Vector layer of polygons, any CRS; only ground inside them is valid.")
     min_valid: float = option(0.95, "Smallest share of a chip that both layers cover with valid ground, above 0 to 1.")
     max_shift: float | None = option(
-        None, "Largest shift in pixels of the target against the source; chips that show more are dropped. None: any."
+        None, "Largest shift in pixels of the target against the source; chips that show more are dropped; none: any."
     )
     max_share: float = option(1.0, "Largest share of one class in a chip, above 0 to 1; chips above it are dropped.")
     split: str = option("8:1:1", "Shares of training, validation and test ground.")
@@ -226,19 +232,22 @@ class TrainConfig:
     steps: int | None = option(None, "Optimisation steps instead of epochs; none: as --epochs says.")
     batch_size: int | None = option(None, "Chips per step; none: as the recipe says.")
     width: int = option(64, "Channels of the first layer of generator and discriminator.")
-    downs: int | None = option(None, "Times the U-Net halves its input; none: as the recipe says.")
-    loss: LossPreset | None = option(None, "Terms of the loss, as in the paper's ablation; none: as the recipe says.")
-    set: tuple[str, ...] = option((), "KEY=VALUE, a field of the recipe and its value; may be repeated.")
+    downs: int | None = option(None, "Times the U-Net halves its input, as --set downs=N; none: as the recipe says.")
+    loss: LossPreset | None = option(
+        None, "Keep only these terms of the loss, as in the paper's ablation; imagery only; none: as the recipe says."
+    )
+    set: tuple[str, ...] = option((), "KEY=VALUE: change one field of the recipe; may be repeated.")
     lr: float = option(2e-4, "Learning rate of both optimisers.")
     init_from: Path | None = option(
         None, "Run or model whose weights training begins with, of the same architecture; none: with random ones."
     )
-    balance: bool = option(False, "Draw chips with rare classes oftener, by the column weight of the index.")
+    balance: bool = option(False, "Draw chips with rare classes more often, by the column weight of the index.")
     best_by: BestBy | None = option(
-        None, "Validation score whose best epoch is kept as best.safetensors beside the last; none: only the last is."
+        None,
+        "Validation score whose best epoch is kept as best.safetensors next to the last; none: only the last is kept.",
     )
     patience: int | None = option(None, "Epochs without a better --best-by after which training stops; none: never.")
-    skip_bad: bool = option(False, "Leave out chips that cannot be read, and say which; else they are an error.")
+    skip_bad: bool = option(False, "Leave out chips that cannot be read, and list them, instead of stopping.")
     precision: Precision = option(
         "auto", "Number format of the networks; auto: bf16 where the hardware has it, else fp32."
     )

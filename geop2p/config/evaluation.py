@@ -34,18 +34,18 @@ class ScoringConfig:
     sample: int | None = option(None, "Chips to score, spread evenly over the split; none: all.")
     judge: JudgeName | None = option(
         None,
-        "Network that is trained on real imagery to tell its classes, or a source's values where that is no map, and "
-        "then sees the generated; none: none.",
+        "Network that learns to read the classes of the source in real imagery (or its values, where it is no map), "
+        "then reads the generated imagery.",
     )
-    judge_steps: int = option(300, "Steps of 8 chips that the judge learns for; more judge better and take longer.")
+    judge_steps: int = option(
+        300, "Training steps of the judge, 8 chips each; more steps make a better judge and take longer."
+    )
     judge_folder: Path | None = option(
-        None, "Folder of trained judges, used again for the same chips and settings; none: judges beside the report."
+        None, "Folder of trained judges, used again for the same chips and settings; none: judges next to the report."
     )
-    lpips_file: Path | None = option(None, "torchvision's weights of VGG-16, for LPIPS; none: no LPIPS.")
-    lpips_heads: Path | None = option(None, "Linear layers of LPIPS 0.1 for VGG, with lpips_file.")
-    inception_file: Path | None = option(
-        None, "torch-fidelity's weights of Inception v3, for FID and KID (extra fid); none: neither."
-    )
+    lpips_file: Path | None = option(None, "torchvision's weights of VGG-16, for LPIPS.")
+    lpips_heads: Path | None = option(None, "Linear layers of LPIPS 0.1 for VGG, with --lpips-file.")
+    inception_file: Path | None = option(None, "torch-fidelity's weights of Inception v3, for FID and KID (extra fid).")
     rgb: str | None = option(
         None, "Numbers of the bands that LPIPS, FID and KID take for red, green and blue, such as 3,2,1; none: by name."
     )
@@ -98,16 +98,18 @@ class EvaluateConfig(ScoringConfig):
         "that all of its pixels lie near a corner of a tile once.",
     )
     error_raster: Path | None = option(
-        None, "GeoTIFF to write of the error of PREDICTION against REFERENCE, with its QGIS style; none: none."
+        None, "GeoTIFF to write, with a QGIS style: the error of PREDICTION against REFERENCE at every pixel."
     )
     uncertainty: Path | None = option(
-        None, "Raster of the uncertainty or the confidence of PREDICTION, made with it: are its errors where it says?"
+        None,
+        "Raster that predict --uncertainty or --confidence made with PREDICTION: reports whether errors are where it "
+        "expects them.",
     )
     strict: bool = option(False, "Refuse a REFERENCE on another grid than PREDICTION's instead of warping it.")
     ignore_class: str | None = option(
         None,
-        "Classes of REFERENCE that mean unlabelled, by name or value, a comma between: their ground is not scored; "
-        "none: those that a mosaic of geop2p tells.",
+        "Classes of REFERENCE that mean unlabelled, by name or value, separated by commas: their ground is not scored; "
+        "none: the unlabelled classes in the tags of a mosaic of geop2p.",
     )
 
     def __post_init__(self) -> None:
@@ -131,13 +133,13 @@ class CompareConfig(ScoringConfig):
     """
 
     chips: Path | None = option(
-        None, "Chip set to score on; none: the one that the runs were trained on, if it lies beside them."
+        None, "Chip set to score on; none: the one of the training, next to the runs or in the working folder."
     )
     ablation: Ablation | None = option(
         None,
         "Give one chip set for RUNS: the rows of a table of the pix2pix paper are trained on it and compared. losses: "
         "L1, GAN, cGAN and their sums; generators: with and without skips; patch: what one answer of the "
-        "discriminator sees. Repeated, it goes on where it was.",
+        "discriminator sees. Repeated, it continues where it was.",
     )
     steps: int = option(2000, "Steps that every row of an ablation is trained for.")
     width: int = option(64, "Channels of the first layer of the networks of an ablation.")

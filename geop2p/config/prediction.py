@@ -38,8 +38,8 @@ class PredictConfig:
     )
     tile_size: int | Literal["auto"] = option(
         "auto",
-        "Side in pixels of what the network sees at once; auto: as --memory allows for exact tiles, the chip size of "
-        "the training for blended ones.",
+        "Side in pixels of what the network sees at once, a multiple of its stride; auto: as --memory allows for exact "
+        "tiles, the chip size of the training for blended ones.",
     )
     norm_stats: NormStats = option(
         "auto", "Statistics of instance norms: of each tile, of the raster (global), or a field over it; auto: tile."
@@ -48,7 +48,7 @@ class PredictConfig:
         None, "Tiles per pass through the network; none: 1 if they are exact, else up to 4, as --memory allows."
     )
     memory: str = option(
-        "2GB", "Memory that prediction may add, such as 500MB or 4GB; sets the size of tiles and parts."
+        "2GB", "Memory that prediction may add, in MB, GB, MiB or GiB, such as 500MB; sets the size of tiles and parts."
     )
     aoi: Path | None = option(None, "Layer of polygons in any CRS; only ground inside them is predicted.")
     shard: str | None = option(
@@ -60,34 +60,41 @@ class PredictConfig:
     dask: str | None = option(
         None, "Address of a Dask scheduler, such as tcp://HOST:8786: its workers make the parts, on their --device."
     )
-    seam_map: Path | None = option(
-        None, "GeoTIFF of the tile mismatch of every pixel, made beside the mosaic; takes as long again."
-    )
+    seam_map: Path | None = option(None, "GeoTIFF to write of the tile mismatch of every pixel; takes as long again.")
     confidence: Path | None = option(
-        None, "GeoTIFF of the probability of the class that the mosaic shows, 0 to 1, made with it; for maps only."
+        None, "GeoTIFF to write of the probability of the class that the mosaic shows, 0 to 1; for maps only."
     )
     uncertainty: Path | None = option(
         None,
-        "GeoTIFF of how far predictions of the same ground lie apart, made with the mosaic: standard deviation in the "
-        "target's units, of maps the entropy from 0 to 1.",
+        "GeoTIFF to write of how far predictions of the same ground lie apart: standard deviation in the target's "
+        "units; for maps entropy, 0 to 1.",
     )
     uncertainty_by: UncertaintyBy = option(
         "auto",
         "Which predictions --uncertainty compares: of each tile in its eight turns and mirror images (d4), of the "
-        "tiles that overlap, or samples with dropout; auto: d4 where that can be.",
+        "tiles that overlap, or samples with dropout; auto: d4, but with --norm-stats global or field dropout if the "
+        "network has it, else tiles.",
     )
     dropout_samples: int = option(8, "Predictions with dropout that --uncertainty-by dropout compares.")
     max_mismatch: float | None = option(
         None, "Largest tile mismatch in percent of the encoded range (of classes: of the pixels); above it no mosaic."
     )
     like: Path | None = option(
-        None, "Raster whose grid the mosaic shall have; its pixels must be of the training's size."
+        None,
+        "Raster whose grid the mosaic gets, instead of the input's; its pixels must have the training's size, unless "
+        "--no-resample is given.",
     )
     source_field: str | None = option(None, "Attribute that names the class, for a vector layer as the input.")
-    line_width: float | None = option(None, "Width of lines and diameter of points of a vector layer in metres.")
-    draw_order: str | None = option(None, "Classes of a vector layer from bottom to top, separated by commas.")
-    skip_bad: bool = option(False, "Leave blocks of the input that cannot be read without data, instead of stopping.")
-    no_resample: bool = option(False, "Stay on the grid of the input even if its pixel size is not the training's.")
+    line_width: float | None = option(
+        None, "Width in metres of the lines of a vector layer, diameter of its points; none: one pixel."
+    )
+    draw_order: str | None = option(
+        None, "Classes of a vector layer from bottom to top, separated by commas; unlisted classes are drawn first."
+    )
+    skip_bad: bool = option(
+        False, "Treat blocks of the input that cannot be read as ground without data, instead of stopping."
+    )
+    no_resample: bool = option(False, "Keep the grid of the input, even if its pixel size is not the training's.")
     engine: Engine = option(
         "auto",
         "What runs the network: torch, or on processors onnx and openvino (extras of these names); torch-bf16 and "
