@@ -21,10 +21,12 @@ from conftest import TOLD, Identity, class_map, grid, image_encoding, write_name
 from geop2p_cli.main import main
 
 from geop2p import (
+    CompareConfig,
     EvaluateConfig,
     PredictConfig,
     TileConfig,
     TrainConfig,
+    compare,
     describe,
     evaluate,
     evaluate_mosaic,
@@ -783,3 +785,38 @@ def test_scores_that_do_not_apply_are_null_with_a_reason(
         assert not {name for name in keys - missing - {"corner_ratio"} if found[name] is None}
     answer = command_line(pair[0], pair[0], page, "--overwrite")
     assert "accuracy" in answer.stderr and not re.search("l1|rmse|psnr|ssim|corner", answer.stderr)
+
+
+def test_chips_with_the_model_s_classes_under_other_codes_are_refused(run: Path, pair: tuple[Path, Path]) -> None:
+    """Their ground would be read as that of other classes, or of none, and the scores mean nothing."""
+    with rasterio.open(pair[0]) as dataset:
+        codes = dataset.read()
+    swapped = np.where(codes == 1, 2, np.where(codes == 2, 1, codes)).astype(np.uint8)
+    write_names(
+        write_raster(run / "swapped.tif", swapped, grid(300, 420), nodata=0), ("", "meadow", "water", "", "", "road")
+    )
+    moved = np.where(codes, codes + 20, 0).astype(np.uint8)
+    write_raster(run / "moved.tif", moved, grid(300, 420), nodata=0)
+    names = ("", "water", "meadow", "", "", "road", "", "", "", "marsh")
+    partly = np.where((codes == 5) & (np.arange(420) > 100), 9, codes).astype(np.uint8)
+    write_names(write_raster(run / "partly.tif", partly, grid(300, 420), nodata=0), names)
+    for name in ("swapped", "moved", "partly"):
+        tile(run / f"{name}.tif", pair[1], run / name, TileConfig(size=32))
+    report = run / "r.html"
+    for score in (
+        lambda chips: evaluate(run / "run", run / chips, report),
+        lambda chips: compare([run / "run"], report, CompareConfig(chips=run / chips)),
+    ):
+        with pytest.raises(
+            ChipSetError, match=r"swapped: source: has other codes than the model \(.*1 meadow is meadow"
+        ):
+            score("swapped")
+        with pytest.raises(
+            ChipSetError, match=r"moved: source has the classes 21 .*, the model knows 1 water, 2 meadow"
+        ):
+            score("moved")
+    assert not report.exists()
+    result = evaluate(run / "run", run / "partly", report, EvaluateConfig(sample=2))
+    assert any(
+        re.match(r"No chip that was trained on holds marsh \(.* % of .*: no model knows", x) for x in result["notes"]
+    )

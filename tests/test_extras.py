@@ -434,3 +434,41 @@ def test_only_what_the_killed_run_placed_is_replaced_unasked(
         predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=nested))
     predict(model, scene, output, PredictConfig(tile_size=64, uncertainty=tmp_path / "unsure.tif"))
     assert output.exists() and other.read_bytes() == b"of somebody"
+
+
+def test_no_raster_is_put_among_the_parts_which_are_removed(
+    tmp_path: Path, make_model: Callable[..., Path], photo: Path
+) -> None:
+    model = make_model(Identity, image_encoding())
+    for output, place, more in (
+        ("o.tif", "o.tif.parts/apart.tif", {}),
+        ("o.vrt", "o.vrt.parts/in/apart.tif", {"keep_parts": True}),
+        ("o.vrt", "o_parts/apart.tif", {"keep_parts": True}),
+    ):
+        for name in ("uncertainty", "seam_map"):
+            config = PredictConfig(**BLENDED, **more, **{name: tmp_path / place})
+            with pytest.raises(RasterError, match=r"apart\.tif: lies in o.*parts, which is for the parts alone; give"):
+                predict(model, photo, tmp_path / output, config)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("o")] == []
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_at_once(
+    tmp_path: Path, make_model: Callable[..., Path], photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, there = make_model(Identity, image_encoding()), tmp_path / "there"
+    there.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="there: nothing can be written there; is it"):
+        patch.setattr("os.access", lambda path, mode: Path(path) != there)
+        predict(model, photo, tmp_path / "o.tif", PredictConfig(**BLENDED, uncertainty=there / "apart.tif"))
+    assert not list(tmp_path.glob("o.tif*"))
+
+
+def test_styles_that_a_kill_left_unfinished_are_removed(
+    tmp_path: Path, make_model: Callable[..., Path], photo: Path
+) -> None:
+    left = [tmp_path / ".o.k2j3h4_a.qml", tmp_path / ".apart.aaaaaaaa.qml"]
+    for path in left:
+        path.touch()
+    config = PredictConfig(**BLENDED, uncertainty=tmp_path / "apart.tif")
+    predict(make_model(Identity, image_encoding()), photo, tmp_path / "o.tif", config)
+    assert (tmp_path / "o.qml").exists() and not any(path.exists() for path in left)

@@ -214,7 +214,7 @@ def test_what_cannot_be_judged_is_said(pair: tuple[Path, Path], tmp_path: Path) 
 def test_the_frechet_distance_of_five_bands_sees_the_last_like_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, number in (("GROUPS", 2), ("SPLITS", 1)):
+    for name, number in (("GROUPS", 2), ("HALVINGS", 1)):
         monkeypatch.setattr(f"geop2p.evaluation.features.{name}", number)
     codes, where = class_map(300, 420), grid(300, 420)
     image = np.random.default_rng(0).normal(2000, 80, (5, 300, 420)) + codes * np.arange(-2, 3)[:, None, None] * 90
@@ -353,7 +353,7 @@ def test_what_lies_under_the_mask_changes_no_figure(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the scores nor what a judge learns, reads and sees, nor errors by place."""
-    for name, number in (("GROUPS", 2), ("SPLITS", 1)):
+    for name, number in (("GROUPS", 2), ("HALVINGS", 1)):
         monkeypatch.setattr(f"geop2p.evaluation.features.{name}", number)
     holes = np.random.default_rng(0).random((38, 53)).repeat(8, 0).repeat(8, 1)[:300, :420] < 0.04
     with rasterio.open(pair[1], "r+") as dataset:

@@ -549,3 +549,17 @@ def test_ground_without_data_has_a_code_that_no_class_uses_or_a_mask(
             assert np.array_equal(there, valid) and np.array_equal(found[valid], values[0, valid])
         assert nodata is None or (found[~there] == nodata).all()
         assert not there.all()
+
+
+def test_a_part_that_cannot_be_made_a_cog_leaves_nothing_nameless(
+    tmp_path: Path, make_model: Callable[..., Path], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OutputError("no space left on the device")
+
+    model = make_model(TileMean, image_encoding(), statistics="tile")
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="no space left"):
+        patch.setattr("geop2p.mosaic.kept.write_cog", full)
+        predict(model, scene, tmp_path / "out.vrt", KEPT)
+    assert not list((tmp_path / "out.vrt.parts").rglob(".part_*"))
+    assert predict(model, scene, tmp_path / "out.vrt", KEPT).parts == 12

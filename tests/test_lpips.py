@@ -136,7 +136,9 @@ class Evil:
 @has_packages()
 def test_weights_of_inception_run_no_code(tmp_path: Path) -> None:
     torch.save({"weights": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="not the weights of the Inception"):
+    with pytest.raises(
+        CheckpointError, match=r"not a file of weights, or of more .*; give the weights of the Inception"
+    ):
         PretrainedScores(RGB, EvaluateConfig(inception_file=tmp_path / "evil.pth", device="cpu"))
     assert not (tmp_path / "ran").exists()
 

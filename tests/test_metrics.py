@@ -194,6 +194,18 @@ def test_what_is_masked_changes_no_score(full: bool, large: tuple[np.ndarray, np
     assert results[0] == results[1] and results[0]["pixels"] == valid.sum()
 
 
+def test_signed_values_have_no_error_relative_to_their_mean() -> None:
+    """A few values below 0, as of corrected reflectance, are no signed imagery."""
+    draw, there = np.random.default_rng(0), np.ones((40, 50), bool)
+    for mean, is_imagery in ((0.3, False), (3.0, True)):
+        truth = draw.normal(mean, 1, (2, 40, 50)).astype(np.float32)
+        scores = ImageScores(image_encoding("float32", 2, -10, 10), full=True)
+        scores.add(truth + np.float32(0.1), truth, there)
+        found = scores.result()
+        assert (truth < 0).any() and (found["ergas"] is not None) == is_imagery
+        assert ("above 0" in found["reasons"].get("ergas", "")) != is_imagery
+
+
 def test_ms_ssim_beside_a_hole_is_that_of_the_part_without(large: tuple[np.ndarray, np.ndarray]) -> None:
     predicted, real = large
     valid = np.ones(real.shape[1:], bool)

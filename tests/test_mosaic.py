@@ -25,7 +25,7 @@ from geop2p.errors import CheckpointError, ConfigError, OutputError, RasterError
 from geop2p.models import GENERATORS
 from geop2p.mosaic import seams
 from geop2p.mosaic.blend import Blend, ramp
-from geop2p.mosaic.inputs import _output_grid as output_grid
+from geop2p.mosaic.grids import output_grid
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, part_windows
 from geop2p.mosaic.seams import SeamIndex, mismatch

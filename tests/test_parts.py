@@ -584,14 +584,6 @@ def test_a_style_that_a_deleted_mosaic_left_is_replaced(
     assert style.read_bytes() == written
 
 
-def test_mosaics_of_an_earlier_version_have_their_lattice(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "old.tif", np.zeros((1, 20, 20), np.uint8), grid(20, 20))
-    with rasterio.open(path, "r+") as dataset:
-        dataset.update_tags(GEOP2P_TILE_SIZE="128", GEOP2P_OVERLAP="64")
-    lattice = mosaic_lattice(path)
-    assert lattice is not None and (lattice.size, lattice.overlap, lattice.halo, lattice.shift) == (128, 64, 0, (0, 0))
-
-
 class Awaited:
     """Something that happens in one thread while another waits for it, in vain where there is but one."""
 
@@ -751,3 +743,15 @@ def test_any_shards_in_any_order_with_any_parts_lost_give_the_pixels_of_one_proc
     together = predict(model, source, output, config)
     assert np.array_equal(pixels(folder / "whole.tif"), pixels(output), equal_nan=True)
     assert together.tile_mismatch == whole.tile_mismatch and together.seam_index == whole.seam_index
+
+
+def test_another_nodata_value_is_another_input(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+    """Programs may note it beside the raster, in a file that they also write when they only look at it."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 90, 110), dtype=np.uint8)
+    scene, output = write_raster(tmp_path / "in.tif", values, grid(90, 110)), tmp_path / "out.tif"
+    model, config = make_model(Identity, image_encoding()), PredictConfig(tile_size=64, shard="1/1")
+    predict(model, scene, output, config)
+    bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>7</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
+    Path(f"{scene}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with pytest.raises(ConfigError, match="input"):
+        predict(model, scene, output, dataclasses.replace(config, shard=None))

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
 from geop2p import TileConfig, TrainConfig, find_lr, plan_training, tile, train
-from geop2p.errors import ChipSetError, ConfigError, OutputError
+from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, OutputError
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import rates
 from geop2p.training.data import Batch
@@ -191,3 +191,12 @@ def test_the_commands_say_the_same(chips: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path / "here")
     result = CliRunner().invoke(main, ["train", str(chips), ".", *options, "--find-lr"])
     assert result.stdout.splitlines()[-1] == str(tmp_path / "here_lr.png")
+
+
+def test_networks_that_memory_cannot_hold_are_told_in_one_line(chips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1280000000000 bytes.")
+
+    monkeypatch.setattr("geop2p.training.planning.build_networks", full)
+    with pytest.raises(GeoP2PError, match=r"^out of memory with networks of width 90; try --width 45$"):
+        plan_training(chips, dataclasses.replace(TINY, width=90))

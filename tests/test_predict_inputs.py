@@ -32,10 +32,10 @@ import geop2p.mosaic.mosaic as mosaic_module
 import geop2p.mosaic.predictor as predictor
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
+from geop2p.mosaic.aoi import outside_share
 from geop2p.mosaic.checks import check_space
 from geop2p.mosaic.classes import match_classes
-from geop2p.mosaic.framing import framed
-from geop2p.mosaic.reach import outside_share
+from geop2p.mosaic.grids import framed
 from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
 from geop2p.raster.encoding import Band, Encoding, MapClass
@@ -395,16 +395,17 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_a_grid_that_is_no_cut_is_read_with_what_lies_around_it(tmp_path: Path) -> None:
     asked = Grid(UTM, Affine(2, 0, 500_011, 0, -2, TOP - 21), 60, 70)  # off the pixels of the input, by half of one
-    around, frame = framed(asked, grid(9000, 120), UTM, grid(9000, 120).bounds) or (asked, None)
+    around, frame = framed("a.tif", asked, grid(9000, 120), UTM, grid(9000, 120).bounds)
     assert (frame.col_off, frame.row_off, around.width) == (5, 10, 5 + 70 + 44)
     assert around.height == 10 + 60 + 2048 and around.window(frame) == asked
     beyond = Grid(UTM, Affine(2, 0, 500_230, 0, -2, TOP + 30), 60, 70)  # over the input's first corner, to the right
-    around, frame = framed(beyond, grid(9000, 120), UTM, grid(9000, 120).bounds) or (beyond, None)
+    around, frame = framed("a.tif", beyond, grid(9000, 120), UTM, grid(9000, 120).bounds)
     assert (frame.col_off, frame.row_off, around.width) == (115, 0, 115 + 70)
     globe = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, 90), 1800, 3600)
-    around, frame = framed(asked, None, globe.crs, globe.bounds) or (asked, None)
+    around, frame = framed("a.tif", asked, None, globe.crs, globe.bounds)
     assert (frame.col_off, frame.row_off, around.height, around.width) == (2048, 2048, 4156, 4166)
-    assert framed(Grid(UTM, Affine(2, 0, 600_000, 0, -2, TOP), 9, 9), None, UTM, grid(90, 90).bounds) is None
+    with pytest.raises(GridMismatchError, match=r"a\.tif: lies elsewhere"):
+        framed("a.tif", Grid(UTM, Affine(2, 0, 600_000, 0, -2, TOP), 9, 9), None, UTM, grid(90, 90).bounds)
 
 
 @pytest.mark.parametrize(("east", "cols"), [(0, 90), (20_000, 300), (20_000, 2500)])
@@ -415,9 +416,10 @@ def test_grids_at_the_dateline_are_found_on_either_side(east: float, cols: int) 
     asked = Grid(fiji, Affine(10, 0, left + east, 0, -10, top), 300, cols)
     wgs84 = CRS.from_epsg(4326)
     for bounds in ((178.0, -19.0, 180.0, -16.0), (178.0, -19.0, 182.0, -16.0), (-180.0, -90.0, 180.0, 90.0)):
-        around, frame = framed(asked, None, wgs84, bounds) or (asked, None)
+        around, frame = framed("a.tif", asked, None, wgs84, bounds)
         assert frame is not None and around.window(frame) == asked and frame.row_off == 2048
-    assert framed(asked, None, wgs84, (10.0, -19.0, 12.0, -16.0)) is None
+    with pytest.raises(GridMismatchError, match=r"a\.tif: lies elsewhere"):
+        framed("a.tif", asked, None, wgs84, (10.0, -19.0, 12.0, -16.0))
 
 
 def test_a_file_that_goes_away_is_no_damaged_block(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from geop2p.models.unet import UNet
 from geop2p.raster.encoding import Array
 from geop2p.tiling.chips import ChipSet
 from geop2p.training import loop, run_writer
-from geop2p.training.augmentation import Augmentation
+from geop2p.training.augmentation import Augmentation, augmentation_of
 from geop2p.training.calibration import estimate_statistics
 from geop2p.training.data import Batch
 from geop2p.training.feeding import encode_batch
@@ -352,6 +352,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
     torch.save(network.state_dict() | {"classifier.0.weight": torch.zeros(3)}, file)  # what follows is left out
     save_file({"features.0.weight": torch.zeros(3)}, other)
     (tmp_path / "torn.pth").write_bytes(file.read_bytes()[:1000])
+    (tmp_path / "text.pth").write_text("root:x:0:0:root:/root:/bin/bash\n")
     (tmp_path / "page.pth").write_text("<!doctype html><html>not found</html>")
     broken = tmp_path / "broken.safetensors"
     save_file(network.state_dict() | {"features.28.bias": torch.full((512,), torch.nan)}, broken)
@@ -371,6 +372,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
         (tmp_path / "none.pth", r"none\.pth: no such file"),
         (other, "holds other weights; give torchvision's VGG-19"),
         (tmp_path / "torn.pth", "not a file of weights"),
+        (tmp_path / "text.pth", r"text\.pth: not a file of weights"),
         (tmp_path / "page.pth", r"page\.pth: not a file of weights, or of more than weights; give torchvision's"),
         (broken, r"broken\.safetensors: features\.28\.bias holds values that are not finite; give"),
     ):
@@ -460,17 +462,17 @@ def test_sides_that_look_are_neither_turned_nor_mirrored(
     source = write_raster(tmp_path / "a.tif", values, grid(200, 200))
     target = write_raster(tmp_path / "b.tif", (values + 50).astype(np.float32), grid(200, 200))
     tile(source, target, tmp_path / "chips", TileConfig(size=64, source_kind=kind, target_kind="image"))
-    asked = []
+    asked: list[Augmentation] = []
 
     def spy(*arguments: Any) -> Augmentation:
-        asked.append(arguments[-2:])
-        return Augmentation(*arguments)
+        asked.append(augmentation_of(*arguments))
+        return asked[-1]
 
-    monkeypatch.setattr(loop, "Augmentation", spy)
+    monkeypatch.setattr(loop, "augmentation_of", spy)
     config = TrainConfig(recipe="pix2pix-geo", steps=1, width=2, device="cpu", set=("flip=true",))
     with caplog.at_level("INFO", "geop2p"):
         train(tmp_path / "chips", tmp_path / "run", config)
-    assert asked == [(not told, not told)]
+    assert [(one.flip, one.d4) for one in asked] == [(not told, not told)]
     assert told in caplog.text and ("not turned or mirrored" in caplog.text) == bool(told)
     plan = plan_training(tmp_path / "chips", config)["recipe"]
     assert (plan["flip"], plan["d4"]) == (not told, not told)

@@ -31,11 +31,16 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
       geop2p demo demo
     """
     from geop2p.evaluation.pictures import write_overview
+    from geop2p.raster.atomic import check_new
     from geop2p.raster.reading import describe_raster
 
     data, show = sample_data(), not as_json
     landcover, image = str(data / "landcover.tif"), str(data / "image.tif")
     chips, run, mosaic, report = folder / "chips", folder / "run", folder / "prediction.tif", folder / "report.html"
+    overview = folder / "overview.png"
+    if not overwrite and not run.exists():  # what a demo made lies beside its run
+        for file in (mosaic, report, overview):
+            check_new(file, overwrite)
     geop2p.tile(landcover, image, chips, TILE, overwrite=overwrite, progress=show)
     geop2p.train(chips, run, TRAIN, overwrite=overwrite, progress=show)
     if overwrite or not mosaic.exists():
@@ -43,7 +48,7 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     config = EvaluateConfig(mosaic=mosaic)
     commands = _commands(landcover, image, folder)
     scores = geop2p.evaluate(run, chips, report, config, commands=commands, overwrite=True, progress=show)
-    write_overview(folder / "overview.png", [landcover, mosaic, image], describe_raster(mosaic).grid)
+    write_overview(overview, [landcover, mosaic, image], describe_raster(mosaic).grid)
     click.echo(f"\nOpen {report} in a browser, {mosaic} in QGIS.", err=True)
     print_result(scores, as_json)
 

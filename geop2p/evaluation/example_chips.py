@@ -9,7 +9,9 @@ from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.report import Strip, even_ranks
 from geop2p.evaluation.scored_chips import ScoredChips
 from geop2p.evaluation.scoring import Predict
+from geop2p.mosaic.classes import match_classes
 from geop2p.raster.agreement import difference, warn_of_order_in
+from geop2p.raster.class_table import listed
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster, opened
@@ -41,7 +43,7 @@ def check_same_sides(card: Card, chipset: ChipSet) -> None:
     """Refuse chips that hold something else than the model's.
 
     Raises:
-        ChipSetError: They do, or are of a size that the network does not take.
+        ChipSetError: They do, have other codes for the same classes, or a size that the network does not take.
     """
     if chipset.size % card.stride and card.generator != "smp":  # its decoders pad
         raise ChipSetError(
@@ -58,7 +60,27 @@ def check_same_sides(card: Card, chipset: ChipSet) -> None:
             )
         if (apart := difference(found, trained)) is not None:
             raise ChipSetError(f"{chipset.folder}: {side}: {apart} as in the model's training; give other chips")
-        warn_of_order_in(f"{chipset.folder}: {side}", found, trained, "the model's training")
+        if trained.is_classes:
+            _check_legend(f"{chipset.folder}: {side}", found, trained)
+        else:
+            warn_of_order_in(f"{chipset.folder}: {side}", found, trained, "the model's training")
+
+
+def _check_legend(name: str, found: Encoding, trained: Encoding) -> None:
+    """Refuse chips that have the model's classes under other codes.
+
+    Raises:
+        ChipSetError: They have.
+    """
+    names, ours = ({entry.value: entry.name for entry in side.classes} for side in (found, trained))
+    if codes := match_classes(name, names, trained.classes):
+        told = ", ".join(
+            f"{code} {names.get(code, '')} is {ours.get(value, 'no class')}" for code, value in codes.items()
+        )
+        expected = listed(f"{code} {called}" for code, called in ours.items())
+        raise ChipSetError(
+            f"{name}: has other codes than the model ({told}), which knows {expected}; recode the map, tile it again"
+        )
 
 
 def check_mosaic(path: Path, translator: Translator, chipset: ChipSet) -> list[str]:

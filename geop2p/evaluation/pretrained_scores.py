@@ -4,13 +4,10 @@ LPIPS (arXiv 1801.03924) compares a chip with the truth, FID (arXiv 1706.08500) 
 with the real ones as a whole.
 """
 
-import contextlib
 import hashlib
 import importlib.util
-import pickle
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from geop2p.config import ScoringConfig
 from geop2p.errors import CheckpointError, ConfigError, first_line
 from geop2p.models.hardware import resolve_device
 from geop2p.models.lpips import load_lpips
+from geop2p.models.perceptual import read_tensors
 from geop2p.models.randomness import OwnDraws
 from geop2p.raster.agreement import color_bands
 from geop2p.raster.encoding import Array, Encoding, Mask
@@ -173,23 +171,16 @@ def _load_inception(file: Path) -> nn.Module:
         raise ConfigError(f"FID and KID: {', '.join(missing)} not installed; pip install 'geop2p[fid]'")
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; give the weights of the {INCEPTION}")
-    with _as_weights(file), tempfile.TemporaryDirectory() as folder:
+    stored = read_tensors(file, f"the weights of the {INCEPTION}")
+    with tempfile.TemporaryDirectory() as folder:
         # torch-fidelity would run what a foreign pickle says, so it is given what was read without
         safe = Path(folder) / "inception.pth"
-        torch.save(torch.load(file, map_location="cpu", weights_only=True), safe)
-        network: nn.Module = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(safe))
+        torch.save(stored, safe)
+        try:
+            network: nn.Module = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(safe))
+        except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{file}: not the weights of the {INCEPTION} ({first_line(error)})") from error
     return network
-
-
-@contextlib.contextmanager
-def _as_weights(file: Path) -> Iterator[None]:
-    """Say in one line what is wrong with a file of weights."""
-    try:
-        yield
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the weights of the {INCEPTION} ({first_line(error)})") from error
 
 
 def _digest(file: Path) -> str:

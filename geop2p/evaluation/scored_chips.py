@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from geop2p.config import Split
 from geop2p.errors import ChipSetError
+from geop2p.raster.class_table import listed
 from geop2p.raster.encoding import Encoding, MapClass
 from geop2p.tiling.chips import ChipSet
-from geop2p.tiling.unseen import unseen_classes, with_classes
+from geop2p.tiling.unseen import class_shares, unseen_classes, with_classes
 from geop2p.training.data import ChipArrays, Indices
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ def load_scored_chips(
         notes.append(f"{chipset.folder} has {count} {split} chips, {sample} were asked for; all are scored.")
         log.warning(notes[-1])
     unseen = unseen_classes(chipset, sides[1], split)
-    notes += _told_of(unseen)
+    notes += _told_of(unseen, "can draw it, and its ground counts as wrong")
+    notes += _told_of(_unseen_sources(chipset, sides[0], split), "knows what to draw there")
     index = chipset.table()
     blocks = dict(zip(index["id"], index["scene"] + ":" + index["block"], strict=True))
     rows = np.linspace(0, len(arrays) - 1, count).round().astype(np.int64)
@@ -98,11 +100,32 @@ def load_scored_chips(
     return ScoredChips(split, chipset.size, *sides, scored, arrays, rows, places, notes, distances, doubt)
 
 
-def _told_of(unseen: Iterable[tuple[MapClass, float]]) -> list[str]:
+def _unseen_sources(chipset: ChipSet, source: Encoding, split: Split) -> list[tuple[MapClass, float]]:
+    """Source classes of a split that the models do not know, each with its share, but those that mean unlabelled.
+
+    Raises:
+        ChipSetError: They know none of the split's.
+    """
+    if not source.is_classes:
+        return []
+    ignored = {entry.value for entry in (*source.ignored, *chipset.source.ignored)}
+    shares = class_shares(chipset, "source", split)
+    there = [entry for entry, share in shares.items() if share and entry.value not in ignored]
+    known = {entry.value for entry in source.classes}
+    unseen = [entry for entry in there if entry.value not in known]
+    if there and len(unseen) == len(there):
+        found, expected = (listed(f"{entry.value} {entry.name}" for entry in one) for one in (there, source.classes))
+        raise ChipSetError(
+            f"{chipset.folder}: source has the classes {found}, the model knows {expected}; recode the map and tile it "
+            "again"
+        )
+    return [(entry, shares[entry]) for entry in unseen]
+
+
+def _told_of(unseen: Iterable[tuple[MapClass, float]], so: str) -> list[str]:
     """A note on classes that the models cannot know, where the split holds any of them."""
     told = ", ".join(f"{entry.name} ({100 * share:.3g} % of the ground)" for entry, share in unseen if share)
-    said = f"No chip that was trained on holds {told}: no model can draw it, and its ground counts as wrong."
-    return [said] if told else []
+    return [f"No chip that was trained on holds {told}: no model {so}."] if told else []
 
 
 def _distances(chipset: ChipSet, split: Split) -> npt.NDArray[np.float64]:

@@ -12,6 +12,10 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 
 Sums = npt.NDArray[np.float64]
 
+SIGNED = (
+    0.01  # share of negative values above which a band is no imagery above 0: some reflectances are corrected below
+)
+
 
 class ImageScores:
     """L1, RMSE, PSNR and SSIM in the target's units: dB for backscatter, however it is stored.
@@ -40,7 +44,11 @@ class ImageScores:
         self._middle = middle if encoding.is_linear_sar else middle * np.abs(self._scale)
         self._side = 0  # of the largest image seen
         bands, names = len(encoding.bands), ["absolute", "squared", "similarity"]
-        names += ["multiscale", "mean_1", "mean_2", "square_1", "square_2", "product", "physical"] if full else []
+        names += (
+            ["multiscale", "mean_1", "mean_2", "square_1", "square_2", "product", "physical", "negative"]
+            if full
+            else []
+        )
         self.sums: dict[str, Sums] = {name: np.zeros(bands) for name in names}
         self.sums |= {name: np.zeros(1) for name in ("pixels", "windows", "coarse_windows", "angle")}
 
@@ -71,6 +79,7 @@ class ImageScores:
             pair = (side[:, valid].astype(np.float64) * self._scale + self._offset for side in (predicted, real))
             made, truth = pair
             sums["physical"] += truth.sum(axis=1)
+            sums["negative"] += (truth < 0).sum(axis=1)
             sums["angle"] += _angles(made, truth).sum()
 
     def result(self) -> dict[str, Any]:
@@ -119,8 +128,9 @@ class ImageScores:
         """SAM and ERGAS."""
         if not self._spectral:
             return {"sam": None, "ergas": None}
-        means = self.sums["physical"] / pixels
-        ergas = 100 * math.sqrt(float(np.square(rmse / means).mean())) if (means > 0).all() else None
+        means, is_signed = self.sums["physical"] / pixels, self.sums["negative"] > SIGNED * pixels
+        is_above = (means > 0).all() and not is_signed.any()
+        ergas = 100 * math.sqrt(float(np.square(rmse / means).mean())) if is_above else None
         return {"sam": float(self.sums["angle"][0] / pixels) if len(rmse) > 1 else None, "ergas": ergas}
 
     def _reasons(self, result: dict[str, Any]) -> dict[str, str]:

@@ -6,9 +6,8 @@ The weights come from a file that the user names, nothing is fetched.
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -78,6 +77,24 @@ def load_vgg(path: str | Path) -> VGGFeatures:
     return network.eval().requires_grad_(False)
 
 
+def read_tensors(file: Path, what: str) -> Any:
+    """What a file of weights holds: safetensors, or a pickle of tensors and plain values; nothing of it is executed.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds more than such values.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; give {what}")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose words advise to trust the file
+        raise CheckpointError(f"{file}: not a file of weights, or of more than weights; give {what}") from error
+    except Exception as error:  # whatever trips over the bytes of another file
+        raise CheckpointError(f"{file}: not a file of weights ({first_line(error)}); give {what}") from error
+
+
 def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Read tensors of a file by name.
 
@@ -90,18 +107,7 @@ def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict
         CheckpointError: The file is missing, damaged, or holds other weights.
     """
     file = Path(path)
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; give {what}")
-    try:
-        stored = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except pickle.UnpicklingError as error:  # whose words advise to trust the file
-        raise CheckpointError(f"{file}: not a file of weights, or of more than weights; give {what}") from error
-    except (RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{file}: not a file of weights ({first_line(error)}); give {what}") from error
+    stored = read_tensors(file, what)
     fits = isinstance(stored, dict) and all(
         isinstance(stored.get(name), Tensor) and stored[name].shape == one.shape for name, one in wanted.items()
     )

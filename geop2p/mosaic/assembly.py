@@ -25,10 +25,10 @@ from geop2p.mosaic.seam_map import make_seam_map
 from geop2p.mosaic.seams import mismatch, survey
 from geop2p.mosaic.tags import figure_tags, provenance_tags
 from geop2p.raster.aligned import Reader, aligned_reader
-from geop2p.raster.atomic import write_text
+from geop2p.raster.atomic import discard_leftovers, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Array, Mask
-from geop2p.raster.styles import write_style
+from geop2p.raster.styles import style_path, write_style
 from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
 from geop2p.raster.writing import write_cog
 
@@ -75,6 +75,7 @@ def assemble(
     write_text(folder / PLACING, "\n".join(raster.name for raster in beside))
     for raster in beside:
         raster.place()
+    discard_leftovers(style_path(output))
     write_style(output, target, summaries)
     remove_companions(output)
     if target.is_classes:

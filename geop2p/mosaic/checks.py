@@ -14,6 +14,7 @@ from geop2p.config import PredictConfig
 from geop2p.errors import CheckpointError, OutputError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
+from geop2p.mosaic.kept import kept_folder
 from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
 from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color, listed
@@ -223,7 +224,7 @@ def check_beside(
         overwrite: Whether to replace what exists.
 
     Raises:
-        RasterError: One is read, or is not called a GeoTIFF, or two have one name.
+        RasterError: One is read, lies among the parts or is not called a GeoTIFF, or two have one name.
         OutputError: A raster to write exists.
     """
     taken = {style_path(output).resolve()}
@@ -232,6 +233,9 @@ def check_beside(
     for path in beside:
         if path is None:
             continue
+        for place in (folder, kept_folder(output)):
+            if path.resolve().is_relative_to(place.resolve()):
+                raise RasterError(f"{path}: lies in {place.name}, which is for the parts alone; give a name elsewhere")
         check_output(read, path, overwrite or str(path.resolve()) in ours)
         if style_path(path).resolve() in taken:
             raise RasterError(f"{path}: is the name of two outputs, styles included; give each its own")

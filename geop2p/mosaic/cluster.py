@@ -72,7 +72,8 @@ class Job:
         given = open_input(self.input, translator.card, self.config)
         name = Path(self.input).name or Path(self.input).resolve().name
         mosaic = Mosaic(translator, given.grid, self.config, self.folder, self.part_side, name, given.frame)
-        return mosaic, given, mosaic.claim(translator.digest, fingerprint(self.input, given.parts), given.codes)
+        found = fingerprint(self.input, given.parts) | {"nodata": given.nodata}
+        return mosaic, given, mosaic.claim(translator.digest, found, given.codes)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from geop2p.mosaic.seams import survey
 from geop2p.raster.aligned import aligned_reader
-from geop2p.raster.atomic import discard_leftovers, replacing, write_text
+from geop2p.raster.atomic import discard_leftovers, replacing, reporting_write_errors, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid
-from geop2p.raster.styles import Ramp, write_style
+from geop2p.raster.styles import Ramp, style_path, write_style
 from geop2p.raster.vrt import BandSummary, Part, vrt_xml
 from geop2p.raster.writing import write_cog
 
@@ -40,6 +40,7 @@ class CompanionRaster:
     def place(self) -> None:
         """Give it its name, at once even on another file system, and a style and the names of its classes."""
         discard_leftovers(self._output)  # of a process that was killed while it moved one there
+        discard_leftovers(style_path(self._output))
         remove_companions(self._output)
         write_style(self._output, self._encoding, self._summaries, self._ramp)
         if self._encoding.is_classes:
@@ -80,5 +81,6 @@ def put_together(
 
 def remove_companions(output: Path) -> None:
     """Remove the files that GDAL reads with a raster: of one that is replaced they would say what is no longer true."""
-    for suffix in (".aux.xml", ".msk", ".ovr"):
-        Path(f"{output}{suffix}").unlink(missing_ok=True)
+    with reporting_write_errors(output):
+        for suffix in (".aux.xml", ".msk", ".ovr"):
+            Path(f"{output}{suffix}").unlink(missing_ok=True)

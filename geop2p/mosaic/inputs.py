@@ -1,23 +1,21 @@
 """`ModelInput`: the raster, folder of rasters or vector layer that is translated, and the grid that it is read on."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geop2p.config import PredictConfig, names
-from geop2p.errors import ConfigError, GridMismatchError, RasterError
+from geop2p.errors import ConfigError, RasterError
+from geop2p.mosaic.aoi import grown, outside_share
 from geop2p.mosaic.checks import check_input, check_values
 from geop2p.mosaic.classes import Codes, RecodedReader, match_classes
-from geop2p.mosaic.framing import framed
-from geop2p.mosaic.reach import grown, outside_share
+from geop2p.mosaic.grids import framed, grid_like, output_grid, vector_grid
 from geop2p.raster.aligned import HidingReader, Reader, aligned_reader
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.damaged import DamagedReader
@@ -25,8 +23,8 @@ from geop2p.raster.drawing import drawn
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector, vector_parts
 from geop2p.raster.folder import SPARSE
-from geop2p.raster.grid import Bounds, Grid, local_crs
-from geop2p.raster.pixels import PixelSize, has_size, in_metres, nearest_size, range_in_metres
+from geop2p.raster.grid import Grid, local_crs
+from geop2p.raster.pixels import in_metres, range_in_metres
 from geop2p.raster.reading import RasterInfo, describe_raster, has_colors, read_sample
 from geop2p.raster.relief import relief_reader
 from geop2p.raster.vectors import BACKGROUND_NAME, VectorLayer, VectorReader, read_vector
@@ -54,6 +52,7 @@ class ModelInput:
         colors: What its colours stand for, if it is a map drawn in colours.
         codes: The model's codes of its classes, where they differ.
         parts: Further files that its pixels come from.
+        nodata: Its nodata value in words, as programs may change it in another file.
     """
 
     path: str
@@ -68,6 +67,7 @@ class ModelInput:
     colors: ClassTable | None = None
     codes: Codes = field(default_factory=dict)
     parts: Sequence[str] = ()
+    nodata: str = ""
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -105,7 +105,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         ConfigError: The settings do not fit it.
         GridMismatchError: The grid to be used has other pixels than the training.
     """
-    like = None if config.like is None else _grid_like(config.like, card, config.no_resample)
+    like = None if config.like is None else grid_like(config.like, card, config.no_resample)
     if is_vector(path):
         return _open_vector(str(path), card, config, like)
     info = describe_raster(path)
@@ -126,7 +126,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         valid_share = float(sample[1].mean())
     frame = None
     if like is None:
-        grid = _output_grid(info.grid.unmirrored, card, config.no_resample)
+        grid = output_grid(info.grid.unmirrored, card, config.no_resample)
         if grid != info.grid.unmirrored:
             log.info(
                 "pixels of %s, the model was trained on %s: reading through a warp onto %s",
@@ -135,8 +135,8 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
     else:
         whole = None
         if like.crs == info.grid.crs or (info.grid.crs is not None and like.crs == local_crs(info.grid)):
-            whole = _output_grid(info.grid.unmirrored, card, config.no_resample)
-        grid, frame = _framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
+            whole = output_grid(info.grid.unmirrored, card, config.no_resample)
+        grid, frame = framed(str(path), like, whole, info.grid.crs, info.grid.bounds)
     _tell_of_outside(str(path), grid, config)
     return ModelInput(
         str(path),
@@ -149,6 +149,7 @@ def open_input(path: str | Path, card: Card, config: PredictConfig) -> ModelInpu
         colors=colors,
         codes=codes,
         parts=info.parts,
+        nodata=str(info.nodata),
     )
 
 
@@ -178,16 +179,16 @@ def _open_vector(path: str, card: Card, config: PredictConfig, like: Grid | None
         log.info("%s: ground without features is left out, as the model has no class %s", path, BACKGROUND_NAME)
     frame = None
     if like is None:
-        grid = _vector_grid(layer, card)
+        grid = vector_grid(layer, card)
         if config.aoi is not None and background is not None:
             drawn_on, grid = grid, grown(grid, config.aoi, card.stride)
             _tell_of_background(path, drawn_on, grid, config.aoi)
         else:
             _tell_of_outside(path, grid, config)
     else:
-        whole = None if card.pixel_size is None or layer.is_empty else _vector_grid(layer, card)
+        whole = None if card.pixel_size is None or layer.is_empty else vector_grid(layer, card)
         own = layer.features.crs
-        grid, frame = _framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
+        grid, frame = framed(path, like, whole, CRS.from_user_input(own), layer.bounds_in(own))
     parts = vector_parts(path)
     return ModelInput(path, grid, card.source, frame, vector=layer, background=background, parts=parts)
 
@@ -224,21 +225,6 @@ def _check_background(layer: VectorLayer, background: int | None, like: Grid | N
     log.warning("%s: has no features with a geometry, so all of its ground is background", layer.path)
 
 
-def _framed(path: str, like: Grid, whole: Grid | None, crs: CRS | None, bounds: Bounds) -> tuple[Grid, Window]:
-    """See `framed`.
-
-    Raises:
-        GridMismatchError: The input lies elsewhere, or one of both has no CRS.
-    """
-    if (crs is None) != (like.crs is None):
-        lacks = "has no CRS, the raster of --like" if crs is None else "has a CRS, the raster of --like none"
-        raise GridMismatchError(f"{path}: {lacks}{' has one' * (crs is None)}; assign one (gdal_edit -a_srs)")
-    found = framed(like, whole, crs, bounds)
-    if found is None:
-        raise GridMismatchError(f"{path}: lies elsewhere than the grid that --like gives, {like.describe()}")
-    return found
-
-
 def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
     """What the colours of an input stand for if the model reads a map and the input is drawn in colours; else None.
 
@@ -250,50 +236,3 @@ def _color_table(info: RasterInfo, card: Card) -> ClassTable | None:
     table = ClassTable("the model", (*card.source.classes, *card.source.ignored))
     table.check_colors()
     return table
-
-
-def _grid_like(path: Path, card: Card, no_resample: bool) -> Grid:
-    """The grid of another raster, whose pixels must have a size of the training."""
-    grid = describe_raster(path).grid.unmirrored
-    if not no_resample and not has_size(grid.pixel_size, card.trained_pixels):
-        found, trained = in_metres(grid.pixel_size), range_in_metres(card.trained_pixels)
-        raise GridMismatchError(
-            f"{path}: has pixels of {found}, the model was trained on {trained}; give a grid of such pixels, or insist "
-            "with --no-resample"
-        )
-    return grid
-
-
-def _output_grid(grid: Grid, card: Card, no_resample: bool) -> Grid:
-    """The grid of the mosaic: the input's where its pixels have a size of the training within 5 %, else a new one.
-
-    The new grid is north-up from the input's first corner, in the input's CRS or, if that is geographic, in the UTM
-    zone of the input's centre. Of several sizes of the training it has the one that is nearest to the input's.
-    """
-    found, known = grid.pixel_size, card.trained_pixels
-    if no_resample or found is None or known is None or has_size(found, known):
-        return grid
-    crs = local_crs(grid)
-    return _trained_grid(grid.bounds_in(crs), crs, nearest_size(found, known))
-
-
-def _vector_grid(layer: VectorLayer, card: Card) -> Grid:
-    if card.pixel_size is None:
-        raise GridMismatchError(f"{layer.path}: the model has no pixel size to draw it with; give a grid with --like")
-    left, bottom, right, top = layer.features.total_bounds
-    crs = local_crs(
-        Grid(CRS.from_user_input(layer.features.crs), Affine(right - left, 0, left, 0, bottom - top, top), 1, 1)
-    )
-    # the pixels of lines and points on the layer's bounds lie half beyond
-    return _trained_grid(layer.bounds_in(crs), crs, card.pixel_size, margin=0.5 if layer.thin.any() else 0.0)
-
-
-def _trained_grid(bounds: Bounds, crs: CRS, size: PixelSize, margin: float = 0.0) -> Grid:
-    """The north-up grid over bounds, and a margin in pixels, whose pixels have a size in metres in the middle."""
-    left, bottom, right, top = bounds
-    metres = Grid(crs, Affine(1, 0, (left + right) / 2, 0, -1, (bottom + top) / 2), 1, 1).pixel_size
-    assert metres is not None
-    down, along = (float(f"{side / metre:.6g}") for side, metre in zip(size, metres, strict=True))
-    height, width = (top - bottom) / down + 2 * margin, (right - left) / along + 2 * margin
-    rows, cols = (max(1, math.floor(length + 0.5)) for length in (height, width))
-    return Grid(crs, Affine(along, 0, left - margin * along, 0, -down, top + margin * down), rows, cols)

@@ -81,18 +81,19 @@ def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
         path: Where it lies now.
         cog: Where it is to lie.
     """
-    target, grid = mosaic.translator.card.target, mosaic.grid.window(window)
-    with aligned_reader(path, grid, target.kind) as part:
-        summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
-    whole = Part(path.name, Window(0, 0, grid.width, grid.height))
-    tags = provenance_tags(mosaic, window) | figure_tags({"seam_index": seam_index})
-    vrt = path.with_suffix(".vrt")
-    write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
-    write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
-    if target.is_classes:
-        write_categories(cog, target)
-    vrt.unlink()
-    path.unlink()
+    target, grid, vrt = mosaic.translator.card.target, mosaic.grid.window(window), path.with_suffix(".vrt")
+    try:
+        with aligned_reader(path, grid, target.kind) as part:
+            summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
+        whole = Part(path.name, Window(0, 0, grid.width, grid.height))
+        tags = provenance_tags(mosaic, window) | figure_tags({"seam_index": seam_index})
+        write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
+        write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
+        if target.is_classes:
+            write_categories(cog, target)
+    finally:  # under names that no other try would take
+        vrt.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     return cog
 
 

@@ -88,7 +88,12 @@ def _predicted(
         if not some_valid:
             for path in files:
                 path.unlink(missing_ok=True)  # another process may have made the same
-        yield window, list(files) if some_valid else [], mosaic.network_pixels - before
+        try:
+            yield window, list(files) if some_valid else [], mosaic.network_pixels - before
+        except GeneratorExit:  # an earlier part could not be finished, and under this name nobody looks for one
+            for path in files if mosaic.config.keep_parts else ():
+                path.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -128,6 +128,8 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made a folder ({error.strerror}); give another place") from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: nothing can be written there; is it read-only? Give another place")
 
 
 def remove_folder(folder: Path) -> None:

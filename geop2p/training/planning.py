@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geop2p.config import TrainConfig
 from geop2p.config.fields import config_or_default
-from geop2p.errors import ChipSetError
-from geop2p.models.memory import HeldBytes
+from geop2p.errors import ChipSetError, GeoP2PError
+from geop2p.models.memory import HeldBytes, telling_when_full
 from geop2p.models.randomness import OwnDraws
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.augmentation import augmentation_of
@@ -51,7 +51,10 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
-    networks, recipe = build_networks(chipset, config), recipe_of(config, chipset.target)
+    recipe = recipe_of(config, chipset.target)
+    smaller = f"out of memory with networks of width {config.width}; try --width {max(1, config.width // 2)}"
+    with telling_when_full(GeoP2PError(smaller)):
+        networks = build_networks(chipset, config)
     drawn = augmentation_of(chipset, recipe, config.seed)
     per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)
     steps = config.steps or config.epochs * per_epoch
