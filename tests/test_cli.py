@@ -414,3 +414,13 @@ def test_outputs_elsewhere_are_refused_before_any_work(
     result = invoke("tile", str(sample / "landcover.tif"), str(sample / "image.tif"), place)
     assert result.exit_code == 1 and "results are written to disks of this machine" in result.stderr
     assert not list(tmp_path.iterdir()) and not Path("/vsimem/out").exists()
+
+
+def test_a_demo_replaces_no_file_of_somebody_else(tmp_path: Path) -> None:
+    for name in ("report.html", "overview.png", "prediction.tif"):
+        folder = tmp_path / name.replace(".", "_")
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        result = invoke("demo", str(folder))
+        assert result.exit_code == 1 and f"{name}: exists; give another name or --overwrite" in result.stderr
+        assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == "mine"

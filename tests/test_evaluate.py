@@ -808,7 +808,7 @@ def test_chips_with_the_model_s_classes_under_other_codes_are_refused(run: Path,
         lambda chips: compare([run / "run"], report, CompareConfig(chips=run / chips)),
     ):
         with pytest.raises(
-            ChipSetError, match=r"swapped: source: has other codes than the model \(.*1 meadow is meadow"
+            ChipSetError, match=r"swapped: source: has other codes than the model \(.*1 meadow is its 2"
         ):
             score("swapped")
         with pytest.raises(

@@ -74,9 +74,8 @@ def _check_legend(name: str, found: Encoding, trained: Encoding) -> None:
     """
     names, ours = ({entry.value: entry.name for entry in side.classes} for side in (found, trained))
     if codes := match_classes(name, names, trained.classes):
-        told = ", ".join(
-            f"{code} {names.get(code, '')} is {ours.get(value, 'no class')}" for code, value in codes.items()
-        )
+        meant = {code: f"its {value}" if value in ours else "none of its classes" for code, value in codes.items()}
+        told = listed(f"{code} {names.get(code, '')} is {meaning}" for code, meaning in meant.items())
         expected = listed(f"{code} {called}" for code, called in ours.items())
         raise ChipSetError(
             f"{name}: has other codes than the model ({told}), which knows {expected}; recode the map, tile it again"
