@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,17 @@ def test_where_there_is_no_cluster(
         PredictConfig(dask="tcp://127.0.0.1:8786", shard="1/2")
     with pytest.raises(ConfigError, match="expected the address of a scheduler"):
         PredictConfig(dask="localhost")
+
+
+def test_dask_tells_no_traceback_of_a_connection_that_broke(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with cluster_module.connected(address(client)):
+        logger = logging.getLogger("distributed.utils")
+        try:
+            raise OSError("connection refused")
+        except OSError as error:
+            logger.exception(error)
+        logger.warning("something else")
+    assert [record.message for record in caplog.records if record.name == logger.name] == ["something else"]
 
 
 @pytest.mark.parametrize("breaks", [1, 2])

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10  # seconds until there is no scheduler
 AHEAD = 2  # parts that a worker has at once: the one that it makes, and the next
+LOUD = ("distributed.client", "distributed.utils")  # loggers that tell tracebacks of broken connections
 
 
 Name = TypeVar("Name", str, Path)
@@ -90,6 +91,8 @@ def connected(address: str | None) -> Iterator[Any]:
         raise ConfigError("--dask: dask and distributed are not installed; pip install 'geop2p[dask]'")
     from distributed import Client
 
+    for name in LOUD:
+        logging.getLogger(name).addFilter(_is_no_traceback)  # the same one twice is one
     try:
         client = Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
@@ -101,6 +104,11 @@ def connected(address: str | None) -> Iterator[Any]:
         if not client.nthreads():
             log.warning("%s: has no workers yet; waiting for some (dask worker %s)", address, address)
         yield client
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    """Whether Dask has more to say than where in it a connection broke, which is told in a line of ours."""
+    return record.exc_info is None
 
 
 def _check_versions(client: Any, address: str) -> None:
