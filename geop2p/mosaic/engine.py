@@ -22,7 +22,7 @@ APART = 1e-2  # of values in [-1, 1], or of scores: more than float32 in another
 def choose_engine(translator: Translator, asked: Engine, gives_statistics: bool) -> Engine:
     """The engine that a setting means here: `torch`, `torch-bf16`, `onnx`, `openvino` or `openvino-int8`.
 
-    auto is torch: the others were not measured to be faster by the clock, or change values (docs/predict.md).
+    auto is torch: the others were not measured to be faster by the clock, or change values (docs/benchmarks.md).
 
     Args:
         translator: On its device.

@@ -218,7 +218,7 @@ def check_pixels(scene: Scene, earlier: ChipSet) -> None:
     if not has_size(scene.pixel_size, pixel_range([first.pixel_size])):
         log.warning(
             "%s: has pixels of %s, the first scene (%s) of %s, and the network takes them for one size; unless that is "
-            "meant, tile all scenes into another chip set with one --grid EPSG:CODE@METRES",
+            "meant, tile all scenes into another chip set with one --grid EPSG:CODE@RESOLUTION",
             scene.id, in_metres(scene.pixel_size), first.id, in_metres(first.pixel_size),
         )  # fmt: skip
 
