@@ -75,7 +75,7 @@ def test_scenes_of_another_pixel_size_are_told_of_and_known_to_the_model(
             assert not told
     (message,) = told
     assert message.startswith("coarse: has pixels of 4.00") and "the first scene (fine) of 2.00" in message
-    assert "--grid EPSG:CODE@METRES" in message
+    assert "--grid EPSG:CODE@RESOLUTION" in message
     found = describe(tmp_path / "chips")
     assert found["pixel_m"] == found["smallest_pixel_m"] == pytest.approx([2, 2], rel=1e-2)
     assert found["largest_pixel_m"] == pytest.approx([4, 4], rel=1e-2)

@@ -109,7 +109,7 @@ def choose_tiles(translator: Translator, config: PredictConfig, statistics: Norm
     if card.field is None:
         return blended(BLEND_OVERLAP, "the network's field is unbounded")
     halo = math.ceil(card.field / card.stride) * card.stride
-    needs = f"the field of {card.field} pixels needs a margin of {halo}"
+    needs = f"the receptive field of {card.field} pixels needs a margin of {halo}"
     if config.tile_side is None:
         core = _largest_core(translator, config, statistics, halo, longest)
         if core is None:
