@@ -31,7 +31,7 @@ from geop2p.mosaic.tags import mosaic_lattice
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import describe_raster
-from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.vrt import Part, TiledRaster, vrt_xml
 from geop2p.raster.writing import part_writer, write_cog
 
 BLENDED: dict[str, Any] = {"tile_size": 64, "overlap": 0.5}
@@ -452,7 +452,7 @@ def test_overviews_do_not_darken_the_rims_of_holes(tmp_path: Path, dtype: str) -
     with part_writer(tmp_path / "part.tif", where, encoding) as write:
         write(0, np.full((1, 100, 100), 200, dtype), valid)
     whole = Part("part.tif", Window(0, 0, 100, 100))
-    text = vrt_xml(where, encoding, [whole], [BandSummary(None, None, None, None, 0)], {})
+    text = vrt_xml(TiledRaster(where, encoding, [whole]))
     (tmp_path / "part.vrt").write_text(text)
     write_cog(tmp_path / "part.vrt", tmp_path / "cog.tif", encoding, overviews=3)
     for level in range(3):

@@ -17,7 +17,7 @@ from geop2p.raster.encoding import Array, Band, Encoding, MapClass, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.lock import alone_in
 from geop2p.raster.styles import is_own_style, style_path
-from geop2p.raster.vrt import Part
+from geop2p.raster.vrt import Part, TiledRaster
 from geop2p.raster.writing import part_writer
 
 VERDICTS = (MapClass(0, "right", (235, 235, 230)), MapClass(1, "wrong", (190, 40, 60)))
@@ -81,7 +81,7 @@ class ErrorRaster:
     def put_together(self, description: str) -> None:
         """Make one raster of what was added; nothing can be added after it."""
         vrt, tags = self._folder / "error.vrt", {"TIFFTAG_IMAGEDESCRIPTION": description}
-        self._whole = put_together(vrt, self._path, self._grid, self._encoding, self._parts, tags)
+        self._whole = put_together(vrt, self._path, TiledRaster(self._grid, self._encoding, self._parts, tags=tags))
 
     def place(self) -> None:
         """Give the raster its name, with its style and its class names."""

@@ -120,18 +120,8 @@ def import_chips(foreign: ForeignSet, folder: Path, progress: bool) -> None:
                     entry["id"] = chip.name
                     writer.add(chip.name, row, col, partial(ground.chip, row, col))
                 done.append(found)
-        staged = staged_chips(scene, config, done, slots)
-        commit_scene(
-            staging,
-            scene,
-            layers,
-            drafts,
-            staged,
-            config,
-            earlier,
-            last=number == len(foreign.scenes),
-            given=given or None,
-        )
+        staged = staged_chips(scene, layers, drafts, config, done, slots)
+        commit_scene(staging, staged, config, earlier, last=number == len(foreign.scenes), given=given or None)
         shutil.rmtree(staging)
 
 

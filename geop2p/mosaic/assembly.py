@@ -29,7 +29,7 @@ from geop2p.raster.atomic import discard_leftovers, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.styles import style_path, write_style
-from geop2p.raster.vrt import BandSummary, Overview, Part, vrt_xml
+from geop2p.raster.vrt import Part, TiledRaster, vrt_xml
 from geop2p.raster.writing import write_cog
 
 log = logging.getLogger(__name__)
@@ -55,62 +55,52 @@ def assemble(
     """
     target, grid = mosaic.translator.card.target, mosaic.shown
     vrt, cog = folder / "mosaic.vrt", folder / "mosaic.tif"
-    blank = [BandSummary(None, None, None, None, 0.0)] * len(target.bands)
-    write_text(vrt, vrt_xml(grid, target, made, blank, {}))
+    write_text(vrt, vrt_xml(TiledRaster(grid, target, made)))
     with aligned_reader(vrt, grid, target.kind) as finished:
         summaries, seam_index = survey(finished, target, mosaic.lattice.moved(mosaic.frame))
         figures = {"seam_index": seam_index} | _tile_mismatch(mosaic, reader, finished, made)
     _check_mismatch(mosaic, output, figures["tile_mismatch_percent"], is_empty=not made)
-    described = provenance_tags(mosaic, mosaic.frame) | figure_tags(figures)
-    write_text(vrt, vrt_xml(grid, target, made, summaries, described))
+    tags = provenance_tags(mosaic, mosaic.frame) | figure_tags(figures)
+    raster = TiledRaster(grid, target, made, summaries, tags)
+    write_text(vrt, vrt_xml(raster))
     beside = [_extra(mosaic, extra, folder, made) for extra in mosaic.extras.rasters]
     if mosaic.config.seam_map is not None:
         beside.append(make_seam_map(mosaic, reader, vrt, mosaic.config.seam_map, folder, progress))
-    overview = None
     if not mosaic.config.keep_parts:
         write_cog(vrt, cog, target)
     elif len(made) > 1:
-        inside = [_moved(part, "") for part in made]
-        overview = write_overview(folder / COGS, grid, target, inside, mosaic.part_side, summaries, described)
-    write_text(folder / PLACING, "\n".join(raster.name for raster in beside))
-    for raster in beside:
-        raster.place()
+        overview = write_overview(folder / COGS, _moved(raster, ""), mosaic.part_side)
+        raster = dataclasses.replace(raster, overview=overview)
+    write_text(folder / PLACING, "\n".join(companion.name for companion in beside))
+    for companion in beside:
+        companion.place()
     discard_leftovers(style_path(output))
     write_style(output, target, summaries)
     remove_companions(output)
     if target.is_classes:
         write_categories(output, target)
     if mosaic.config.keep_parts:
-        _leave(mosaic, folder, output, made, overview, summaries, figures, described)
+        _leave(folder, output, raster, figures)
     else:
         cog.replace(output)
     return figures
 
 
-def _leave(
-    mosaic: Mosaic,
-    folder: Path,
-    output: Path,
-    made: Sequence[Part],
-    overview: Overview | None,
-    summaries: list[BandSummary],
-    figures: dict[str, Any],
-    tags: dict[str, str],
-) -> None:
+def _leave(folder: Path, output: Path, raster: TiledRaster, figures: dict[str, Any]) -> None:
     """Leave the parts with the small copy of them, the STAC item and, last, the VRT."""
-    target, grid = mosaic.translator.card.target, mosaic.shown
-    place = f"{leave_parts(output, folder, made).name}/"
-    beside = [_moved(part, place) for part in made]
-    if overview is not None:
-        mask = None if overview.mask is None else f"{place}{overview.mask}"
-        overview = dataclasses.replace(overview, file=f"{place}{overview.file}", mask=mask)
-    write_item(output, grid, target, beside, overview, summaries, figures, tags)
-    write_text(output, vrt_xml(grid, target, beside, summaries, tags, overview))
-    check_present(output.parent, beside)
+    raster = _moved(raster, f"{leave_parts(output, folder, raster.parts).name}/")
+    write_item(output, raster, figures)
+    write_text(output, vrt_xml(raster))
+    check_present(output.parent, raster.parts)
 
 
-def _moved(part: Part, folder: str) -> Part:
-    return dataclasses.replace(part, file=f"{folder}{Path(part.file).name}")
+def _moved(raster: TiledRaster, folder: str) -> TiledRaster:
+    """A raster whose files lie in another folder."""
+    parts = [dataclasses.replace(part, file=f"{folder}{Path(part.file).name}") for part in raster.parts]
+    if (overview := raster.overview) is not None:
+        mask = None if overview.mask is None else f"{folder}{overview.mask}"
+        overview = dataclasses.replace(overview, file=f"{folder}{overview.file}", mask=mask)
+    return dataclasses.replace(raster, parts=parts, overview=overview)
 
 
 def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> CompanionRaster:
@@ -118,7 +108,7 @@ def _extra(mosaic: Mosaic, extra: Extra, folder: Path, made: Sequence[Part]) -> 
     said = provenance_tags(mosaic, mosaic.frame) | extra.tags
     del said["GEOP2P_KIND"]  # of the mosaic
     vrt, own = folder / f"mosaic.{extra.name}.vrt", [Part(extra.part(part.file), part.window) for part in made]
-    return put_together(vrt, extra.path, mosaic.shown, extra.encoding, own, said, extra.ramp)
+    return put_together(vrt, extra.path, TiledRaster(mosaic.shown, extra.encoding, own, tags=said), extra.ramp)
 
 
 def _tile_mismatch(mosaic: Mosaic, reader: Reader, finished: Reader, made: Sequence[Part]) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from geop2p.raster.atomic import write_json
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.grid import Grid, positions_in
 from geop2p.raster.surroundings import in_one_stretch
-from geop2p.raster.vrt import BandSummary, Overview, Part
+from geop2p.raster.vrt import BandSummary, Part, TiledRaster
 from geop2p.raster.writing import fill_value
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
@@ -46,44 +46,31 @@ def item_path(output: Path) -> Path:
     return output.with_suffix(".json")
 
 
-def write_item(
-    output: Path,
-    grid: Grid,
-    encoding: Encoding,
-    parts: Sequence[Part],
-    overview: Overview | None,
-    summaries: Sequence[BandSummary],
-    figures: dict[str, Any],
-    tags: dict[str, str],
-) -> None:
+def write_item(output: Path, raster: TiledRaster, figures: dict[str, Any]) -> None:
     """Write the STAC item of a VRT and its parts. Its time is that of its making: no input says when it was seen.
 
     Args:
         output: The VRT.
-        grid: Where it lies.
-        encoding: What it holds.
-        parts: Its files.
-        overview: A small copy of it.
-        summaries: Statistics of each band.
+        raster: The parts, and what they hold.
         figures: Numbers that it tells.
-        tags: What it says of its making.
     """
     import pystac
     from pystac.extensions.projection import ProjectionExtension
     from pystac.extensions.raster import RasterExtension
 
-    outline = footprint(grid, parts)
+    grid, overview = raster.grid, raster.overview
+    outline = footprint(grid, raster.parts)
     now = datetime.now(UTC).replace(microsecond=0)
     item = pystac.Item(
         id=output.stem,
         geometry=None if outline is None else shapely.geometry.mapping(outline),
         bbox=None if outline is None else bounding_box(outline),
         datetime=now,
-        properties={"created": pystac.utils.datetime_to_str(now)} | _provenance(figures, tags),
+        properties={"created": pystac.utils.datetime_to_str(now)} | _provenance(figures, raster.tags),
         stac_extensions=[PROCESSING],
     )
     files = [(WHOLE, output.name, pystac.MediaType.XML, grid)] + [
-        (Path(part.file).stem, part.file, pystac.MediaType.COG, grid.window(part.window)) for part in parts
+        (Path(part.file).stem, part.file, pystac.MediaType.COG, grid.window(part.window)) for part in raster.parts
     ]
     if overview is not None:
         files.append((OVERVIEW, overview.file, pystac.MediaType.COG, overview.grid))
@@ -99,7 +86,7 @@ def write_item(
         place_of.shape, place_of.transform = [place.height, place.width], _coefficients(place)
         if grid.crs is not None:
             place_of.bbox = list(place.bounds)
-    bands = [_band(encoding, number, summary) for number, summary in enumerate(summaries)]
+    bands = [_band(raster.encoding, number, summary) for number, summary in enumerate(raster.summaries)]
     RasterExtension.ext(item.assets[WHOLE], add_if_missing=True).apply(bands)
     write_json(item_path(output), item.to_dict(include_self_link=False, transform_hrefs=False))
 
@@ -108,7 +95,7 @@ def _coefficients(grid: Grid) -> list[float]:
     return list(grid.georeference or grid.transform)[:6]
 
 
-def _provenance(figures: dict[str, Any], tags: dict[str, str]) -> dict[str, Any]:
+def _provenance(figures: dict[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
     """What the item says of the making: the words of the tags, the numbers of the figures."""
     ours = {key.removeprefix("GEOP2P_").lower(): value for key, value in tags.items() if key.startswith("GEOP2P_")}
     name, version = tags["TIFFTAG_SOFTWARE"].split()

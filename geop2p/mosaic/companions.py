@@ -1,5 +1,6 @@
 """Rasters beside the mosaic: put together of their parts, and given their names when all is whole."""
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,8 @@ from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import discard_leftovers, replacing, reporting_write_errors, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.encoding import Encoding
-from geop2p.raster.grid import Grid
 from geop2p.raster.styles import Ramp, style_path, write_style
-from geop2p.raster.vrt import BandSummary, Part, vrt_xml
+from geop2p.raster.vrt import BandSummary, TiledRaster, vrt_xml
 from geop2p.raster.writing import write_cog
 
 
@@ -49,34 +49,22 @@ class CompanionRaster:
             shutil.move(self._cog, temporary)
 
 
-def put_together(
-    vrt: Path,
-    output: Path,
-    grid: Grid,
-    encoding: Encoding,
-    made: Sequence[Part],
-    tags: dict[str, str],
-    ramp: Ramp | None = None,
-) -> CompanionRaster:
+def put_together(vrt: Path, output: Path, raster: TiledRaster, ramp: Ramp | None = None) -> CompanionRaster:
     """Make a COG of parts, with statistics.
 
     Args:
         vrt: Virtual raster to write in the folder of the parts; the COG goes beside it.
         output: What the COG is to be called in the end.
-        grid: Of the whole.
-        encoding: What it holds.
-        made: The parts.
-        tags: What the file says of itself.
+        raster: The parts and what they hold.
         ramp: How its style draws it; None: in grey, or as its bands are coloured.
     """
-    blank = [BandSummary(None, None, None, None, 0.0)] * len(encoding.bands)
-    write_text(vrt, vrt_xml(grid, encoding, made, blank, {}))
-    with aligned_reader(vrt, grid, encoding.kind) as reader:
-        summaries, _ = survey(reader, encoding, None)
-    write_text(vrt, vrt_xml(grid, encoding, made, summaries, tags))
+    write_text(vrt, vrt_xml(raster))
+    with aligned_reader(vrt, raster.grid, raster.encoding.kind) as reader:
+        summaries, _ = survey(reader, raster.encoding, None)
+    write_text(vrt, vrt_xml(dataclasses.replace(raster, summaries=summaries)))
     cog = vrt.with_suffix(".tif")
-    write_cog(vrt, cog, encoding)
-    return CompanionRaster(cog, output, encoding, summaries, ramp)
+    write_cog(vrt, cog, raster.encoding)
+    return CompanionRaster(cog, output, raster.encoding, summaries, ramp)
 
 
 def remove_companions(output: Path) -> None:

@@ -142,8 +142,8 @@ def _choose(
 ) -> tuple[UncertaintyBy, Spread]:
     """How the spread is found.
 
-    `auto` is the turned tile, whose spread told errors best (docs/benchmarks.md); where norms are given the statistics of
-    the ground as it lies, dropout, or for want of it the tiles.
+    `auto` is the turned tile, whose spread told errors best (docs/benchmarks.md); where norms are given the statistics
+    of the ground as it lies, dropout, or for want of it the tiles.
 
     Raises:
         ConfigError: What is asked for cannot be had here.

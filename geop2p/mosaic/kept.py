@@ -14,7 +14,7 @@ from geop2p.raster.aligned import aligned_reader
 from geop2p.raster.atomic import check_new, discard_removed, make_folder, remove_folder, write_text
 from geop2p.raster.categories import write_categories
 from geop2p.raster.folder import PARTS
-from geop2p.raster.vrt import Part, vrt_xml
+from geop2p.raster.vrt import Part, TiledRaster, vrt_xml
 from geop2p.raster.writing import write_cog
 
 COGS = "cogs"  # folder of the finished parts until all are
@@ -87,7 +87,7 @@ def keep_part(mosaic: Mosaic, window: Window, path: Path, cog: Path) -> Path:
             summaries, seam_index = survey(part, target, mosaic.lattice.moved(window))
         whole = Part(path.name, Window(0, 0, grid.width, grid.height))
         tags = provenance_tags(mosaic, window) | figure_tags({"seam_index": seam_index})
-        write_text(vrt, vrt_xml(grid, target, [whole], summaries, tags))
+        write_text(vrt, vrt_xml(TiledRaster(grid, target, [whole], summaries, tags)))
         write_cog(vrt, cog, target, overviews=levels(mosaic.part_side))
         if target.is_classes:
             write_categories(cog, target)

@@ -14,7 +14,7 @@ from geop2p.mosaic.plan import part_windows
 from geop2p.mosaic.seams import mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
-from geop2p.raster.vrt import Part
+from geop2p.raster.vrt import Part, TiledRaster
 from geop2p.raster.writing import part_writer
 
 DESCRIPTION = "Difference between predictions on two lattices of tiles (geop2p): where it is not 0, tiles disagree"
@@ -56,7 +56,7 @@ def make_seam_map(
                 note_finished(folder, name, [path])
             made.append(Part(path.name, here))
     tags = {"TIFFTAG_IMAGEDESCRIPTION": DESCRIPTION}
-    return put_together(folder / "seams.vrt", output, grid, encoding, made, tags)
+    return put_together(folder / "seams.vrt", output, TiledRaster(grid, encoding, made, tags=tags))
 
 
 def seam_encoding(target: Encoding) -> Encoding:

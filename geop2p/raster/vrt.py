@@ -1,8 +1,8 @@
 """The GDAL virtual raster over the parts of a mosaic: all that a reader should know of the result stands here."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from rasterio.dtypes import dtype_rev, typename_fwd
@@ -53,30 +53,40 @@ class BandSummary:
     valid_percent: float
 
 
-def vrt_xml(
-    grid: Grid,
-    encoding: Encoding,
-    parts: Sequence[Part],
-    summaries: Sequence[BandSummary],
-    tags: dict[str, str],
-    overview: Overview | None = None,
-    seen_on: Grid | None = None,
-) -> str:
-    """A GDAL virtual raster over the parts of a mosaic, with everything a reader should know about it.
+@dataclass(frozen=True)
+class TiledRaster:
+    """A raster whose pixels lie in parts, and everything that a reader should know about it.
 
-    Args:
+    Attributes:
         grid: Grid of the whole.
         encoding: What it holds: type, names, units, scale, colours.
         parts: Files that together cover its valid ground.
-        summaries: Statistics of each band.
+        summaries: Statistics of each band; empty while they are not known.
         tags: Metadata of the whole.
         overview: A small copy of it.
+    """
+
+    grid: Grid
+    encoding: Encoding
+    parts: Sequence[Part]
+    summaries: Sequence[BandSummary] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    overview: Overview | None = None
+
+
+def vrt_xml(raster: TiledRaster, seen_on: Grid | None = None) -> str:
+    """A GDAL virtual raster over the parts of another.
+
+    Args:
+        raster: What it shows.
         seen_on: The grid whose pixels the places of the parts count, if it is another one of the same ground.
     """
+    grid, encoding, parts, overview = raster.grid, raster.encoding, raster.parts, raster.overview
+    summaries = raster.summaries or [BandSummary(None, None, None, None, 0.0)] * len(encoding.bands)
     nodata, dtype = fill_value(encoding), typename_fwd[dtype_rev[encoding.dtype]]
     scale = _scale(grid, seen_on or grid)
     root = _root(grid)
-    _add_metadata(root, tags | {"AREA_OR_POINT": "Area"})
+    _add_metadata(root, {**raster.tags, "AREA_OR_POINT": "Area"})
     for number, (band, summary) in enumerate(zip(encoding.bands, summaries, strict=True), start=1):
         element = ElementTree.SubElement(root, "VRTRasterBand", dataType=dtype, band=str(number))
         _add_statistics(element, summary)

@@ -13,10 +13,8 @@ import numpy as np
 from geop2p.config import SPLITS, Split, TileConfig
 from geop2p.errors import ChipSetError, NoGroundError
 from geop2p.raster.atomic import discard_leftovers, remove_folder, reporting_write_errors
-from geop2p.raster.encoding import Encoding
-from geop2p.raster.layers import Layer
 from geop2p.tiling.balance import with_weights
-from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet, Scene
+from geop2p.tiling.chips import DESCRIPTION, INDEX, SIDES, STAGING, ChipSet
 from geop2p.tiling.index import INDEX_STYLE, joined
 from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.preview import PREVIEW, write_preview
@@ -33,9 +31,6 @@ log = logging.getLogger(__name__)
 
 def commit_scene(
     staging: Path,
-    scene: Scene,
-    layers: tuple[Layer, Layer],
-    drafts: tuple[Encoding, ...],
     staged: Staged,
     config: TileConfig,
     earlier: ChipSet | None,
@@ -47,10 +42,7 @@ def commit_scene(
 
     Args:
         staging: Where they are staged.
-        scene: What they were cut from.
-        layers: Source and target.
-        drafts: Their encodings so far.
-        staged: The chips.
+        staged: The chips, and what they were cut from.
         config: Settings.
         earlier: The chip set so far; None: there is none.
         last: Whether no more scenes follow, so that every split should have chips.
@@ -60,7 +52,7 @@ def commit_scene(
         ChipSetError: A split would be empty, or what says the splits is bad.
         OutputError: Something cannot be written.
     """
-    nothing = staged.table.rows(np.arange(0)).assign(split=np.empty(0, object))
+    scene, nothing = staged.scene, staged.table.rows(np.arange(0)).assign(split=np.empty(0, object))
     fixed = nothing if earlier is None else earlier.table()
     if given is None:
         table, lost = split_chips(staged.table, scene, fixed, config)
@@ -77,7 +69,7 @@ def commit_scene(
     index = with_weights(joined(fixed, table))
     encodings = tuple(
         with_observed_classes(draft, layer, index, side)
-        for side, draft, layer in zip(SIDES, drafts, layers, strict=True)
+        for side, draft, layer in zip(SIDES, staged.drafts, staged.layers, strict=True)
     )
     chipset = ChipSet(
         folder=staging.parents[1],

@@ -40,11 +40,17 @@ class Staged:
     """Chips of a scene that wait for their split.
 
     Attributes:
+        scene: What they were cut from.
+        layers: Source and target.
+        drafts: Their encodings so far.
         table: A row of the index for each, in order of their place.
         dropped: Windows that gave no chip, by reason.
         slots: Where they were expected.
     """
 
+    scene: Scene
+    layers: tuple[Layer, Layer]
+    drafts: tuple[Encoding, ...]
     table: ChipTable
     dropped: dict[str, int]
     slots: Slots
@@ -114,7 +120,7 @@ def stage(
             journal.flush()
             done.append(found)
             advance(len(region))
-    staged = staged_chips(scene, config, done, slots)
+    staged = staged_chips(scene, layers, drafts, config, done, slots)
     log.info("%s", report(scene.id, [Shift(*shift) for found in done for shift in found.shifts]))
     _report_classes(scene, layers, staged.table)
     return staged
@@ -161,7 +167,14 @@ def _read_journal(file: Path) -> list[RegionResult]:
     return [RegionResult(**json.loads(line)) for line in whole.splitlines()]
 
 
-def staged_chips(scene: Scene, config: TileConfig, done: list[RegionResult], slots: Slots) -> Staged:
+def staged_chips(
+    scene: Scene,
+    layers: tuple[Layer, Layer],
+    drafts: tuple[Encoding, ...],
+    config: TileConfig,
+    done: list[RegionResult],
+    slots: Slots,
+) -> Staged:
     """Everything that the regions gave."""
     dropped = {reason: sum(found.dropped[reason] for found in done) for reason in RegionResult().dropped}
     entries = [entry for found in done for entry in found.entries]
@@ -174,7 +187,7 @@ def staged_chips(scene: Scene, config: TileConfig, done: list[RegionResult], slo
     absent = dict.fromkeys(share_columns(names), 0.0)
     columns = {name: np.array([entry.get(name, absent.get(name)) for entry in entries]) for name in names}
     columns = {name: values.astype(object) if values.dtype.kind == "U" else values for name, values in columns.items()}
-    return Staged(ChipTable(columns, shapes, scene.grid.crs), dropped, slots)
+    return Staged(scene, layers, drafts, ChipTable(columns, shapes, scene.grid.crs), dropped, slots)
 
 
 def no_chip(name: str, grid: Grid, config: TileConfig, dropped: Mapping[str, int], most_valid: float) -> NoGroundError:

@@ -209,7 +209,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         tell_of_strange_values(layers, earlier)
         staged = stage(staging, scene, layers, drafts, config, progress)
-        commit_scene(staging, scene, layers, drafts, staged, config, earlier, last=last)
+        commit_scene(staging, staged, config, earlier, last=last)
     except OutputError:  # what is staged waits for a disk that has room
         raise
     except GeoP2PError:
