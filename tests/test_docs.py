@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 import typing
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -77,11 +78,12 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     """Names that GitHub gives the headings of a page; a name that comes again gets a number."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    found: list[str] = []
+    found, often = set[str](), Counter[str]()
     for heading in re.findall(r"^#{1,6} +(.+?) *$", text, flags=re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
-    return set(found)
+        found.add(f"{slug}-{often[slug]}" if often[slug] else slug)
+        often[slug] += 1
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

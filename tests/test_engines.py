@@ -262,16 +262,29 @@ def test_int8_needs_two_windows_with_ground(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "tile", "side"), [((150, 130), 512, 128), ((2000, 3000), 512, 512), ((2000, 3000), 2240, 1024)]
+    ("shape", "tile", "side", "count"),
+    [((150, 130), 512, 128, 4), ((2000, 3000), 512, 512, 16), ((2000, 3000), 2240, 1024, 4), ((640, 640), 64, 64, 64)],
 )
 def test_int8_is_calibrated_on_windows_like_the_tiles(
-    tmp_path: Path, shape: tuple[int, int], tile: int, side: int
+    tmp_path: Path, shape: tuple[int, int], tile: int, side: int, count: int
 ) -> None:
     """Smaller ones only where the input has no room for four."""
     network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(*shape), tmp_path, tile)
 
     def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((3, 1, 1), np.float32), np.zeros((1, 1), bool)
+        return np.zeros((3, 1, 1), np.float32), np.ones((1, 1), bool)
 
-    with pytest.raises(RasterError, match=f"has 0 windows of {side} pixels"):
-        network.translate(torch.zeros(1, 3, tile, tile), [], look)
+    windows = network._windows(look)
+    assert {(window.width, window.height) for window in windows} == {(side, side)} and len(windows) == count
+
+
+def test_int8_takes_smaller_windows_where_ground_is_in_islands(tmp_path: Path) -> None:
+    network = quantised.QuantisedNetwork(translator_of(norm="batch", downs=3), grid(2048, 2048), tmp_path, 1024)
+    land = np.zeros((4096, 4096), bool)
+    land[:256, :256] = land[1024:1280, 512:768] = True
+
+    def look(window: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((3, 1, 1), np.float32), land[window.toslices()]
+
+    windows = network._windows(look)
+    assert {window.width for window in windows} == {128} and len(windows) == 8

@@ -14,7 +14,7 @@ from rio_cogeo import cog_validate
 from torch import nn
 
 import geop2p.mosaic.assembly as assembly_module
-import geop2p.mosaic.companions as beside_module
+import geop2p.mosaic.companions as companions_module
 import geop2p.mosaic.mosaic as mosaic_module
 from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, OutputError, RasterError
@@ -298,7 +298,7 @@ def test_shards_and_a_killed_run_give_the_pixels_of_one_process(
             placed.append(name)
             Path(made).rename(name)
 
-        patch.setattr(beside_module.shutil, "move", dying)
+        patch.setattr(companions_module.shutil, "move", dying)
         predict(model, path, tmp_path / "out.tif", config("out"))
     assert (tmp_path / "out_sure.tif").exists() and not (tmp_path / "out.tif").exists()
     predict(model, path, tmp_path / "out.tif", config("out"))
@@ -450,6 +450,9 @@ def test_no_raster_is_put_among_the_parts_which_are_removed(
             with pytest.raises(RasterError, match=r"apart\.tif: lies in o.*parts, which is for the parts alone; give"):
                 predict(model, photo, tmp_path / output, config)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("o")] == []
+    config = PredictConfig(**BLENDED, uncertainty=tmp_path / "o_parts" / "apart.tif")
+    predict(model, photo, tmp_path / "o.tif", config)  # no parts stay there
+    assert (tmp_path / "o_parts" / "apart.tif").exists()
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_at_once(
@@ -457,7 +460,10 @@ def test_a_place_where_nothing_can_be_written_is_refused_at_once(
 ) -> None:
     model, there = make_model(Identity, image_encoding()), tmp_path / "there"
     there.mkdir()
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="there: nothing can be written there; is it"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OutputError, match="there: nothing can be written there; is it read-only"),
+    ):
         patch.setattr("os.access", lambda path, mode: Path(path) != there)
         predict(model, photo, tmp_path / "o.tif", PredictConfig(**BLENDED, uncertainty=there / "apart.tif"))
     assert not list(tmp_path.glob("o.tif*"))

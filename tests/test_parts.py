@@ -753,5 +753,5 @@ def test_another_nodata_value_is_another_input(tmp_path: Path, make_model: Calla
     predict(model, scene, output, config)
     bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>7</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
     Path(f"{scene}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
-    with pytest.raises(ConfigError, match="input"):
+    with pytest.raises(ConfigError, match=r"another nodata value of the input \(None, now 7.0\)"):
         predict(model, scene, output, dataclasses.replace(config, shard=None))

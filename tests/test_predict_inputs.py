@@ -34,7 +34,7 @@ from geop2p import PredictConfig, predict
 from geop2p.errors import ConfigError, GridMismatchError, RasterError
 from geop2p.mosaic.aoi import outside_share
 from geop2p.mosaic.checks import check_space
-from geop2p.mosaic.classes import match_classes
+from geop2p.mosaic.classes import codes_by_name, match_classes
 from geop2p.mosaic.grids import framed
 from geop2p.raster.class_table import class_name
 from geop2p.raster.damaged import DamagedReader
@@ -672,3 +672,22 @@ def test_names_that_contradict_a_value_are_told(caplog: pytest.LogCaptureFixture
     assert match_classes("map.tif", {1: "class 1", 2: "2", 5: " "}, CLASSES) == {}
     assert match_classes("map.tif", {1: "urban"}, (MapClass(1, "class 1", (0, 0, 0)),)) == {}
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "ours", "codes"),
+    [
+        ({1: "Forest", 2: "Crops", 3: "Forest"}, {1: "Forest", 2: "Crops", 3: "Forest"}, {}),
+        ({1: "forest", 2: "Forest", 3: ""}, {1: "Forest", 2: "forest", 3: ""}, {}),
+        ({1: "", 2: "", 5: "water"}, {1: "", 2: "", 5: "water"}, {}),
+        ({1: "water", 2: "forest"}, {1: "forest", 2: "water"}, {1: 2, 2: 1}),
+        ({5: "WATER "}, {1: "water", 2: "forest"}, {5: 1, 1: 0}),  # 1 is no water then
+        ({2: "Forest"}, {1: "Forest", 2: "Crops", 3: "Forest"}, {}),  # which of the two nobody knows
+        ({7: "sand"}, {1: "water"}, {}),
+    ],
+)
+def test_codes_follow_names_that_are_of_one_class(
+    names: dict[int, str], ours: dict[int, str], codes: dict[int, int]
+) -> None:
+    classes = [MapClass(value, name, (0, 0, 0)) for value, name in ours.items()]
+    assert codes_by_name(names, classes) == codes

@@ -373,7 +373,7 @@ def test_perceptual_weights_come_from_a_file_and_need_three_bands(
         (other, "holds other weights; give torchvision's VGG-19"),
         (tmp_path / "torn.pth", "not a file of weights"),
         (tmp_path / "text.pth", r"text\.pth: not a file of weights"),
-        (tmp_path / "page.pth", r"page\.pth: not a file of weights, or of more than weights; give torchvision's"),
+        (tmp_path / "page.pth", r"page\.pth: not a file of weights, or one that holds more; give torchvision's"),
         (broken, r"broken\.safetensors: features\.28\.bias holds values that are not finite; give"),
     ):
         with pytest.raises(CheckpointError, match=message):

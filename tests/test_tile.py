@@ -199,6 +199,14 @@ def test_a_vector_layer_becomes_classes(tmp_path: Path) -> None:
     assert (chips["image_r000000_c000096"] == 1).all()
 
 
+def test_a_finished_chip_set_may_be_read_only(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tile(*pair, tmp_path / "chips", SMALL)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert tile(*pair, tmp_path / "chips", SMALL).chips == made.chips
+
+
 def test_repeating_does_nothing_and_other_settings_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     first = tile(*pair, tmp_path / "chips", SMALL)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "chips").rglob("*") if path.is_file()}

@@ -100,7 +100,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(chips: Path, tmp_path: Path
     broken += [(rf"{foreign}a foreign file\)", some) for some in ({"epoch": 3}, [1, 2])]
     broken += [(r"made by a newer geop2p \(format 99\); upgrade", state | {"geop2p": 99})]
     broken += [("damaged .*steps done", state | {"step": step}) for step in ("7", -1, None)]
-    broken += [(misfit, state | change) for change in ({"generator": cut}, {"optimizer_g": {}}, {"tally": []})]
+    broken += [(misfit, state | change) for change in ({"generator": cut}, {"optimizer_g": {}}, {"losses": []})]
     for message, some in broken:
         last.write_bytes(some) if isinstance(some, bytes) else torch.save(some, last)
         with pytest.raises(CheckpointError, match=rf"last\.pt: {message}") as caught:

@@ -26,7 +26,7 @@ from geop2p.errors import ChipSetError, ConfigError, NoGroundError, RasterError
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.raster.features import is_vector
 from geop2p.raster.grid import Grid
-from geop2p.raster.names import is_gdal_name, is_missing, named_layer
+from geop2p.raster.layer_names import is_gdal_name, is_missing, named_layer
 from geop2p.raster.reading import describe_raster
 from geop2p.raster.vectors import Area, VectorReader, read_vector
 from geop2p.tiling.chips import ChipSet
@@ -308,6 +308,7 @@ def test_names_of_gdal_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert layer_path(name, chips) == name
     for name in (tmp_path / "f.tif", tmp_path / "a:b.tif", "C:/f.tif", "f.gpkg|layername=a:b"):
         assert is_missing(name)
+    assert not is_missing(f"/vsicurl?max_retry=3&url={'a' * 300}") and is_missing(tmp_path / ("a" * 300))
     monkeypatch.chdir(chips)
     Path("scene:1.tif").touch()
     assert not is_gdal_name("scene:1.tif") and stored_path("scene:1.tif", chips) == "scene:1.tif"

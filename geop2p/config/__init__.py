@@ -40,7 +40,7 @@ from geop2p.config.fields import at_least as _at_least
 from geop2p.config.fields import changed as _changed
 from geop2p.config.fields import check_list as _check_list
 from geop2p.config.fields import check_seed as _check_seed
-from geop2p.config.hints import coerce_fields as _settle
+from geop2p.config.hints import coerce_fields as _coerce_fields
 from geop2p.config.prediction import PredictConfig
 from geop2p.errors import ConfigError
 
@@ -145,7 +145,7 @@ class TileConfig:
     seed: int = option(0, "Seed of the split.")
 
     def __post_init__(self) -> None:
-        _settle(self)
+        _coerce_fields(self)
         _check_list("ignore_class", self.ignore_class)
         _check_list("draw_order", self.draw_order)
         _at_least("size", self.size, LEAST_SIZE)
@@ -256,7 +256,7 @@ class TrainConfig:
     seed: int = option(0, "Seed of weights, order, augmentation and dropout.")
 
     def __post_init__(self) -> None:
-        _settle(self)
+        _coerce_fields(self)
         for name in ("epochs", "width"):
             _at_least(name, getattr(self, name), 1)
         for name in ("steps", "batch_size", "patience"):

@@ -151,6 +151,6 @@ class PredictConfig:
         """The memory bound in bytes."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", self.memory)
         if match is None:
-            raise ConfigError(f"memory is '{self.memory}', expected a number with MB or GB, such as 2GB")
+            raise ConfigError(f"memory is '{self.memory}', expected a number with MB, GB, MiB or GiB, such as 2GB")
         factor = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[match[2]]
         return int(float(match[1]) * factor)

@@ -17,7 +17,7 @@ from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
 from geop2p.evaluation.example_chips import check_same_sides, place_strip, ranked_rows
 from geop2p.evaluation.judge import judge_fits, judge_of
-from geop2p.evaluation.pretrained_scores import SCORES as PHOTOGRAPH_SCORES
+from geop2p.evaluation.pretrained_scores import SCORES as PRETRAINED_SCORES
 from geop2p.evaluation.pretrained_scores import PretrainedScores
 from geop2p.evaluation.provenance import leakage_warning, run_of, starts_of, trained_on
 from geop2p.evaluation.report import Strip, check_not_read, check_page, check_report, write_page
@@ -249,7 +249,7 @@ def _measures(figures: dict[str, Any], found: ChipScores) -> dict[str, Any]:
             measures[f"judge_{name}"] = {"value": read[name], "interval": read["intervals"][name]}
     if figures["frechet"] is not None and figures["frechet"]["generated"] is not None:
         measures["frechet"] = {"value": figures["frechet"]["generated"], "interval": figures["frechet"]["interval"]}
-    for name in PHOTOGRAPH_SCORES:
+    for name in PRETRAINED_SCORES:
         if figures.get(name) is not None:
             measures[name] = {"value": figures[name], "interval": None}
     if figures["corner_ratio"] is not None:

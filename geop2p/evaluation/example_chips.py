@@ -9,7 +9,7 @@ from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.report import Strip, even_ranks
 from geop2p.evaluation.scored_chips import ScoredChips
 from geop2p.evaluation.scoring import Predict
-from geop2p.mosaic.classes import match_classes
+from geop2p.mosaic.classes import codes_by_name
 from geop2p.raster.agreement import difference, warn_of_order_in
 from geop2p.raster.class_table import listed
 from geop2p.raster.encoding import Encoding
@@ -73,9 +73,9 @@ def _check_legend(name: str, found: Encoding, trained: Encoding) -> None:
         ChipSetError: They have.
     """
     names, ours = ({entry.value: entry.name for entry in side.classes} for side in (found, trained))
-    if codes := match_classes(name, names, trained.classes):
+    if codes := codes_by_name(names, trained.classes):
         meant = {code: f"its {value}" if value in ours else "none of its classes" for code, value in codes.items()}
-        told = listed(f"{code} {names.get(code, '')} is {meaning}" for code, meaning in meant.items())
+        told = listed(f"{code} {names[code]} is {meaning}" for code, meaning in meant.items() if code in names)
         expected = listed(f"{code} {called}" for code, called in ours.items())
         raise ChipSetError(
             f"{name}: has other codes than the model ({told}), which knows {expected}; recode the map, tile it again"

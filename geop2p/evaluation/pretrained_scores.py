@@ -34,7 +34,7 @@ GIVE = {"lpips": "--lpips-file and --lpips-heads", "fid": "--inception-file", "k
 
 
 class PretrainedScores:
-    """Scores by networks of pretrained, as far as their weights were given.
+    """Scores by pretrained networks, as far as their weights were given.
 
     Args:
         target: Encoding of the imagery, or of a map, which has no such scores.

@@ -1,4 +1,4 @@
-"""Makers of imagery or maps, scored on the same chips: figures, intervals, a judge's reading, and where they err."""
+"""Predictors of imagery or maps on the same chips: figures, intervals, a judge's reading, and where they err."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -49,7 +49,7 @@ class Scorer:
     Args:
         ground: The chips.
         judge: Reads classes in imagery, or values where the source is no map; None without.
-        pretrained: Scores by networks of photographs.
+        pretrained: Scores by pretrained networks.
         progress: Show progress bars.
     """
 

@@ -124,7 +124,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
     index = chipset.table()
     scenes = tuple(_moved(scene, chipset.folder, folder) for scene in chipset.scenes)
     module = layout_of(layout)
-    looks = (_look(chipset.source), _look(chipset.target))
+    metadata = (_metadata(chipset.source), _metadata(chipset.target))
     done = dataclasses.replace(chipset, folder=folder, layout=layout, scenes=scenes)
     for number, scene in enumerate(scenes, start=1):
         staging = folder / STAGING / scene.id
@@ -132,7 +132,7 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
         table = index.rows(index["scene"] == scene.id)
         codes = np.array([SPLITS.index(split) for split in table["split"]], np.int8)
         slots = Slots(table["row_off"], table["col_off"], codes)
-        with closing(module.open_writer(staging, scene.grid, looks, slots)) as writer:
+        with closing(module.open_writer(staging, scene.grid, metadata, slots)) as writer:
             for split in SPLITS:
                 with chipset.reader(split) as reader:
                     for row, entry in enumerate(chipset.entries(split)):
@@ -166,5 +166,5 @@ def _moved(scene: Scene, here: Path, there: Path) -> Scene:
     return dataclasses.replace(scene, files=files, **paths)
 
 
-def _look(encoding: Encoding) -> ChipMetadata:
+def _metadata(encoding: Encoding) -> ChipMetadata:
     return ChipMetadata({entry.value: entry.color for entry in encoding.classes}, encoding.bands)

@@ -28,7 +28,7 @@ from geop2p.tiling.layouts import layout_of
 from geop2p.tiling.placing import commit_scene
 from geop2p.tiling.sides import merged_encoding, with_choices
 from geop2p.tiling.slots import Slots
-from geop2p.tiling.staging import looks_of, staged_chips
+from geop2p.tiling.staging import metadata_of, staged_chips
 from geop2p.tiling.survey import Survey
 
 SAMPLE = 16  # chips that a kind is concluded from
@@ -110,9 +110,9 @@ def import_chips(foreign: ForeignSet, folder: Path, progress: bool) -> None:
         drafts = tuple(merged_encoding(layer, side, earlier) for side, layer in zip(SIDES, layers, strict=True))
         staging = folder / STAGING / scene.id
         staging.mkdir(parents=True)
-        slots, looks = _slots(placed, given), looks_of(layers, drafts)
+        slots, metadata = _slots(placed, given), metadata_of(layers, drafts)
         survey, done = Survey(scene.id, layers, drafts, config, len(placed)), []
-        with closing(layout_of(config.layout).open_writer(staging, scene.grid, looks, slots)) as writer:
+        with closing(layout_of(config.layout).open_writer(staging, scene.grid, metadata, slots)) as writer:
             for place, (chip, row, col) in enumerate(tqdm(placed, unit="chip", desc=scene.id, disable=not progress)):
                 ground = _ground(chip, row, col, config.size, layers)
                 found = survey.examine(place, ground)

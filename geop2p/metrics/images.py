@@ -12,9 +12,7 @@ from geop2p.raster.encoding import Array, Encoding, Mask
 
 Sums = npt.NDArray[np.float64]
 
-SIGNED = (
-    0.01  # share of negative values above which a band is no imagery above 0: some reflectances are corrected below
-)
+SIGNED = 0.01  # share of negative values from which a band is no imagery above 0; corrected reflectance has a few
 
 
 class ImageScores:
@@ -44,11 +42,8 @@ class ImageScores:
         self._middle = middle if encoding.is_linear_sar else middle * np.abs(self._scale)
         self._side = 0  # of the largest image seen
         bands, names = len(encoding.bands), ["absolute", "squared", "similarity"]
-        names += (
-            ["multiscale", "mean_1", "mean_2", "square_1", "square_2", "product", "physical", "negative"]
-            if full
-            else []
-        )
+        if full:
+            names += ["multiscale", "mean_1", "mean_2", "square_1", "square_2", "product", "physical", "negative"]
         self.sums: dict[str, Sums] = {name: np.zeros(bands) for name in names}
         self.sums |= {name: np.zeros(1) for name in ("pixels", "windows", "coarse_windows", "angle")}
 

@@ -3,7 +3,6 @@
 The weights come from a file that the user names, nothing is fetched.
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geop2p.errors import CheckpointError, first_line
+from geop2p.errors import CheckpointError, one_line
 
 # Channels of the convolutions up to conv5_1; 0 is a pooling that halves the side.
 _LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
@@ -89,10 +88,12 @@ def read_tensors(file: Path, what: str) -> Any:
         if file.suffix == ".safetensors":
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose words advise to trust the file
-        raise CheckpointError(f"{file}: not a file of weights, or of more than weights; give {what}") from error
-    except Exception as error:  # whatever trips over the bytes of another file
-        raise CheckpointError(f"{file}: not a file of weights ({first_line(error)}); give {what}") from error
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({one_line(error)}); give {what}") from error
+    except Exception as error:  # whatever trips over the bytes of another file; some of it advises to trust the file
+        raise CheckpointError(f"{file}: not a file of weights, or one that holds more; give {what}") from error
 
 
 def read_weights(path: str | Path, what: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from geop2p.config import PredictConfig
 from geop2p.errors import CheckpointError, OutputError, RasterError
 from geop2p.mosaic.catalogue import item_path
 from geop2p.mosaic.classes import Codes
-from geop2p.mosaic.kept import kept_folder
 from geop2p.raster.agreement import band_difference, known_alike, order_difference, warn_of_order
 from geop2p.raster.atomic import check_new, make_folder
 from geop2p.raster.class_table import FOREIGN, UNLISTED_SHARE, ClassTable, hex_color, listed
@@ -212,7 +211,11 @@ def _is_left_over(style: Path) -> bool:
 
 
 def check_beside(
-    read: Mapping[Path, str], output: Path, beside: Sequence[Path | None], folder: Path, overwrite: bool
+    read: Mapping[Path, str],
+    output: Path,
+    beside: Sequence[Path | None],
+    folders: Sequence[Path],
+    overwrite: bool,
 ) -> None:
     """Refuse rasters beside the mosaic as `check_output` does; what a run that was killed at its end left is ours.
 
@@ -220,7 +223,7 @@ def check_beside(
         read: All that is read, see `files_read`.
         output: The mosaic.
         beside: Those rasters; None are left out.
-        folder: Of the parts.
+        folders: Where parts are made, and those where they stay.
         overwrite: Whether to replace what exists.
 
     Raises:
@@ -228,12 +231,12 @@ def check_beside(
         OutputError: A raster to write exists.
     """
     taken = {style_path(output).resolve()}
-    placing = folder / PLACING
+    placing = folders[0] / PLACING
     ours = placing.read_text(encoding="utf-8").splitlines() if placing.exists() else []
     for path in beside:
         if path is None:
             continue
-        for place in (folder, kept_folder(output)):
+        for place in folders:
             if path.resolve().is_relative_to(place.resolve()):
                 raise RasterError(f"{path}: lies in {place.name}, which is for the parts alone; give a name elsewhere")
         check_output(read, path, overwrite or str(path.resolve()) in ours)

@@ -1,6 +1,7 @@
 """Classes of an input and classes of a model: the same ground may carry other codes."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,30 +17,25 @@ Codes = Mapping[int, int]
 
 
 def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClass]) -> Codes:
-    """The model's code for every code of an input that is not its own: by name, else by value.
-
-    A code keeps its value where its name tells nothing, unless another code has that class by name: then it stands for
-    a class that the model does not know.
+    """See `codes_by_name`; what differs is told.
 
     Args:
         path: The input, for messages.
         names: Names of the input's codes, as far as they are known.
         classes: Those of the model.
     """
-    ours = {entry.name.strip().casefold(): entry.value for entry in classes}
-    by_name = {code: ours[name.strip().casefold()] for code, name in names.items() if name.strip().casefold() in ours}
-    taken, theirs = set(by_name.values()), {entry.value: entry.name for entry in classes}
-    no_class = next(code for code in range(len(theirs) + 1) if code not in theirs)
-    changed = {code: value for code, value in by_name.items() if code != value}
-    changed |= dict.fromkeys(sorted(taken - set(by_name)), no_class)
-    told = [f"{code} {names[code]} is the model's {by_name[code]}" for code in sorted(set(by_name) & set(changed))]
-    told += [
-        f"{code} {names.get(code, '')}".strip() + " is none of them" for code in sorted(set(changed) - set(by_name))
+    theirs = {entry.value: entry.name for entry in classes}
+    matched, changed = _matched(names, classes), codes_by_name(names, classes)
+    told = [
+        f"{code} {names[code]} is the model's {value}" for code, value in sorted(changed.items()) if value in theirs
     ]
+    lost = sorted(code for code, value in changed.items() if value not in theirs)
+    told += [f"{code} {names.get(code, '')}".strip() + " is none of them" for code in lost]
     if told:
         log.info("%s: classes by their names: %s", path, ", ".join(told))
-    other = [code for code in sorted(names) if code in theirs and code not in by_name and code not in changed]
-    if not by_name:  # names may be nothing but words for the codes
+    other = [code for code in sorted(names) if code in theirs and code not in {*matched, *changed}]
+    other = [code for code in other if _folded(names[code]) != _folded(theirs[code])]
+    if not matched:  # names may be nothing but words for the codes
         other = [code for code in other if _is_telling(names[code], code) and _is_telling(theirs[code], code)]
     if other:
         told = [f"{code} {names[code]} is the model's {theirs[code]}" for code in other]
@@ -49,9 +45,43 @@ def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClas
     return changed
 
 
+def codes_by_name(names: Mapping[int, str], classes: Sequence[MapClass]) -> dict[int, int]:
+    """The model's code for every code of an input that is not its own: by name, else by value.
+
+    A code keeps its value where its name tells nothing, or is one of several classes of the model, unless another code
+    has its class by name: then it stands for a class that the model does not know, which has a code of its own.
+
+    Args:
+        names: Names of the input's codes, as far as they are known.
+        classes: Those of the model.
+    """
+    matched, ours = _matched(names, classes), {entry.value for entry in classes}
+    no_class = next(code for code in range(len(ours) + 1) if code not in ours)
+    changed = {code: value for code, value in matched.items() if code != value}
+    return changed | dict.fromkeys(sorted(set(matched.values()) - set(matched)), no_class)
+
+
+def _matched(names: Mapping[int, str], classes: Sequence[MapClass]) -> dict[int, int]:
+    """The model's code for every code of an input whose name is that of a class of the model."""
+    own = {entry.value: _folded(entry.name) for entry in classes}
+    often = Counter(own.values())
+    by_name = {name: code for code, name in own.items() if name and often[name] == 1}
+    found = {}
+    for code, name in names.items():
+        if (called := _folded(name)) and own.get(code) == called:
+            found[code] = code
+        elif called in by_name:
+            found[code] = by_name[called]
+    return found
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
 def _is_telling(name: str, code: int) -> bool:
     """Whether a name of a class says more than its code, which is what classes without names are called by."""
-    return name.strip().casefold() not in {"", str(code), class_name(code)}
+    return _folded(name) not in {"", str(code), class_name(code)}
 
 
 def recoded(values: Array, codes: Codes) -> Array:

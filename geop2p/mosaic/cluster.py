@@ -1,5 +1,6 @@
 """The workers of a Dask cluster make the parts of a mosaic, each whichever comes next."""
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -28,7 +29,7 @@ from geop2p.mosaic.manifest import MANIFEST, differences
 from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.parts import make_parts, unfinished_parts
 from geop2p.raster.fingerprints import fingerprint
-from geop2p.raster.names import exists
+from geop2p.raster.layer_names import exists
 from geop2p.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -91,24 +92,35 @@ def connected(address: str | None) -> Iterator[Any]:
         raise ConfigError("--dask: dask and distributed are not installed; pip install 'geop2p[dask]'")
     from distributed import Client
 
-    for name in LOUD:
-        logging.getLogger(name).addFilter(_is_no_traceback)  # the same one twice is one
     try:
         client = Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--dask {address}: no scheduler answers ({error}); start one (dask scheduler), or correct the address"
         ) from error
-    with client:
+    with _without_tracebacks(), client:
         _check_versions(client, address)
         if not client.nthreads():
             log.warning("%s: has no workers yet; waiting for some (dask worker %s)", address, address)
         yield client
 
 
-def _is_no_traceback(record: logging.LogRecord) -> bool:
-    """Whether Dask has more to say than where in it a connection broke, which is told in a line of ours."""
-    return record.exc_info is None
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Leave out where in Dask a connection broke, which a line of ours tells."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, OSError | asyncio.CancelledError)
+
+    loggers = [logging.getLogger(name) for name in LOUD]
+    for logger in loggers:
+        logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_other)
 
 
 def _check_versions(client: Any, address: str) -> None:

@@ -124,6 +124,10 @@ def _has_work(folder: Path) -> bool:
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two claims, in words."""
     found = [name for name in ("model", "input", "grid") if there.get(name) != here.get(name)]
+    inputs = [claim.get("input", {}) for claim in (there, here)]
+    old, new = (given.get("nodata") for given in inputs)
+    if old != new and {**inputs[0], "nodata": new} == inputs[1]:
+        found[found.index("input")] = f"nodata value of the input ({old}, now {new})"
     earlier, later = there.get("settings", {}), here.get("settings", {})
     for name in sorted({*earlier, *later}):
         old, new = earlier.get(name), later.get(name)

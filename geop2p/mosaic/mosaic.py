@@ -139,11 +139,9 @@ class Mosaic:
         Yields:
             Values and valid pixels as of `window`, and those of the extras (bands, rows, cols).
         """
-        target, lattice = self.translator.card.target, dataclasses.replace(self.lattice, shift=shift)
-        ground, tiles = (
-            NetworkInput(reader, self.translator.card.source, self.translator.card.noise),
-            lattice.tiles(window),
-        )
+        card, lattice = self.translator.card, dataclasses.replace(self.lattice, shift=shift)
+        target, tiles = card.target, lattice.tiles(window)
+        ground = NetworkInput(reader, card.source, card.noise)
         if self.is_exact:
             tiles = [self._needed(tile, window) for tile in tiles]
         blend = Blend(window, target.channels, lattice.size, lattice.overlap, self.translator.device)

@@ -90,9 +90,9 @@ def _predicted(
                 path.unlink(missing_ok=True)  # another process may have made the same
         try:
             yield window, list(files) if some_valid else [], mosaic.network_pixels - before
-        except GeneratorExit:  # an earlier part could not be finished, and under this name nobody looks for one
-            for path in files if mosaic.config.keep_parts else ():
-                path.unlink(missing_ok=True)
+        except GeneratorExit:  # an earlier part could not be finished
+            if mosaic.config.keep_parts:
+                next(iter(files)).unlink(missing_ok=True)  # whose name is of this try alone
             raise
 
 

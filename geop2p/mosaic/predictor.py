@@ -14,7 +14,7 @@ from geop2p.mosaic.assembly import assemble
 from geop2p.mosaic.catalogue import require_stac
 from geop2p.mosaic.checks import check_beside, check_name, check_output, check_space, files_read
 from geop2p.mosaic.cluster import Job, connected, make_parts_on
-from geop2p.mosaic.kept import check_kept, take_back
+from geop2p.mosaic.kept import check_kept, kept_folder, take_back
 from geop2p.mosaic.manifest import claim_folder, put_together_alone
 from geop2p.mosaic.parts import discard_damaged, finished_parts, make_parts
 from geop2p.mosaic.plan import part_windows
@@ -118,7 +118,8 @@ def predict(
         check_kept(read, output, folder, overwrite)
         if config.shard is None:
             require_stac()
-    check_beside(read, output, (config.seam_map, config.confidence, config.uncertainty), folder, overwrite)
+    folders = [folder, kept_folder(output)] if config.keep_parts else [folder]
+    check_beside(read, output, (config.seam_map, config.confidence, config.uncertainty), folders, overwrite)
     with connected(config.dask) as client:
         job = Job(model, input, folder, config)
         elsewhere = client is not None and config.device != "cpu"  # a GPU of the workers need not be here

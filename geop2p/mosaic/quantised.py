@@ -50,17 +50,10 @@ class QuantisedNetwork:
 
     def __init__(self, translator: Translator, grid: Grid, folder: Path, tile_size: int) -> None:
         self._translator, self._folder = translator, folder / FOLDER
-        stride = translator.card.stride
-        least = math.ceil(translator.card.chip_size / stride) * stride
-        self._side = max(least, min(tile_size, LARGEST) // stride * stride)
-        while math.prod(self._shape_of(grid)) < LEAST_WINDOWS and self._side > least:
-            self._side = max(least, math.ceil(self._side / 2 / stride) * stride)
-        self._shape = self._shape_of(grid)
-        self._most = max(LEAST_WINDOWS, min(WINDOWS, PIXELS // self._side**2))
+        self._grid, self._stride = grid, translator.card.stride
+        self._least = math.ceil(translator.card.chip_size / self._stride) * self._stride
+        self._largest = max(self._least, min(tile_size, LARGEST) // self._stride * self._stride)
         self._network: Translator | None = None
-
-    def _shape_of(self, grid: Grid) -> tuple[int, int]:
-        return math.ceil(grid.height / self._side), math.ceil(grid.width / self._side)
 
     @property
     def psnr(self) -> float | None:
@@ -108,23 +101,31 @@ class QuantisedNetwork:
         _tell(found)
 
     def _windows(self, look: ReadWindow) -> list[Window]:
-        """Windows drawn at random from those with ground.
+        """Windows drawn at random from those with ground, smaller than tiles where there are too few of those.
 
         Raises:
             RasterError: Fewer than two windows have valid ground.
         """
-        found = []
-        for row, col in drawn_cells(self._shape):
-            window = Window(col * self._side, row * self._side, self._side, self._side)
-            if look(window)[1].mean() >= ENOUGH:
-                found.append(window)
-            if len(found) == self._most:
-                break
+        side = self._largest
+        while len(found := self._with_ground(look, side)) < LEAST_WINDOWS and side > self._least:
+            side = max(self._least, math.ceil(side / 2 / self._stride) * self._stride)
         if len(found) < 2:
             raise RasterError(
-                f"engine openvino-int8: the input has {len(found)} windows of {self._side} pixels with "
+                f"engine openvino-int8: the input has {len(found)} windows of {side} pixels with "
                 f"{100 * ENOUGH:.0f} % valid ground, expected two, to calibrate on and to check; use --engine openvino"
             )
+        return found
+
+    def _with_ground(self, look: ReadWindow, side: int) -> list[Window]:
+        """As many windows of a side as are used, or as there are."""
+        shape, most = (math.ceil(length / side) for length in (self._grid.height, self._grid.width)), PIXELS // side**2
+        found: list[Window] = []
+        for row, col in drawn_cells((next(shape), next(shape))):
+            window = Window(col * side, row * side, side, side)
+            if look(window)[1].mean() >= ENOUGH:
+                found.append(window)
+            if len(found) == max(LEAST_WINDOWS, min(WINDOWS, most)):
+                break
         return found
 
     def _compared(self, quantised: Translator, windows: list[Window], look: ReadWindow) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class QuantisedNetwork:
         for window in windows:
             encoded, valid = look(window)
             source = torch.from_numpy(encoded)[None]
-            exact, made = (maker.translate(source)[0].numpy()[:, valid] for maker in (self._translator, quantised))
+            exact, made = (one.translate(source)[0].numpy()[:, valid] for one in (self._translator, quantised))
             squares += float(np.square(made - exact, dtype=np.float64).mean(axis=0).sum())
             changed += int((made.argmax(axis=0) != exact.argmax(axis=0)).sum())
             pixels += int(valid.sum())

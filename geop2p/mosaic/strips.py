@@ -147,9 +147,8 @@ class NetworkInput:
         cols = reflect_indices(int(window.col_off), int(window.col_off + window.width), grid.width)
         top, left = int(rows.min()), int(cols.min())
         values, valid = read(Window(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1))
-        return take_along(take_along(values, 1, rows - top), 2, cols - left), take_along(
-            take_along(valid, 0, rows - top), 1, cols - left
-        )
+        values = take_along(take_along(values, 1, rows - top), 2, cols - left)
+        return values, take_along(take_along(valid, 0, rows - top), 1, cols - left)
 
 
 class _Turns:

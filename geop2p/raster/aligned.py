@@ -19,7 +19,7 @@ from geop2p.raster.blockwise import Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
-from geop2p.raster.names import is_remote
+from geop2p.raster.layer_names import is_remote
 from geop2p.raster.overviews import overview_for
 from geop2p.raster.placement import control_points, grid_of
 from geop2p.raster.reading import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geop2p.errors import OutputError, one_line
-from geop2p.raster.names import is_elsewhere
+from geop2p.raster.layer_names import is_elsewhere
 
 UMASK = os.umask(0)  # of the process; reading it means setting it, which threads must not do
 os.umask(UMASK)
@@ -107,14 +107,16 @@ def check_is_here(path: Path) -> None:
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """Refuse an output that exists, unless it may be replaced, or that is a URL or a name of GDAL's.
+    """Refuse an output that exists, unless it may be replaced, or that cannot be written.
 
     Raises:
-        OutputError: It exists, or lies on no disk of this machine.
+        OutputError: It exists, its folder is read-only, or it lies on no disk of this machine.
     """
     check_is_here(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists; give another name or --overwrite")
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path.parent}: nothing can be written there; is it read-only? Give another place")
 
 
 def make_folder(folder: Path) -> None:
@@ -128,8 +130,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made a folder ({error.strerror}); give another place") from error
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: nothing can be written there; is it read-only? Give another place")
 
 
 def remove_folder(folder: Path) -> None:

@@ -27,15 +27,15 @@ class ChipFiles:
         grid: Where one of them lies; the others differ in position alone.
         bands: Their bands.
         dtype: numpy name of their type.
-        look: What their files tell beside the pixels.
+        metadata: What their files tell beside the pixels.
     """
 
-    def __init__(self, grid: Grid, bands: int, dtype: str, look: ChipMetadata) -> None:
-        self._grid, self._look = grid, look
+    def __init__(self, grid: Grid, bands: int, dtype: str, metadata: ChipMetadata) -> None:
+        self._grid, self._metadata = grid, metadata
         blank = np.zeros((bands, grid.height, grid.width), dtype)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "chip.tif"
-            write_chip(file, blank, np.ones(blank.shape[1:], bool), grid, look)
+            write_chip(file, blank, np.ones(blank.shape[1:], bool), grid, metadata)
             with gdal_env(), opened(file) as dataset:
                 offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
             whole = file.read_bytes()
@@ -59,7 +59,7 @@ class ChipFiles:
             OutputError: It cannot be written.
         """
         if not valid.all():
-            write_chip(path, values, valid, grid, self._look)
+            write_chip(path, values, valid, grid, self._metadata)
             return
         if self._place is not None:
             position = self._pack(grid.transform)

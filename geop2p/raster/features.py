@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from geop2p.errors import RasterError
 from geop2p.raster.folder import RASTER_SUFFIXES
-from geop2p.raster.names import is_missing, named_layer, with_layer
+from geop2p.raster.layer_names import is_missing, named_layer, with_layer
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
     import geopandas

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from geop2p.raster.names import named_layer
+from geop2p.raster.layer_names import named_layer
 
 log = logging.getLogger(__name__)
 

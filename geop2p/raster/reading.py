@@ -24,7 +24,7 @@ from geop2p.raster.categories import read_categories
 from geop2p.raster.encoding import Array, Band, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_vrt, stamps_of
 from geop2p.raster.grid import Grid
-from geop2p.raster.names import is_missing, is_remote
+from geop2p.raster.layer_names import is_missing, is_remote
 from geop2p.raster.placement import control_points, grid_of, is_by_polynomials
 from geop2p.raster.validity import drawn_pixels, mask_reader, valid_pixels
 

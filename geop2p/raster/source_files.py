@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geop2p.errors import RasterError
 from geop2p.raster.features import is_vector, vector_parts
-from geop2p.raster.names import named_layer
+from geop2p.raster.layer_names import named_layer
 from geop2p.raster.reading import describe_raster
 
 

@@ -42,7 +42,7 @@ def fill_value(encoding: Encoding) -> float | None:
     return None if encoding.is_integer else math.nan
 
 
-def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, look: ChipMetadata) -> None:
+def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, metadata: ChipMetadata) -> None:
     """Write one chip as a GeoTIFF: values as they are, an internal mask unless all pixels are valid.
 
     Args:
@@ -50,14 +50,14 @@ def write_chip(path: Path, values: Array, valid: Mask, grid: Grid, look: ChipMet
         values: (bands, rows, cols).
         valid: (rows, cols).
         grid: Where the chip lies.
-        look: What the file tells beside them.
+        metadata: What the file tells beside them.
     """
     layout = {"driver": "GTiff", "interleave": "band", "blockysize": values.shape[1]}  # a band is one run of bytes
     with _tiff(path, values.shape, values.dtype, grid, layout) as dataset:
         # before the pixels, so that the header stays in front of them
-        if look.palette and values.dtype in (np.uint8, np.uint16):
-            dataset.write_colormap(1, look.palette)
-        _tell_bands(dataset, look.bands)
+        if metadata.palette and values.dtype in (np.uint8, np.uint16):
+            dataset.write_colormap(1, metadata.palette)
+        _tell_bands(dataset, metadata.bands)
         dataset.write(values)
         if not valid.all():
             dataset.write_mask(valid)

@@ -51,8 +51,8 @@ class _Reader:
 class _Writer:
     """Writes every chip into a folder of the split that it is expected in."""
 
-    def __init__(self, staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> None:
-        self._staging, self._grid, self._looks, self._slots = staging, grid, looks, slots
+    def __init__(self, staging: Path, grid: Grid, metadata: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> None:
+        self._staging, self._grid, self._metadata, self._slots = staging, grid, metadata, slots
         self._files: list[ChipFiles] = []
         for side in SIDES:
             for code in slots.codes:
@@ -65,7 +65,7 @@ class _Writer:
         if not self._files:
             self._files = [
                 ChipFiles(grid, len(values), values.dtype.name, look)
-                for values, look in zip(sides, self._looks, strict=True)
+                for values, look in zip(sides, self._metadata, strict=True)
             ]
         code = self._slots.find(np.array([row]), np.array([col]))[0][0]
         for side, files, values in zip(SIDES, self._files, sides, strict=True):
@@ -91,9 +91,9 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, metadata: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`."""
-    return _Writer(staging, grid, looks, slots)
+    return _Writer(staging, grid, metadata, slots)
 
 
 def place(staging: Path, chipset: ChipSet, table: "ChipTable", slots: "Slots") -> None:

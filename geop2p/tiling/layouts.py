@@ -56,7 +56,7 @@ class Layout(Protocol):
         """Open the chips of a split."""
 
     def open_writer(
-        self, staging: Path, grid: "Grid", looks: "tuple[ChipMetadata, ChipMetadata]", slots: "Slots"
+        self, staging: Path, grid: "Grid", metadata: "tuple[ChipMetadata, ChipMetadata]", slots: "Slots"
     ) -> Writer:
         """Begin to stage the chips of a scene that has a grid, and that are expected in slots."""
 

@@ -17,8 +17,8 @@ from geop2p.raster.encoding import MapClass
 from geop2p.raster.features import vector_parts
 from geop2p.raster.fingerprints import fingerprint
 from geop2p.raster.kinds import ASKED
+from geop2p.raster.layer_names import exists, is_gdal_name, is_missing, named_layer, with_layer
 from geop2p.raster.layers import Layer, open_layer
-from geop2p.raster.names import exists, is_gdal_name, is_missing, named_layer, with_layer
 from geop2p.raster.reading import has_colors, read_sample
 from geop2p.tiling.chips import SIDES, ChipSet, Scene
 from geop2p.tiling.sides import ENCODING_CHOICES, JOINED, with_choices

@@ -173,7 +173,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
     yield _Reader(chipset, split)
 
 
-def open_writer(staging: Path, grid: "Grid", looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: "Grid", metadata: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`; the colours stand in the description."""
     return _Writer(staging, slots)
 

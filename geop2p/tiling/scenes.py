@@ -13,8 +13,8 @@ from rasterio.windows import Window
 from geop2p.config import TileConfig
 from geop2p.errors import ConfigError, GridMismatchError, NoGroundError, RasterError
 from geop2p.raster.grid import LOOKUPS, Bounds, Grid, covering, positions_in
+from geop2p.raster.layer_names import named_layer
 from geop2p.raster.layers import Layer
-from geop2p.raster.names import named_layer
 from geop2p.raster.pixels import has_size, in_metres, pixel_range
 from geop2p.raster.placement import BY_POLYNOMIALS
 from geop2p.raster.reading import gdal_env

@@ -105,8 +105,8 @@ def stage(
     journal_file = staging / f"journal-{plan}.jsonl"
     done = _read_journal(journal_file)
     slots = expected_slots(scene.id, scene.grid, config)
-    looks = looks_of(layers, drafts)
-    open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, looks, slots)
+    metadata = metadata_of(layers, drafts)
+    open_writer = partial(layout_of(config.layout).open_writer, staging, scene.grid, metadata, slots)
     survey = Survey(scene.id, layers, drafts, config, len(regions))
     with (
         progress_bar(windows, "tile", progress) as advance,
@@ -126,7 +126,7 @@ def stage(
     return staged
 
 
-def looks_of(layers: tuple[Layer, Layer], drafts: tuple[Encoding, ...]) -> tuple[ChipMetadata, ChipMetadata]:
+def metadata_of(layers: tuple[Layer, Layer], drafts: tuple[Encoding, ...]) -> tuple[ChipMetadata, ChipMetadata]:
     """What the chips of two layers tell of their sides."""
     source, target = (ChipMetadata(layer.palette, draft.bands) for layer, draft in zip(layers, drafts, strict=True))
     return source, target

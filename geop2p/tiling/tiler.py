@@ -13,8 +13,8 @@ from geop2p.config.fields import config_or_default, refuse_unused
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError, NoGroundError, OutputError
 from geop2p.raster.features import read_polygons
 from geop2p.raster.grid import Grid
+from geop2p.raster.layer_names import exists
 from geop2p.raster.layers import Layer
-from geop2p.raster.names import exists
 from geop2p.raster.source_files import files_of
 from geop2p.tiling.chips import DESCRIPTION, SIDES, STAGING, ChipSet, Scene
 from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_options, stored_path

@@ -63,7 +63,7 @@ def open_split(chipset: ChipSet, split: Split) -> Iterator[SplitReader]:
         yield _Reader(chipset, split, stack)
 
 
-def open_writer(staging: Path, grid: Grid, looks: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
+def open_writer(staging: Path, grid: Grid, metadata: tuple[ChipMetadata, ChipMetadata], slots: "Slots") -> _Writer:
     """See `Layout`."""
     return _Writer()
 

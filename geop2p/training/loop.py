@@ -95,7 +95,7 @@ class Training:
             with fitting_state(self.folder):
                 check_chips_are_those(self.folder, state["chips"], self.chips.ids)
                 self.update.load_state(state)
-                self.losses.load_state(state["tally"])
+                self.losses.load_state(state["losses"])
                 self.step, self.seconds = state["step"], state["seconds"]
             if self.world.leads:
                 self._say_where(state.get("device"))
@@ -126,7 +126,7 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides the rest: order, augmentation and dropout are functions of seed and step."""
-        plain = {"step": self.step, "seconds": self.seconds, "tally": self.losses.state()}
+        plain = {"step": self.step, "seconds": self.seconds, "losses": self.losses.state()}
         plain |= {"chips": digest_of(self.chips.ids), "device": self.device.type}
         return plain | self.update.state()
 

@@ -52,8 +52,8 @@ def plan_training(chips: str | Path, config: TrainConfig | None = None) -> dict[
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     score_to_keep(chipset, config)
     recipe = recipe_of(config, chipset.target)
-    smaller = f"out of memory with networks of width {config.width}; try --width {max(1, config.width // 2)}"
-    with telling_when_full(GeoP2PError(smaller)):
+    hint = f"; try --width {config.width // 2}" if config.width > 1 else ""
+    with telling_when_full(GeoP2PError(f"out of memory with networks of width {config.width}{hint}")):
         networks = build_networks(chipset, config)
     drawn = augmentation_of(chipset, recipe, config.seed)
     per_epoch = math.ceil(chipset.counts["train"] / recipe.batch_size)

@@ -25,7 +25,10 @@ def with_layer(file: str, layer: str | None) -> str:
 
 def exists(path: str | Path) -> bool:
     """Whether there is a local file or folder of a layer's name."""
-    return Path(named_layer(path)[0]).exists()
+    try:
+        return Path(named_layer(path)[0]).exists()
+    except OSError:  # longer than a file's name may be
+        return False
 
 
 def is_gdal_name(path: str | Path) -> bool:
