@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, image_encoding
@@ -172,6 +173,54 @@ def test_charbonnier_is_l1_without_its_corner() -> None:
     same = torch.zeros(1, 2, 2, 2, requires_grad=True)
     masked_charbonnier(same, fake, valid).backward()
     assert same.grad is not None and not same.grad.any() and same.grad.isfinite().all()
+
+
+def test_losses_have_the_values_of_their_definitions() -> None:
+    """Written out with numpy, pixel by pixel, with holes and with pixels of no class."""
+    draw = np.random.default_rng(0)
+    fake, real = draw.normal(size=(2, 2, 3, 5, 4))
+    valid = draw.random((2, 1, 5, 4)) < 0.6
+    pairs = [(batch, row, col) for batch, row, col in np.argwhere(valid[:, 0])]
+    differences = np.array([fake[b, :, r, c] - real[b, :, r, c] for b, r, c in pairs])
+    tensors = [torch.from_numpy(side) for side in (fake, real, valid.astype(np.float64))]
+    assert float(masked_l1(*tensors)) == pytest.approx(np.abs(differences).mean())
+    curved = np.sqrt(differences**2 + 1e-6) - 1e-3
+    assert float(masked_charbonnier(*tensors)) == pytest.approx(curved.mean())
+
+    codes = draw.integers(0, 3, (2, 5, 4))
+    one_hot = np.moveaxis(np.eye(3)[codes], -1, 1)
+    one_hot[:, :, 0] = 0  # a row whose class is unknown
+    known = [place for place in pairs if place[1] > 0]
+    shares = np.exp(fake) / np.exp(fake).sum(axis=1, keepdims=True)
+    entropy = np.mean([-np.log(shares[b, codes[b, r, c], r, c]) for b, r, c in known])
+    tensors[1] = torch.from_numpy(one_hot)
+    assert float(masked_cross_entropy(*tensors)) == pytest.approx(entropy)
+    dice = []
+    for code in range(3):
+        given = np.array([shares[b, code, r, c] for b, r, c in known])
+        truth = np.array([codes[b, r, c] == code for b, r, c in known])
+        dice.append(1 - 2 * (given * truth).sum() / (given.sum() + truth.sum()))
+    assert float(masked_dice(*tensors)) == pytest.approx(np.mean(dice))
+
+
+def test_features_are_compared_layer_by_layer_in_each_scale() -> None:
+    draw = torch.Generator().manual_seed(0)
+    sides, valid = [[8, 4, 2], [4, 2, 1]], torch.ones(1, 1, 8, 8)
+    fake, real = ([[torch.rand(1, 3, n, n, generator=draw) for n in scale] for scale in sides] for _ in range(2))
+    layers = [
+        [float((one - other).abs().mean()) for one, other in zip(*pair, strict=True)]
+        for pair in zip(fake, real, strict=True)
+    ]
+    expected = np.mean([sum(scale[:-1]) for scale in layers])  # the last are the logits
+    assert float(feature_matching(fake, real, valid)) == pytest.approx(expected)
+    weighted = 2 * layers[0][0] + 3 * layers[0][1] + 5 * layers[0][2]
+    assert float(perceptual_loss(fake[0], real[0], (2.0, 3.0, 5.0), valid)) == pytest.approx(weighted)
+    valid[..., :4, :] = 0  # half of the ground: the lower rows of the features alone count
+    half = [
+        float((one - other).abs()[..., n // 2 :, :].mean())
+        for one, other, n in zip(fake[0], real[0], sides[0], strict=True)
+    ]
+    assert float(feature_matching(fake[:1], real[:1], valid)) == pytest.approx(sum(half[:-1]))
 
 
 def test_losses_over_valid_pixels_equal_losses_of_those_pixels_alone() -> None:
