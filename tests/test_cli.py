@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -14,8 +15,9 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from geop2p_cli.main import main
+from geop2p_cli.main import AboveBars, main
 from geop2p_cli.options import as_typed, in_options
+from tqdm import tqdm
 
 from geop2p import CompareConfig, EvaluateConfig, PredictConfig, TileConfig, TrainConfig
 from geop2p.errors import GeoP2PError
@@ -424,3 +426,12 @@ def test_a_demo_replaces_no_file_of_somebody_else(tmp_path: Path) -> None:
         result = invoke("demo", str(folder))
         assert result.exit_code == 1 and f"{name}: exists; give another name or --overwrite" in result.stderr
         assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == "mine"
+
+
+def test_a_line_and_a_progress_bar_do_not_share_a_row(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = AboveBars(sys.stderr)
+    with tqdm(total=2, desc="predict", file=sys.stderr) as bar:
+        bar.update()
+        handler.emit(logging.LogRecord("geop2p", logging.WARNING, "", 0, "a block is damaged", None, None))
+    rows = [row.rstrip() for row in re.split(r"[\r\n]", capfd.readouterr().err)]
+    assert "a block is damaged" in rows

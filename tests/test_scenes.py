@@ -497,3 +497,16 @@ def test_a_scene_without_chips_says_what_would_help(
     with pytest.raises(NoGroundError, match=told) as caught:
         tile_maps(tmp_path, [codes], config, nodata=0)
     assert untold not in str(caught.value) and "too few edges" not in caplog.text
+
+
+def test_a_target_with_another_source_is_told_of(
+    pair: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a map that was corrected: both versions would be trained on."""
+    with rasterio.open(pair[0]) as dataset:
+        corrected = np.where(dataset.read() == 5, 2, dataset.read())
+    other = write_raster(tmp_path / "corrected.tif", corrected.astype(np.uint8), grid(300, 420), nodata=0)
+    tile(*pair, tmp_path / "chips", TileConfig(size=32))
+    assert "is that of scene" not in caplog.text
+    assert tile(other, pair[1], tmp_path / "chips", TileConfig(size=32)).scenes == 2
+    assert "scene 'image-2': its target is that of scene 'image', whose source is another (../map.tif)" in caplog.text

@@ -121,6 +121,18 @@ class InOptions(logging.Formatter):
         return line if context is None else in_options(line, context.command)
 
 
+class AboveBars(logging.StreamHandler[Any]):
+    """Lines on stderr that no progress bar runs into; one that is shown is drawn again below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if (bars := sys.modules.get("tqdm")) is None:
+            super().emit(record)
+        else:
+            with bars.tqdm.external_write_mode(file=self.stream):
+                super().emit(record)
+
+
 class ToldOnce(logging.Filter):
     """Drops a line that the command has told already: a raster that is opened for several ends warns each time."""
 
@@ -153,7 +165,7 @@ def main() -> None:
     # waiting asleep costs nothing measurable. It counts only if set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("CPL_LOG", os.devnull)  # threads of GDAL tell there what our one line tells
-    lines = logging.StreamHandler()
+    lines = AboveBars()
     lines.addFilter(ToldOnce())
     lines.setFormatter(InOptions("%(message)s"))
     logging.basicConfig(handlers=[lines])

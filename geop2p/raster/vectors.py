@@ -98,7 +98,10 @@ def read_vector(path: str | Path, field: str | None, known: tuple[MapClass, ...]
     if field in features.columns:
         valued = features[field].notna() & (features[field].astype(str).str.strip() != "")
         if not valued.all():
-            log.warning("%s: %d features without a value in '%s' are left out", path, (~valued).sum(), field)
+            log.warning(
+                "%s: %d features without a value in '%s' are left out, as if nothing were drawn there",
+                path, (~valued).sum(), field,
+            )  # fmt: skip
             features = features[valued]
     labels = ["feature"] * len(features) if field is None or features.empty else _labels(path, features[field])
     same = _same_names(set(labels), [entry.name for entry in known])

@@ -212,6 +212,17 @@ def _extent(bounds: tuple[float, float, float, float]) -> str:
     return f"x {bounds[0]:.10g} to {bounds[2]:.10g}, y {bounds[1]:.10g} to {bounds[3]:.10g}"
 
 
+def tell_of_same_target(scene: Scene, earlier: ChipSet) -> None:
+    """Warn of a target that a chip set has already, with another source: its ground gets two labels."""
+    for known in earlier.scenes:
+        if scene.fingerprint["target"] == known.fingerprint["target"]:
+            log.warning(
+                "scene '%s': its target is that of scene '%s', whose source is another (%s): the same ground is cut "
+                "twice; if this source replaces that one, tile again with --overwrite",
+                scene.id, known.id, known.source,
+            )  # fmt: skip
+
+
 def check_pixels(scene: Scene, earlier: ChipSet) -> None:
     """Tell of a scene whose pixels have another size than those of the first one."""
     first = earlier.scenes[0]

@@ -65,10 +65,11 @@ def merged_encoding(layer: Layer, side: str, earlier: ChipSet | None) -> Encodin
         return draft
     _tell_of_other_kind(layer, side)
     known: Encoding = getattr(earlier, side)
-    for what in ("kind", "dtype"):
+    for what, remedy in (("kind", f"give --{side}-kind"), ("dtype", "convert it (gdal_translate -ot)")):
         if getattr(draft, what) != getattr(known, what):
             raise ChipSetError(
-                f"{layer.path}: {what} is {getattr(draft, what)}, the chip set's {side} has {getattr(known, what)}"
+                f"{layer.path}: {what} is {getattr(draft, what)}, the chip set's {side} has {getattr(known, what)}; "
+                f"{remedy}, or tile into another folder"
             )
     if len(draft.bands) != len(known.bands):
         raise ChipSetError(f"{layer.path}: has {len(draft.bands)} bands, the chip set's {side} has {len(known.bands)}")

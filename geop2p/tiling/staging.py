@@ -136,14 +136,14 @@ def _report_classes(scene: Scene, layers: tuple[Layer, Layer], table: ChipTable)
     """Warn of a map that is one class all over, and of a negative code that no file names, which often is no data."""
     for side, layer in zip(SIDES, layers, strict=True):
         codes = list(class_columns(table, side))
-        named = {entry.value for entry in layer.named_classes}
+        named = {entry.value: entry.name for entry in layer.named_classes}
         odd = [code for code in codes if code < 0 and code not in named]
         if len(codes) == 1:
             log.warning(
-                "%s: all valid ground of the %s is class %d%s",
+                "%s: all valid ground of the %s is class %s%s",
                 scene.id,
                 side,
-                codes[0],
+                f"{codes[0]} {named.get(codes[0], '')}".strip(),
                 f"; if that means no data, leave it out with --ignore-class {codes[0]}" if odd else "",
             )
         elif odd:

@@ -26,7 +26,7 @@ class SplitSummary:
     Attributes:
         name: The split.
         chips: Chips in it.
-        share: Of the valid ground of all splits, 0 to 1.
+        share: Of the valid pixels of all chips, 0 to 1; ground under several chips counts several times.
         valid: Mean share of valid ground in a chip; None without chips.
         classes: Share of the most frequent classes of all splits on its valid ground, by name; None without chips.
     """

@@ -21,7 +21,7 @@ from geop2p.tiling.opening import layer_path, open_pair, reading_files, reading_
 from geop2p.tiling.pairs import find_pairs
 from geop2p.tiling.placing import CONVERSION, check_splits, commit_scene, finish, settings_of
 from geop2p.tiling.removal import check_removable, lock_chips, make_room
-from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, unused
+from geop2p.tiling.scenes import check_pixels, scene_grid, scene_name, tell_of_same_target, unused
 from geop2p.tiling.sides import merged_encoding, tell_of_strange_values
 from geop2p.tiling.splits import check_rule
 from geop2p.tiling.staging import claim_staging, differences, no_chip, stage
@@ -201,6 +201,7 @@ def _add_pair(folder: Path, pair: tuple[str, str], config: TileConfig, progress:
     check_rule(scene, config)
     if earlier is not None:
         check_pixels(scene, earlier)
+        tell_of_same_target(scene, earlier)
     for side, layer in zip(SIDES, layers, strict=True):
         log.info("%s: %s holds %s: %s", side, layer.path, layer.kind, layer.reason)
     staging = folder / STAGING / scene.id
