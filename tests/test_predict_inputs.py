@@ -466,6 +466,8 @@ def test_a_block_that_cannot_be_read_is_named_or_left_out(
         predict(model, path, tmp_path / "out.tif", PredictConfig(tile_size=64, overlap=overlap))
     assert not (tmp_path / "out.tif").exists()
     predict(model, path, tmp_path / "skipped.tif", PredictConfig(tile_size=64, overlap=overlap, skip_bad=True))
+    with rasterio.open(tmp_path / "skipped.tif") as dataset:
+        assert dataset.tags()["GEOP2P_SKIP_BAD"] == "YES"
     assert caplog.text.count("block (1, 2) of 128 x 128 pixels of the grid is left without data") == 1
     with rasterio.open(tmp_path / "skipped.tif") as dataset:
         made, valid = dataset.read(), dataset.dataset_mask() > 0
