@@ -47,7 +47,7 @@ def test_the_page_of_a_run_shows_what_its_metrics_say(chips: Path, tmp_path: Pat
     assert result.best is not None and f"best psnr, epoch {result.best['epoch']}, kept as best.safetensors" in page
     assert page.count("best marked") == 1 and '<dd class="changed">ema=0.5</dd>' in page
     assert "water, meadow, road" in page and "3 bands of uint8: red, green, blue" in page and "<dt>torch</dt>" in page
-    assert "<h2>Warnings</h2>" not in page
+    assert "<h2>Warnings</h2>" not in page and "recipe_values" not in page  # which the recipe shows
     assert "L1, DN, last epoch" in page and "l1, DN" in drawn and "l1" in drawn and result.unit == "DN"
 
 

@@ -106,6 +106,7 @@ def write_report(
         "Validation": [_curve(history, "val", name, with_unit(name), marks.get(name)) for name in SCORES],
         "Detectors": [_curve(history, "checks", name, title) for name, title in CHECKS.items()],
     }
+    told = {key: value for key, value in card.provenance.items() if key != "recipe_values"}  # they have a list
     page = environment.from_string(text).render(
         name=run.resolve().name,
         last=history[-1],
@@ -119,7 +120,7 @@ def write_report(
         settings={key: value for key, value in dataclasses.asdict(config).items() if key != unused},
         defaults=dataclasses.asdict(TrainConfig()),
         recipe=dataclasses.asdict(recipe),
-        model={"source": _side(card, "source"), "target": _side(card, "target")} | card.provenance,
+        model={"source": _side(card, "source"), "target": _side(card, "target")} | told,
         environment=_environment(device),
     )
     write_text(run / REPORT, page)
