@@ -40,7 +40,7 @@ def demo(folder: Path, overwrite: bool, as_json: bool) -> None:
     overview = folder / "overview.png"
     if not overwrite and not run.exists():  # what a demo made lies beside its run
         for file in (mosaic, report, overview):
-            check_new(file, overwrite)
+            check_new(file, overwrite=False)
     geop2p.tile(landcover, image, chips, TILE, overwrite=overwrite, progress=show)
     geop2p.train(chips, run, TRAIN, overwrite=overwrite, progress=show)
     if overwrite or not mosaic.exists():

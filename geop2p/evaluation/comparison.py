@@ -15,7 +15,8 @@ from geop2p.config.fields import config_or_default
 from geop2p.errors import ChipSetError, ConfigError
 from geop2p.evaluation.ablation import train_rows
 from geop2p.evaluation.baseline import NO_TRAINING, LinearBaseline, fit_baseline
-from geop2p.evaluation.example_chips import check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.checks import check_same_sides
+from geop2p.evaluation.example_chips import place_strip, ranked_rows
 from geop2p.evaluation.judge import judge_fits, judge_of
 from geop2p.evaluation.pretrained_scores import SCORES as PRETRAINED_SCORES
 from geop2p.evaluation.pretrained_scores import PretrainedScores

@@ -14,7 +14,8 @@ from geop2p.config import EvaluateConfig
 from geop2p.config.fields import changed, config_or_default
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
-from geop2p.evaluation.example_chips import check_mosaic, check_same_sides, place_strip, ranked_rows
+from geop2p.evaluation.checks import check_mosaic, check_same_sides
+from geop2p.evaluation.example_chips import place_strip, ranked_rows
 from geop2p.evaluation.judge import judge_of
 from geop2p.evaluation.mosaics import NO_SEAMS, OF_RASTERS, mosaic_tags, seam_figures
 from geop2p.evaluation.offsets import corners_in_mosaic

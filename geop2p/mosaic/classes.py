@@ -17,7 +17,7 @@ Codes = Mapping[int, int]
 
 
 def match_classes(path: str, names: Mapping[int, str], classes: Sequence[MapClass]) -> Codes:
-    """See `codes_by_name`; what differs is told.
+    """The codes of `codes_by_name`; what differs from the input's own is logged.
 
     Args:
         path: The input, for messages.

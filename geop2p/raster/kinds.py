@@ -16,7 +16,7 @@ from geop2p.raster.reading import RasterInfo, file_bands, has_colors
 DECIBELS: Backscatter = "dB"
 MOST_CLASSES = 32  # different values of one integer band that still count as classes
 MOST_CODES = 256  # different values that a map can have: each is a channel of the network
-ASKED = "as asked for"
+ASKED = "as asked for"  # why a layer is read so whose kind somebody said
 LEAST_RELIEF = 20  # physical units that the heights of an elevation layer span at least
 NO_DB = -100.0  # below it lies no backscatter in dB
 LENGTHS = (METRES[0], FEET[0], SURVEY_FEET[0])

@@ -64,8 +64,8 @@ class _Writer:
         grid = self._grid.window(Window(col, row, *chip.valid.shape[::-1]))
         if not self._files:
             self._files = [
-                ChipFiles(grid, len(values), values.dtype.name, look)
-                for values, look in zip(sides, self._metadata, strict=True)
+                ChipFiles(grid, len(values), values.dtype.name, own)
+                for values, own in zip(sides, self._metadata, strict=True)
             ]
         code = self._slots.find(np.array([row]), np.array([col]))[0][0]
         for side, files, values in zip(SIDES, self._files, sides, strict=True):
