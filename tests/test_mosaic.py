@@ -30,6 +30,7 @@ from geop2p.mosaic.mosaic import Mosaic
 from geop2p.mosaic.plan import READ_ROWS, Lattice, part_side, part_windows
 from geop2p.mosaic.seams import SeamIndex, mismatch
 from geop2p.raster.aligned import Reader, aligned_reader
+from geop2p.raster.borders import overlap_slices
 from geop2p.raster.encoding import Array, Band, Encoding, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.pixels import PixelRange, has_size, in_metres, range_in_metres
@@ -63,6 +64,20 @@ def test_tiles_cover_every_pixel_with_weight_one(size: int, share: float, height
     rows += [given.copy() for given in blend.until(height)]
     made = np.concatenate(rows, axis=1)
     assert made.shape == (1, height, width) and np.allclose(made, 1, atol=1e-5)
+
+
+@given(st.integers(8, 64), st.floats(0, 0.5), st.integers(1, 200), st.integers(0, 40))
+def test_tiles_hand_over_where_the_later_one_begins_to_weigh_as_much(
+    size: int, share: float, length: int, shift: int
+) -> None:
+    lattice = Lattice(size, int(size * share), shift=(0, shift))
+    starts = lattice.starts(1, 0, length)
+    weights = np.zeros((len(starts), length))
+    for row, start in zip(weights, starts, strict=True):
+        here, there = overlap_slices(start, size, length)
+        row[here] = ramp(size, lattice.overlap)[there]
+    of_most = np.argmax(weights.round(6)[::-1], axis=0)  # counted from the last tile: the later of two that weigh alike
+    assert lattice.handovers(1, length) == (np.flatnonzero(np.diff(of_most)) + 1).tolist()
 
 
 def test_parts_tile_the_raster_once() -> None:
