@@ -17,7 +17,7 @@ DRAWING |= {f"{rule}_{shape}_" for rule in ("kaiming", "xavier") for shape in ("
 def own_random_numbers() -> Iterator[None]:
     """A block after which torch's random numbers go on where they were, those of a GPU too if the process used it.
 
-    Other threads draw from the same numbers meanwhile: for what they do not do at the same time (`alone`).
+    Other threads draw from the same numbers meanwhile: for what they do not do at the same time (`exclusive_training`).
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):

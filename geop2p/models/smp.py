@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -40,7 +41,8 @@ class Smp(Generator):
         noise: int = 0,
     ) -> None:
         super().__init__(in_channels, noise)
-        import segmentation_models_pytorch  # slow: seconds, and no other generator needs it
+        with torch.device("cpu"):  # torchvision computes with tensors on import, which has no answer on meta
+            import segmentation_models_pytorch  # slow: seconds, and no other generator needs it
 
         known = ("fcn", *segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING)
         if architecture not in known:
