@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 from geop2p import TileConfig, TrainConfig, check, convert, describe, tile, train
 from geop2p.config import SPLITS
 from geop2p.errors import ChipSetError, ConfigError, GeoP2PError
+from geop2p.raster.reading import gdal_env
 from geop2p.tiling.chips import ChipSet
 
 SMALL = TileConfig(size=32, stride=24, min_valid=0.8)
@@ -424,6 +426,41 @@ def test_what_cannot_be_imported_is_one_line(arcgis: Path, tmp_path: Path) -> No
         convert(tmp_path / "empty", tmp_path / "out5", TileConfig())
     with pytest.raises(ConfigError, match="is no chip set of geop2p; make one of it first"):
         convert(bad, tmp_path / "out6", TileConfig(format="side-by-side"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "bands", "options"),
+    [
+        ("png", "uint16", 1, {}),
+        ("png", "uint16", 3, {}),
+        ("tif", "uint16", 1, {"ENDIANNESS": "BIG"}),
+        ("tif", "uint16", 3, {}),
+        ("tif", "int16", 2, {}),
+        ("tif", "float32", 1, {}),
+    ],
+)
+def test_images_of_more_than_8_bits_keep_their_values(
+    tmp_path: Path, suffix: str, dtype: str, bands: int, options: dict[str, str]
+) -> None:
+    values = np.random.default_rng(0).integers(300, 30_000, (bands, 32, 64)).astype(dtype)
+    for split in ("train", "val"):
+        (tmp_path / "pairs" / split).mkdir(parents=True)
+        path = tmp_path / "pairs" / split / f"{split}.{suffix}"
+        driver = {"png": "PNG", "tif": "GTiff"}[suffix]
+        with gdal_env(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(
+                path, "w", driver=driver, width=64, height=32, count=bands, dtype=dtype, **options
+            ) as file:
+                file.write(values)
+    kinds = TileConfig(source_kind="image", target_kind="image")
+    convert(tmp_path / "pairs", tmp_path / "chips", kinds)
+    chipset = ChipSet.open(tmp_path / "chips")
+    assert chipset.source.dtype == dtype and len(chipset.source.bands) == bands
+    with chipset.reader("train") as reader:
+        chip = reader.read(0)
+    assert np.array_equal(chip.source, values[:, :, :32]) and np.array_equal(chip.target, values[:, :, 32:])
+    assert chip.valid.all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from geop2p.config import Direction, Split
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, RasterError
 from geop2p.raster.encoding import Array, Mask
 from geop2p.raster.grid import Grid
 from geop2p.raster.reading import RasterInfo, describe_raster, read_whole
 from geop2p.tiling.chips import DESCRIPTION
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+DEEP = (".png", ".tif", ".tiff")  # may hold values of more than 8 bits
 HALF_A_PIXEL = 0.5
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -103,17 +104,32 @@ def _halves(path: Path, direction: Direction) -> tuple[Side, Side]:
         ChipSetError: It cannot be read, or is not twice as wide as high.
     """
     try:
-        with Image.open(path) as image:
-            _check_halves(path, *image.size)
-            drawn = np.asarray(image.convert("RGBA").getchannel("A")) > 0 if image.has_transparency_data else None
-            plain = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB")
-            values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        values, valid = _deep(path) or _picture(path)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, RasterError) as error:
         raise ChipSetError(f"{path}: cannot be read as an image ({error}); remove it or fetch it again") from error
     height = values.shape[1]
-    valid = np.ones((height, 2 * height), bool) if drawn is None else drawn
     sides = ((values[:, :, :height], valid[:, :height]), (values[:, :, height:], valid[:, height:]))
     return sides if direction == "AtoB" else (sides[1], sides[0])
+
+
+def _deep(path: Path) -> Side | None:
+    """An image of more than 8 bits, which Pillow cuts down to 8 where it has colours; None for others."""
+    if path.suffix.lower() not in DEEP:
+        return None
+    info = describe_raster(path)
+    if info.dtype == "uint8":
+        return None
+    _check_halves(path, info.grid.width, info.grid.height)
+    return read_whole(path)
+
+
+def _picture(path: Path) -> Side:
+    with Image.open(path) as image:
+        _check_halves(path, *image.size)
+        drawn = np.asarray(image.convert("RGBA").getchannel("A")) > 0 if image.has_transparency_data else None
+        plain = image if image.mode == "L" else image.convert("RGB")
+        values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
+    return values, np.ones(values.shape[1:], bool) if drawn is None else drawn
 
 
 def _check_halves(path: Path, width: int, height: int) -> None:
