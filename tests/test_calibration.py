@@ -61,6 +61,16 @@ def test_pixels_of_one_spread_are_one_group() -> None:
     assert Calibration().result() is None
 
 
+def test_stored_values_have_a_scale_and_an_offset() -> None:
+    """As a confidence of 8 bits has."""
+    spread = np.random.default_rng(0).integers(0, 250, (2, 40, 40))
+    error, valid = np.random.default_rng(1).random((40, 40)), np.ones((40, 40), bool)
+    stored, physical = Calibration(False, (0.5, 0.1), (3.0, 0.0)), Calibration()
+    stored.add(error, spread.astype(np.uint8), valid)
+    physical.add(error, spread * [[[0.5]], [[0.1]]] + [[[3.0]], [[0.0]]], valid)
+    assert stored.result() == physical.result()
+
+
 @pytest.mark.parametrize("truth", [1.0, 0.6])
 def test_confidence_is_compared_with_the_share_that_is_right(truth: float) -> None:
     generator = np.random.default_rng(0)

@@ -27,6 +27,7 @@ from geop2p import (
     TileConfig,
     TrainConfig,
     compare,
+    convert,
     describe,
     evaluate,
     evaluate_mosaic,
@@ -89,6 +90,22 @@ def test_corners_in_mosaics_are_measured_on_many_lattices(run: Path, pair: tuple
     away.rename(pair[0])
 
 
+def test_imported_chips_have_no_layers_to_read_again(run: Path, pair: tuple[Path, Path]) -> None:
+    """Which is said before anything is scored, and a page with a mosaic goes without the truth."""
+    convert(run / "chips", run / "pairs", TileConfig(format="side-by-side"))
+    config = TileConfig(source_kind="classes", classes=run / "pairs" / "classes_source.csv")
+    convert(run / "pairs", run / "imported", config)
+    with pytest.raises(
+        ConfigError, match=r"--lattices reads the layers .*: scene '.*' was imported as chips and has no"
+    ):
+        evaluate(run / "run", run / "imported", run / "report.html", EvaluateConfig(lattices=3))
+    assert not (run / "report.html").exists()
+    predict(run / "run", pair[0], run / "out.tif")
+    evaluate(run / "run", run / "imported", run / "report.html", EvaluateConfig(mosaic=run / "out.tif"))
+    page = (run / "report.html").read_text()
+    assert "The whole mosaic" in page and 'id="slider"' not in page
+
+
 def test_the_page_is_self_contained(run: Path) -> None:
     evaluate(run / "run", run / "chips", run / "report.html")
     page = (run / "report.html").read_text()
@@ -140,7 +157,7 @@ def test_a_reference_that_holds_something_else_is_refused_or_told(tmp_path: Path
     for made, real, told in (
         ("power", "decibels", "power.tif: backscatter is power, expected dB"),
         ("decibels", "power", "backscatter is dB, expected power"),
-        ("float", "map", "classes need one integer band, found 1 of float32; convert it"),
+        ("float", "map", r"float\.tif holds image of float32, .*map\.tif classes .*: give two maps of classes"),
         (
             "decibels",
             "map",
@@ -343,6 +360,78 @@ def test_the_page_tells_figures_of_a_mosaic_whole(tmp_path: Path, tag: str, show
         dataset.update_tags(GEOP2P_TILE_MISMATCH=tag, GEOP2P_MODE="exact")
     evaluate_mosaic(made, made, tmp_path / "page.html")
     assert f"<p>tile mismatch {shown} · mode exact</p>" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("made", "real"), [("uint8", "uint16"), ("float32", "uint8"), ("uint8", "uint8")])
+def test_the_range_of_rasters_is_that_of_the_reference(tmp_path: Path, made: str, real: str) -> None:
+    """However the prediction is stored."""
+    truth = np.random.default_rng(0).integers(20, 200, (3, 40, 40))
+    paths = [
+        write_raster(tmp_path / f"{dtype}_{more}.tif", (truth + more).astype(dtype), grid(40, 40))
+        for dtype, more in ((made, 2), (real, 0))
+    ]
+    result = evaluate_mosaic(*paths, tmp_path / "report.html")
+    wanted = 255 if real == "uint8" else 179
+    assert result["range"] == [wanted] * 3 and result["psnr"] == pytest.approx(20 * math.log10(wanted / 2))
+
+
+def test_a_band_of_one_value_has_no_range(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 4000, (2, 40, 40)).astype(np.uint16)
+    truth[1] = 500
+    path = write_raster(tmp_path / "truth.tif", truth, grid(40, 40))
+    made = write_raster(tmp_path / "made.tif", truth + np.uint16(3), grid(40, 40))
+    result = evaluate_mosaic(made, path, tmp_path / "report.html")
+    assert result["l1"] == 3 and result["range"][1] == 0 < result["range"][0]
+    first, second = result["bands"].values()
+    for name in ("psnr", "ssim", "ms_ssim"):
+        assert result[name] is None and second[name] is None
+        assert result["reasons"][name] == "a band of the reference has one value alone, and so no range"
+    assert first["psnr"] > 50 and first["ssim"] > 0.99
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("float32", -3.4028234663852886e38), ("float64", -1.797e308)])
+def test_fill_values_that_no_file_declares_are_said(tmp_path: Path, dtype: str, fill: float) -> None:
+    truth = np.random.default_rng(0).normal(100, 20, (1, 60, 60))
+    made = write_raster(tmp_path / "made.tif", truth.astype(dtype), grid(60, 60))
+    truth[:, :9] = fill
+    real = write_raster(tmp_path / "real.tif", truth.astype(dtype), grid(60, 60))
+    result = evaluate_mosaic(made, real, tmp_path / "report.html")
+    json.dumps(result, allow_nan=False)
+    assert f"like {fill:.9g}: if such values mean no data, tag them so" in result["notes"][0]
+    if dtype == "float64":
+        assert {result[name] for name in ("l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation")} == {None}
+        assert "too large to be squared" in result["reasons"]["rmse"]
+    both = evaluate_mosaic(real, real, tmp_path / "report.html", overwrite=True)
+    assert both["l1"] in (0, None) and f"like {fill:.9g}" in both["notes"][0]
+
+
+def test_a_score_that_there_is_not_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ERGAS of one block alone may be had where that of all is not."""
+    monkeypatch.setattr("geop2p.evaluation.mosaics.BLOCK", 32)
+    truth = np.random.default_rng(0).normal(100, 20, (2, 64, 64)).astype(np.float32)
+    truth[:, :32, :8] = -1
+    real = write_raster(tmp_path / "real.tif", truth, grid(64, 64))
+    result = evaluate_mosaic(real, real, tmp_path / "report.html")
+    assert result["ergas"] is None and result["intervals"]["ergas"] is None
+    assert result["intervals"]["l1"] == (0, 0)
+
+
+def test_borders_of_classes_are_seen_from_the_next_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is near a border does not depend on how the ground is cut to be read and to be scored."""
+    truth = np.random.default_rng(0).integers(1, 4, (1, 8, 9)).astype(np.uint8).repeat(12, 1).repeat(12, 2)
+    made, valid = truth.copy(), np.ones(truth.shape[1:], bool)
+    made[:, ::3] = 1
+    valid[40:50, 30:60] = False
+    paths = [
+        write_raster(tmp_path / f"{name}.tif", values, grid(96, 108), mask=valid)
+        for name, values in (("made", made), ("real", truth))
+    ]
+    whole = evaluate_mosaic(*paths, tmp_path / "report.html")
+    monkeypatch.setattr("geop2p.evaluation.mosaics.PART", 48)
+    monkeypatch.setattr("geop2p.evaluation.mosaics.BLOCK", 24)
+    cut = evaluate_mosaic(*paths, tmp_path / "report.html", overwrite=True)
+    assert len(whole["where"]["by_boundary_distance"]) == 5
+    assert cut["where"] == whole["where"] and cut["confusion"] == whole["confusion"]
 
 
 def test_one_class_only_is_said(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_error_by_class_and_by_distance_to_another_class() -> None:
     wanted = np.searchsorted(EDGES, distance, side="right") - 1
     assert (bins[:, :60] == wanted[:60]).all()
     where = ErrorBreakdown(MAP)
-    where.add(np.tile(distance, (40, 1)).astype(float), codes, valid)
+    where.add(np.tile(distance, (40, 1)).astype(float), codes, valid, bins)
     result = where.result()
     assert result["by_class"] == pytest.approx({"water": 15.5, "meadow": 13.5})
     assert [entry["from"] for entry in result["by_boundary_distance"]] == list(EDGES)

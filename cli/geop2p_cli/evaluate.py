@@ -11,8 +11,8 @@ from geop2p_cli.options import as_typed, build, config_options, shared_options
 from geop2p_cli.output import print_result, print_summary
 
 SHOWN = (
-    "l1", "rmse", "psnr", "ssim", "accuracy", "miou", "corner_ratio", "mosaic_corner_ratio", "seam_index",
-    "tile_mismatch", "seconds",
+    "l1", "rmse", "psnr", "ssim", "lpips", "fid", "kid", "accuracy", "miou", "corner_ratio", "mosaic_corner_ratio",
+    "seam_index", "tile_mismatch", "seconds",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def evaluate(
         shown["judge_miou_real"] = judge["real"]["miou"]
         shown["judge_miou"] = None if judge["generated"] is None else judge["generated"]["miou"]
         notes = notes + [judge["reason"]] * (judge["reason"] is not None)
-    elif config.judge is not None and (why := scores["reasons"].get("frechet")) is not None:
+    if config.judge is not None and (why := scores["reasons"].get("frechet")) is not None:
         notes = [*notes, why]
     if (apart := scores.get("frechet")) is not None:
         shown |= {"frechet_real": apart["real"], "frechet": apart["generated"]}

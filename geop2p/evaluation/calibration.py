@@ -1,6 +1,6 @@
 """Whether a model knows where it errs: the error of a mosaic by its predicted spread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,15 @@ class Calibration:
     Args:
         is_confidence: Whether the raster holds the probability of the class that is shown, so that one minus it is
             sorted by.
+        scales: By which the values of its bands are multiplied.
+        offsets: What is then added to them.
     """
 
-    def __init__(self, is_confidence: bool = False) -> None:
+    def __init__(
+        self, is_confidence: bool = False, scales: Sequence[float] = (1.0,), offsets: Sequence[float] = (0.0,)
+    ) -> None:
         self._is_confidence = is_confidence
+        self._scales, self._offsets = (np.array(given, np.float64)[:, np.newaxis] for given in (scales, offsets))
         self._by_spread = np.zeros((3, LEADING_BINS))  # count, spread, error
         self._by_error = np.zeros((2, LEADING_BINS))  # count, error
 
@@ -41,11 +46,11 @@ class Calibration:
 
         Args:
             error: (rows, cols), in the units of the spread; of classes 1 where it is wrong.
-            spread: (bands, rows, cols); their mean counts.
+            spread: Stored values (bands, rows, cols); their mean counts.
             valid: Where both are known (rows, cols).
         """
         wrong = error[valid].astype(np.float64)
-        apart = spread[:, valid].mean(axis=0, dtype=np.float64)
+        apart = (spread[:, valid] * self._scales + self._offsets).mean(axis=0)
         apart = 1 - apart if self._is_confidence else apart
         _sum_up(self._by_spread, np.maximum(apart, 0), np.stack([np.ones_like(apart), apart, wrong]))
         _sum_up(self._by_error, wrong, np.stack([np.ones_like(wrong), wrong]))
@@ -110,7 +115,7 @@ def calibration_reader(path: Path | None, grid: Grid, bands: int) -> Iterator[tu
     with opened(path) as dataset:
         is_confidence = dataset.tags().get("GEOP2P_MEASURE") == "probability"
     with aligned_reader(path, grid, "image") as reader:
-        yield Calibration(is_confidence), reader
+        yield Calibration(is_confidence, info.scales, info.offsets), reader
 
 
 def _sum_up(sums: Sums, keys: Sums, values: Sums) -> None:

@@ -12,6 +12,7 @@ from geop2p.raster.class_table import class_titles
 from geop2p.raster.encoding import Array, Encoding, Mask
 
 EDGES = (0, 1, 2, 4, 8, 16)  # pixels: a bin begins at each, the last is open
+REACH = EDGES[-1] + 1  # pixels around some ground in which a step from class to class tells the bins on it
 
 
 class ErrorBreakdown:
@@ -26,12 +27,11 @@ class ErrorBreakdown:
         self._by_class = np.zeros((len(self._classes), 2))
         self._by_distance = np.zeros((len(EDGES), 2))
 
-    def add(self, error: Array, codes: Array, valid: Mask) -> None:
-        """Take in the error (rows, cols) of a chip, its map (rows, cols) and its valid pixels."""
+    def add(self, error: Array, codes: Array, valid: Mask, bins: npt.NDArray[np.int64]) -> None:
+        """Take in the error of some ground, its map, its valid pixels and their `boundary_bins`, all (rows, cols)."""
         for row, entry in enumerate(self._classes):
             here = valid & (codes == entry.value)
             self._by_class[row] += error[here].sum(), here.sum()
-        bins = boundary_bins(codes, valid)
         for column in range(len(EDGES)):
             here = valid & (bins == column)
             self._by_distance[column] += error[here].sum(), here.sum()

@@ -84,6 +84,8 @@ def evaluate(
     translator, chipset = Translator.load(model, config.device), ChipSet.open(chips)
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
+    if config.lattices:
+        _check_layers(chipset)
     of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
     known = leakage_warning(
         chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card])
@@ -137,16 +139,26 @@ def evaluate(
     return result
 
 
+def _check_layers(chipset: ChipSet) -> None:
+    """Refuse chips whose layers cannot be read again.
+
+    Raises:
+        ConfigError: They were imported, or a layer is missing or has changed since they were tiled.
+    """
+    try:
+        for scene in chipset.scenes:
+            reopen(chipset, scene)
+    except (ChipSetError, RasterError) as error:
+        raise ConfigError(f"--lattices reads the layers of the chips again: {error}") from error
+
+
 def _in_mosaic(
     translator: Translator, chipset: ChipSet, ground: ScoredChips, count: int, progress: bool
 ) -> dict[str, Any]:
     """Corners over centre in mosaics, on the ground of some chips at even ranks."""
     entries = chipset.entries(ground.split)
     chosen = np.unique(np.linspace(0, len(ground.rows) - 1, min(count, len(ground.rows))).round().astype(int))
-    try:
-        found = corners_in_mosaic(translator, chipset, [entries[row] for row in ground.rows[chosen]], progress)
-    except (ChipSetError, RasterError) as error:
-        raise ConfigError(f"--lattices reads the layers of the chips again: {error}") from error
+    found = corners_in_mosaic(translator, chipset, [entries[row] for row in ground.rows[chosen]], progress)
     return {"mosaic_corner_ratio": found.value, "mosaic_corner_ratio_interval": [found.low, found.high]}
 
 

@@ -44,8 +44,18 @@ def legend_of(
         return dataclasses.replace(encoding, classes=classes), ignored
     own = _with_intervals(encoding, tags.get("intervals", ""))
     if own is None and needs_statistics(encoding):
-        own = with_statistics(encoding, _statistics(readers[1], encoding))
+        own = _with_ranges(encoding, _statistics(readers[1], encoding))
     return own or encoding, []
+
+
+def _with_ranges(encoding: Encoding, statistics: list[BandStatistics]) -> Encoding:
+    """The encoding with the intervals of the reference's values; of no width where a band has one value alone."""
+    found = with_statistics(encoding, statistics)
+    bands = [
+        dataclasses.replace(band, high=band.low) if values.minimum == values.maximum else band
+        for band, values in zip(found.bands, statistics, strict=True)
+    ]
+    return dataclasses.replace(found, bands=tuple(bands))
 
 
 def _with_all_classes(encoding: Encoding, layers: Sequence[Layer], readers: Sequence[Reader]) -> Encoding:

@@ -16,7 +16,7 @@ from geop2p.config import EvaluateConfig, Kind, KindChoice
 from geop2p.config.fields import changed, config_or_default
 from geop2p.errors import ConfigError, GridMismatchError
 from geop2p.evaluation.calibration import Calibration, calibration_reader
-from geop2p.evaluation.error_breakdown import ErrorBreakdown
+from geop2p.evaluation.error_breakdown import REACH, ErrorBreakdown, boundary_bins
 from geop2p.evaluation.error_raster import ErrorRaster, check_error_raster, collected_errors
 from geop2p.evaluation.legend import PART, legend_of
 from geop2p.evaluation.pair import check_pixels, check_rasters, common_encoding, contradictions, is_warped, opened_alike
@@ -34,6 +34,7 @@ from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.rendering import render
+from geop2p.raster.scaling import NO_MEASURE, fill_value
 from geop2p.raster.source_files import files_of
 
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
@@ -164,19 +165,26 @@ class _Scored:
     ) -> None:
         self._encoding, self._ignored, self._errors, self._calibrated = encoding, ignored, errors, calibrated
         self._ground, self._scored, self._unlabelled = 0, 0, 0  # pixels
+        self._largest = 0.0  # error of a pixel
         self._scores = BlockScores(partial(scores_for, encoding, True))
         self._by_ground = ErrorBreakdown(encoding)
         self.places: list[tuple[float, Window]] = []  # mean error of squares worth a look
 
     def add(self, made: Reader, real: Reader, window: Window) -> None:
         """Score a window by squares."""
-        (first, here), (second, there) = made.read(window), real.read(window)
+        around = REACH if self._encoding.is_classes else 0  # where a border may lie to which ground is near
+        wider = Window(
+            window.col_off - around, window.row_off - around, window.width + 2 * around, window.height + 2 * around
+        )
+        inside = np.s_[around : around + window.height, around : around + window.width]
+        (first, here), (second, there) = made.read(wider), real.read(wider)
         valid: Mask = here & there
-        self._ground += int(here.sum())
-        if self._ignored:
-            unlabelled = valid & np.isin(second[0], self._ignored)
-            self._unlabelled += int(unlabelled.sum())
-            valid &= ~unlabelled
+        unlabelled = valid & np.isin(second[0], self._ignored)
+        valid &= ~unlabelled
+        bins = boundary_bins(second[0], valid)[inside] if self._encoding.is_classes else None
+        first, second, valid = first[:, *inside], second[:, *inside], valid[inside]
+        self._ground += int(here[inside].sum())
+        self._unlabelled += int(unlabelled[inside].sum())
         self._scored += int(valid.sum())
         error = pixel_error(first, second, self._encoding)
         for inner in part_windows(Window(0, 0, window.width, window.height), BLOCK):
@@ -185,10 +193,12 @@ class _Scored:
                 continue
             place = Window(window.col_off + inner.col_off, window.row_off + inner.row_off, inner.width, inner.height)
             self._scores.add(first[:, *at], second[:, *at], valid[at], f"{place.row_off} {place.col_off}")
-            if self._encoding.is_classes:
-                self._by_ground.add(error[at], second[0][at], valid[at])
+            if bins is not None:
+                self._by_ground.add(error[at], second[0][at], valid[at], bins[at])
             if valid[at].sum() > BLOCK**2 / 4 or not self.places:
-                self.places.append((float(error[at][valid[at]].mean()), place))
+                with np.errstate(over="ignore"):
+                    self.places.append((float(error[at][valid[at]].mean()), place))
+            self._largest = max(self._largest, float(error[at][valid[at]].max()))
         if self._errors is not None:
             self._errors.add(error, valid, window)
         if self._calibrated is not None:
@@ -201,7 +211,9 @@ class _Scored:
         is_classes = self._encoding.is_classes
         found: dict[str, Any] = self._scores.result()
         found["intervals"] = self._scores.intervals(CLASS_SCORES if is_classes else IMAGE_SCORES)
-        found |= {"range": None if is_classes else self._encoding.unit_range.tolist(), "share": self.share}
+        widths = zip(self._encoding.bands, self._encoding.unit_range.tolist(), strict=True)
+        ranges = [width if band.low < band.high else 0.0 for band, width in widths]
+        found |= {"range": None if is_classes else ranges, "share": self.share}
         if is_classes:
             found["where"] = self._by_ground.result()
         if self._calibrated is not None:
@@ -216,6 +228,12 @@ class _Scored:
     def notes(self) -> list[str]:
         """What to beware of in what was scored."""
         notes = []
+        value = fill_value(self._encoding) or self._largest
+        if abs(value) > NO_MEASURE:
+            notes.append(
+                f"There are values, or differences of values, like {value:.9g}: if such values mean no data, tag them "
+                "so (gdal_edit.py -a_nodata VALUE FILE); no score means anything while they count."
+            )
         if self._unlabelled:
             codes, part = ", ".join(map(str, self._ignored)), self._unlabelled / (self._unlabelled + self._scored)
             notes.append(f"{100 * part:.3g} % of the ground is unlabelled (code {codes}) and not scored.")

@@ -1,11 +1,14 @@
 """Whether a prediction and a reference can be compared, and how."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from geop2p.config import KindChoice
 from geop2p.errors import ConfigError, GridMismatchError
-from geop2p.raster.agreement import DB, difference, unit_of, warn_of_order_in
+from geop2p.raster.agreement import DB, difference, known_alike, order_difference, unit_of, warn_of_order_in
 from geop2p.raster.class_table import class_name
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.features import is_vector
@@ -57,6 +60,12 @@ def opened_alike(prediction: str | Path, kind: KindChoice, reference: str | Path
             f"({real.reason}); expected the same"
         )
     guessed, other = (made, real) if _is_certain(real) else (real, made)
+    assert guessed.raster is not None
+    if other.kind == "classes" and not np.issubdtype(np.dtype(guessed.raster.dtype), np.integer):
+        raise ConfigError(
+            f"{guessed.path} holds {guessed.kind} of {guessed.raster.dtype}, {other.path} classes ({other.reason}); "
+            "expected the same: give two maps of classes"
+        )
     read = open_layer(guessed.path, other.kind)
     note = f"{guessed.path} is read as {other.kind}, as {other.path} holds that; by itself it seems to be"
     alike = {made.kind, real.kind} <= {"image", "elevation"}  # whose values are compared as they are
@@ -74,7 +83,7 @@ def _is_certain(layer: Layer) -> bool:
 
 
 def common_encoding(layer: Layer, truth: Layer) -> Encoding:
-    """The encoding of both rasters, as far as the files tell it.
+    """The encoding of the prediction, as far as the files tell it, with the interval that the reference's type has.
 
     Raises:
         ConfigError: They do not hold the same.
@@ -86,9 +95,15 @@ def common_encoding(layer: Layer, truth: Layer) -> Encoding:
             f"{len(real.bands)}; expected the same"
         )
     if (apart := difference(made, real)) is not None:
-        raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; convert the values of one of them")
+        is_of_order = order_difference(*known_alike(made.bands, made.color_interp, real.bands, real.color_interp))
+        remedy = "reorder the bands (gdal_translate -b)" if is_of_order else "convert the values"
+        raise ConfigError(f"{layer.path}: {apart} as in {truth.path}; {remedy} of one of them")
     warn_of_order_in(layer.path, made, real, truth.path)
-    return made
+    bands = [
+        dataclasses.replace(band, low=other.low, high=other.high)
+        for band, other in zip(made.bands, real.bands, strict=True)
+    ]
+    return dataclasses.replace(made, bands=tuple(bands), scaling=real.scaling)
 
 
 def is_warped(layer: Layer, truth: Layer, strict: bool) -> bool:

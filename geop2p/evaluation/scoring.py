@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from geop2p.evaluation.error_breakdown import ErrorBreakdown, by_training_distance
+from geop2p.evaluation.error_breakdown import ErrorBreakdown, boundary_bins, by_training_distance
 from geop2p.evaluation.features import FeatureDistance
 from geop2p.evaluation.judge import reading, verdict
 from geop2p.evaluation.position import PositionError, pixel_error
@@ -85,7 +85,7 @@ class Scorer:
         found.errors[row] = error[valid].mean()
         if ground.source.is_classes or ground.target.is_classes:
             codes = ground.arrays.source[row] if ground.source.is_classes else real
-            found.by_ground.add(error, codes[0], valid)
+            found.by_ground.add(error, codes[0], valid, boundary_bins(codes[0], valid))
         self._pretrained.add(name, row, predicted, real, valid)
         if self.judge is not None:
             self._look(name, row, predicted)

@@ -97,7 +97,7 @@ def _check_chips(chipset: ChipSet, config: TileConfig) -> None:
     refuse_unused(config, used, f"for the finished chips of {chipset.folder}")
     if "virtual" in (config.format, chipset.layout):
         for scene in chipset.scenes:
-            _check_layers(chipset, scene)
+            reopen(chipset, scene)
 
 
 def _claim(origin: Path, folder: Path, config: TileConfig, overwrite: bool) -> None:
@@ -143,18 +143,6 @@ def _restore(chipset: ChipSet, folder: Path, layout: ChipFormat) -> None:
         module.place(staging, part, table, slots)
         shutil.rmtree(staging)
     done.save(index)
-
-
-def _check_layers(chipset: ChipSet, scene: Scene) -> None:
-    """Refuse virtual chips of layers that nobody has.
-
-    Raises:
-        ChipSetError: The scene was imported, or a layer has changed since it was tiled.
-        RasterError: A layer is missing.
-    """
-    if not scene.fingerprint:
-        raise ChipSetError(f"{chipset.folder}: scene '{scene.id}' was imported as chips and has no layers to read from")
-    reopen(chipset, scene)
 
 
 def _moved(scene: Scene, here: Path, there: Path) -> Scene:

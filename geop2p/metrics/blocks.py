@@ -66,8 +66,10 @@ class BlockScores:
         """95 % intervals of some figures; None where there are fewer than two blocks, or the figure is None."""
         if not self.is_tested:
             return dict.fromkeys(names)
-        rows = [[figures.get(name) for name in names] for figures in self.draws()]
-        return {name: interval([row[column] for row in rows]) for column, name in enumerate(names)}
+        known = [name for name, figure in self.result().items() if name in names and figure is not None]
+        rows = [[figures[name] for name in known] for figures in self.draws()]
+        found = {name: interval([row[column] for row in rows]) for column, name in enumerate(known)}
+        return dict.fromkeys(names) | found
 
     def _scores(self) -> list[Summed]:
         return list(self._blocks.values()) or [self._make()]

@@ -24,7 +24,8 @@ class ImageScores:
     zero, and ERGAS (Wald, 2000) at a ratio of pixel sizes of 1, over all pixels at once.
 
     Args:
-        encoding: The target's; its encoded interval is the range of PSNR, SSIM and MS-SSIM.
+        encoding: The target's; its encoded interval is the range of PSNR, SSIM and MS-SSIM, which are None for bands
+            where it has no width.
         full: Whether to take the scores that cost more.
 
     Attributes:
@@ -34,6 +35,7 @@ class ImageScores:
     def __init__(self, encoding: Encoding, full: bool = False) -> None:
         self._names, self._full = encoding.band_names, full
         self._in_units, self._range = encoding.in_units, encoding.unit_range
+        self._flat = np.array([band.low == band.high for band in encoding.bands])
         self._spectral = encoding.kind == "image"
         self._scale, self._offset = (
             np.array([getattr(band, field) for band in encoding.bands])[:, np.newaxis] for field in ("scale", "offset")
@@ -49,6 +51,10 @@ class ImageScores:
 
     def add(self, predicted: Array, real: Array, valid: Mask) -> None:
         """Take in a pair of stored values (bands, rows, cols) and their valid pixels (rows, cols)."""
+        with np.errstate(over="ignore", invalid="ignore"):  # values too large for their squares have no scores
+            self._add(predicted, real, valid)
+
+    def _add(self, predicted: Array, real: Array, valid: Mask) -> None:
         first, second = (self._in_units(np.where(valid, side, 0)) for side in (predicted, real))
         here, there = first[:, valid], second[:, valid]
         sums, difference = self.sums, here - there
@@ -89,20 +95,21 @@ class ImageScores:
             return {"l1": None, "rmse": None, "psnr": None, "ssim": None, "pixels": 0, "bands": {}}
         mse = self.sums["squared"] / pixels
         rmse = np.sqrt(mse)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            relative = np.where(self._flat, np.nan, mse / self._range**2)
             columns = {
                 "l1": self.sums["absolute"] / pixels,
                 "rmse": rmse,
-                "psnr": 0 - 10 * np.log10(mse / self._range**2),  # never -0
-                "ssim": self.sums["similarity"] / self.sums["windows"],
+                "psnr": 0 - 10 * np.log10(relative),  # never -0
+                "ssim": np.where(self._flat, np.nan, self.sums["similarity"] / self.sums["windows"]),
             }
             if self._full:
-                columns["ms_ssim"] = self.sums["multiscale"] / self.sums["coarse_windows"]
+                multiscale = self.sums["multiscale"] / self.sums["coarse_windows"]
+                columns["ms_ssim"] = np.where(self._flat, np.nan, multiscale)
                 columns["correlation"] = self._correlation(pixels)
-        pooled = float((mse / self._range**2).mean())
-        means = {name: _finite(float(values.mean())) for name, values in columns.items()}
-        means["rmse"] = float(math.sqrt(float(mse.mean())))
-        means["psnr"] = 0 - 10 * math.log10(pooled) if pooled else None
+            means = {name: _finite(float(values.mean())) for name, values in columns.items()}
+            means["rmse"] = _finite(math.sqrt(float(mse.mean())))
+            means["psnr"] = _finite(float(0 - 10 * np.log10(relative.mean())))
         bands = {
             name: {score: _finite(float(values[band])) for score, values in columns.items()}
             for band, name in enumerate(self._names)
@@ -125,20 +132,27 @@ class ImageScores:
             return {"sam": None, "ergas": None}
         means, is_signed = self.sums["physical"] / pixels, self.sums["negative"] > SIGNED * pixels
         is_above = (means > 0).all() and not is_signed.any()
-        ergas = 100 * math.sqrt(float(np.square(rmse / means).mean())) if is_above else None
-        return {"sam": float(self.sums["angle"][0] / pixels) if len(rmse) > 1 else None, "ergas": ergas}
+        with np.errstate(over="ignore", invalid="ignore"):
+            ergas = _finite(100 * math.sqrt(float(np.square(rmse / means).mean()))) if is_above else None
+        sam = _finite(float(self.sums["angle"][0] / pixels)) if len(rmse) > 1 else None
+        return {"sam": sam, "ergas": ergas}
 
     def _reasons(self, result: dict[str, Any]) -> dict[str, str]:
         """Why a score is None."""
         small = f"no whole window of SSIM's {SMALLEST} pixels at its coarsest scale (images of {self._side})"
+        flat = "a band of the reference has one value alone, and so no range"
         why = {
-            "psnr": "no error at all",
-            "ssim": "no window is wholly valid",
-            "ms_ssim": small,
+            "psnr": flat if self._flat.any() else "no error at all",
+            "ssim": flat if self._flat.any() else "no window is wholly valid",
+            "ms_ssim": flat if self._flat.any() else small,
             "correlation": "a band is constant",
             "sam": "an angle between spectra needs imagery of two bands or more",
             "ergas": "relative to the mean of each band, which must be imagery above 0",
         }
+        if result["rmse"] is None:
+            large = "values too large to be squared; if they mean no data, tag them so (gdal_edit.py -a_nodata)"
+            spectral = ["sam", "ergas"] if self._spectral else []
+            why |= dict.fromkeys(["l1", "rmse", "psnr", "ssim", "ms_ssim", "correlation", *spectral], large)
         return {name: why[name] for name in why if result[name] is None}
 
 

@@ -10,9 +10,19 @@ from geop2p.raster.statistics import BandStatistics, Distribution
 RECORDED_PERCENTS = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)  # the first and the last are the encoded interval
 
 
+NO_MEASURE = 1e30  # magnitudes beyond it are no measures but fill values that no file declares
+
+
 def needs_statistics(encoding: Encoding) -> bool:
     """Whether the encoded interval depends on the training values."""
     return not encoding.is_classes and encoding.scaling == "percentiles"
+
+
+def fill_value(encoding: Encoding) -> float | None:
+    """The farthest of the known values that are no measures; None where there are none such."""
+    known = [band.distribution for band in encoding.bands if band.distribution is not None]
+    ends = [end for values in known for end in (values.minimum, values.maximum) if abs(end) > NO_MEASURE]
+    return max(ends, key=abs, default=None)
 
 
 def add_values(statistics: list[BandStatistics], encoding: Encoding, values: Array, valid: Mask) -> None:

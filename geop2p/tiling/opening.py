@@ -112,9 +112,11 @@ def reopen(chipset: ChipSet, scene: Scene) -> tuple[tuple[Layer, Layer], Path | 
     """The layers of a scene as they were when it was tiled, and the polygons that bound its valid ground.
 
     Raises:
-        ChipSetError: One of them has changed since.
+        ChipSetError: The scene was imported as chips, or one of them has changed since.
         RasterError: One of them is missing.
     """
+    if not scene.fingerprint:
+        raise ChipSetError(f"{chipset.folder}: scene '{scene.id}' was imported as chips and has no layers to read from")
     paths = {side: layer_path(getattr(scene, side), chipset.folder) for side in SIDES}
     files = {name: Path(layer_path(stored, chipset.folder)) for name, stored in scene.files.items()}
     settings: dict[str, Any] = {
