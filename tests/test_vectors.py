@@ -37,6 +37,15 @@ DEGREES = CRS.from_epsg(4326)
 SHAPES = [box(number, 0, number + 1, 1) for number in range(3)]
 
 
+def test_metres_in_a_layer_of_degrees_are_told(tmp_path: Path) -> None:
+    where = [box(500_000, 5_300_000, 500_100, 5_300_100)]
+    geopandas.GeoDataFrame({"kind": ["water"]}, geometry=where, crs=DEGREES).to_file(tmp_path / "map.gpkg")
+    with pytest.raises(
+        RasterError, match=r"map\.gpkg: lies at x 500000 to .*, which are no longitudes .*EPSG:4326 has"
+    ):
+        read_vector(tmp_path / "map.gpkg", "kind")
+
+
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson"])
 @pytest.mark.parametrize(
     ("values", "dtype", "labels"),

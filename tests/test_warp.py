@@ -8,9 +8,11 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import UTM, grid, write_raster
+from pyproj import Transformer
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from geop2p.config import Kind
@@ -20,6 +22,7 @@ from geop2p.raster.blockwise import READ_BYTES, SIDE, Blockwise, block_side
 from geop2p.raster.class_table import ClassTable
 from geop2p.raster.encoding import Array, MapClass, Mask
 from geop2p.raster.grid import Grid
+from geop2p.raster.reading import gdal_env
 from geop2p.raster.reproject import FLOAT_BYTES, FLOATS, MARGIN, Resampler
 
 SIZE = 200  # pixels of 2 m
@@ -177,6 +180,30 @@ def test_the_mask_of_a_single_band_is_applied(tmp_path: Path) -> None:
     for where in (grid(30, 30), grid(30, 30, left=500_000.5)):
         _, there = look(tmp_path / "in.vrt", where)
         assert not there[:15].any() and there[15:, :29].all()
+
+
+@pytest.mark.parametrize("way", ["gdal", "arrays", "points"])
+@pytest.mark.parametrize("pixel", [5.0, 60.0])
+def test_positions_are_exact(tmp_path: Path, way: str, pixel: float) -> None:
+    """A raster of its own columns and rows is read where PROJ says, whichever way it is warped."""
+    side, crs = 900, CRS.from_epsg(4326)
+    where = Grid(crs, Affine(pixel * 1.2e-5, 0, 9.0, 0, -pixel * 0.9e-5, 48.0), side, side)
+    values = np.stack(np.meshgrid(np.arange(side), np.arange(side))).astype(np.float64)
+    path, profile = tmp_path / "in.tif", {"count": 2, "height": side, "width": side, "dtype": "float64"}
+    if way == "points":
+        corners = [(row, col, *(where.transform @ (col, row))) for row in (0, side) for col in (0, side)]
+        profile |= {"gcps": [GroundControlPoint(row, col, x, y) for row, col, x, y in corners], "crs": crs}
+    else:
+        profile |= {"transform": where.transform, "crs": crs, "nodata": -9999.0 if way == "arrays" else None}
+    with gdal_env(), rasterio.open(path, "w", driver="GTiff", **profile) as dataset:
+        dataset.write(values)
+    (left,), (top,) = transform(crs, UTM, [9.0 + 120 * where.transform.a], [48.0 - 120 * pixel * 0.9e-5])
+    wanted = Grid(UTM, Affine(pixel, 0, left, 0, -pixel, top), 512, 512)
+    read, valid = look(path, wanted)
+    xs, ys = wanted.transform @ tuple(np.stack(np.meshgrid(np.arange(512) + 0.5, np.arange(512) + 0.5)).reshape(2, -1))
+    east, north = Transformer.from_crs(32632, 4326, always_xy=True).transform(xs, ys)
+    exact = np.array(~where.transform @ (east, north)).reshape(2, 512, 512) - 0.5
+    assert valid.mean() > 0.9 and np.abs(read - exact)[:, valid].max() < 0.003
 
 
 def test_blocks_of_coarse_grids_read_bounded_pieces() -> None:

@@ -34,7 +34,7 @@ from geop2p.raster.encoding import Encoding, Mask
 from geop2p.raster.folder import RASTER_SUFFIXES, folder_files
 from geop2p.raster.reading import describe_raster, opened
 from geop2p.raster.rendering import render
-from geop2p.raster.scaling import NO_MEASURE, fill_value
+from geop2p.raster.scaling import NO_MEASURE, undeclared_fill
 from geop2p.raster.source_files import files_of
 
 BLOCK = 512  # side of the squares that are blocks of the intervals, and that the page shows
@@ -228,7 +228,7 @@ class _Scored:
     def notes(self) -> list[str]:
         """What to beware of in what was scored."""
         notes = []
-        value = fill_value(self._encoding) or self._largest
+        value = undeclared_fill(self._encoding) or self._largest
         if abs(value) > NO_MEASURE:
             notes.append(
                 f"There are values, or differences of values, like {value:.9g}: if such values mean no data, tag them "

@@ -14,7 +14,7 @@ from geop2p.config import PredictConfig
 from geop2p.config.prediction import MOST_OVERLAP
 from geop2p.errors import GeoP2PError
 from geop2p.models.moments import takes_given
-from geop2p.mosaic.catalogue import write_item
+from geop2p.mosaic.catalogue import item_path, write_item
 from geop2p.mosaic.checks import PLACING
 from geop2p.mosaic.companions import CompanionRaster, put_together, remove_companions
 from geop2p.mosaic.extras import Extra
@@ -74,7 +74,8 @@ def assemble(
     write_text(folder / PLACING, "\n".join(companion.name for companion in beside))
     for companion in beside:
         companion.place()
-    discard_leftovers(style_path(output))
+    for path in (style_path(output), item_path(output), output):
+        discard_leftovers(path)
     write_style(output, target, summaries)
     remove_companions(output)
     if target.is_classes:

@@ -15,6 +15,7 @@ from rasterio.enums import WktVersion
 from rasterio.warp import transform_geom
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
+from shapely.geometry.polygon import orient
 
 from geop2p.errors import ConfigError
 from geop2p.raster.atomic import write_json
@@ -127,7 +128,10 @@ def _band(encoding: Encoding, number: int, summary: BandSummary) -> Any:
 
 
 def footprint(grid: Grid, parts: Sequence[Part]) -> BaseGeometry | None:
-    """Outline of the parts in longitude and latitude, cut at the antimeridian; None without parts or CRS."""
+    """Outline of the parts in longitude and latitude, cut at the antimeridian; None without parts or CRS.
+
+    Its rings run as RFC 7946 has them, outer ones counterclockwise.
+    """
     if grid.crs is None or not parts:
         return None
     windows = [part.window for part in parts]
@@ -137,10 +141,12 @@ def footprint(grid: Grid, parts: Sequence[Part]) -> BaseGeometry | None:
     ]
     pixels = shapely.segmentize(shapely.union_all(boxes), max(grid.height, grid.width) / PIECES)
     ground = affine_transform(pixels, grid.transform.to_shapely())
-    if (there := _on_less_than_half_the_earth(ground, grid.crs)) is not None:
-        return there
-    across = transform_geom(grid.crs, LONLAT, shapely.geometry.mapping(ground), precision=DECIMALS)
-    return shapely.geometry.shape(across)
+    there = _on_less_than_half_the_earth(ground, grid.crs)
+    if there is None:
+        across = transform_geom(grid.crs, LONLAT, shapely.geometry.mapping(ground), precision=DECIMALS)
+        there = shapely.geometry.shape(across)
+    turned = [orient(polygon) for polygon in getattr(there, "geoms", [there])]
+    return shapely.MultiPolygon(turned) if len(turned) > 1 else turned[0]
 
 
 def _on_less_than_half_the_earth(ground: BaseGeometry, crs: CRS) -> BaseGeometry | None:

@@ -21,6 +21,7 @@ from geop2p.translator import Translator
 SAMPLES = 32  # cells that the statistics of a whole raster are pooled over
 KEPT = 1024  # cells in memory
 MOST_LOOKS = 4096  # cells that are looked at to find so many with ground
+LISTED = 2**22  # cells that may be drawn from a list of all
 ENOUGH = 0.25  # share of a cell that must be valid to say something
 
 Moments = npt.NDArray[np.float64]
@@ -147,7 +148,11 @@ class GroundStatistics:
 
 def drawn_cells(shape: tuple[int, int]) -> list[tuple[int, int]]:
     """(row, column) of the cells of a raster that are looked at for ground, in an order that is drawn at random."""
-    drawn = np.random.default_rng(0).permutation(math.prod(shape))[:MOST_LOOKS]
+    numbers, generator = math.prod(shape), np.random.default_rng(0)
+    if numbers <= LISTED:
+        drawn = generator.permutation(numbers)[:MOST_LOOKS]
+    else:
+        drawn = generator.choice(numbers, MOST_LOOKS, replace=False)  # in memory for these alone
     return [divmod(number, shape[1]) for number in drawn.tolist()]
 
 

@@ -6,8 +6,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasterio.crs import CRS
+
 from geop2p.errors import RasterError
 from geop2p.raster.folder import RASTER_SUFFIXES
+from geop2p.raster.grid import no_degrees
 from geop2p.raster.layer_names import is_missing, named_layer, with_layer
 
 if TYPE_CHECKING:  # a quarter of a second that only vector layers need
@@ -72,7 +75,8 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
         path: Any vector file that GDAL opens; `|layername=NAME` after it says which of its layers.
 
     Raises:
-        RasterError: It is missing, unreadable, a table or without CRS, or it is not said which layer.
+        RasterError: It is missing, unreadable, a table, without CRS or in another than it says, or it is not said which
+            layer.
     """
     import geopandas
     import pyogrio
@@ -91,6 +95,11 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     features = features[~(features.geometry.is_empty | features.geometry.isna())]
     if features.crs is None:
         raise RasterError(f"{path}: has no CRS; assign one (ogr2ogr -a_srs)")
+    if features.crs.is_geographic and len(features):
+        left, bottom, right, top = features.total_bounds.tolist()
+        wrong = no_degrees(CRS.from_user_input(features.crs), (left, bottom, right, top))
+        if wrong is not None:
+            raise RasterError(f"{path}: {wrong}; assign the right one (ogr2ogr -a_srs)")
     return features
 
 

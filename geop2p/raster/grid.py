@@ -231,6 +231,18 @@ def covering(bounds: tuple[float, float, float, float], crs: CRS | None, resolut
     return Grid(crs, Affine(resolution, 0, left, 0, -resolution, top), height, width)
 
 
+def no_degrees(crs: CRS, bounds: tuple[float, float, float, float]) -> str | None:
+    """What is wrong with (left, bottom, right, top) in a geographic CRS, for a message; None if nothing is."""
+    degrees = math.degrees(crs.units_factor[1])  # in one of its units
+    left, bottom, right, top = bounds
+    if degrees * max(abs(left), abs(right)) <= FURTHEST_EAST and degrees * max(abs(bottom), abs(top)) <= FURTHEST_NORTH:
+        return None
+    return (
+        f"lies at x {left:.9g} to {right:.9g}, y {bottom:.9g} to {top:.9g}, which are no longitudes and latitudes as "
+        f"its CRS {_name(crs)} has them"
+    )
+
+
 def unwrapped(crs: CRS | None, transform: Affine, height: int, width: int) -> Grid:
     """The grid of a raster, its longitudes understood as they are written where they leave -180 to 180.
 
@@ -243,13 +255,9 @@ def unwrapped(crs: CRS | None, transform: Affine, height: int, width: int) -> Gr
     grid = Grid(crs, transform, height, width)
     if crs is None or not crs.is_geographic:
         return grid
-    left, bottom, right, top = grid.bounds
-    degrees = math.degrees(crs.units_factor[1])  # in one of its units
-    if degrees * max(abs(left), abs(right)) > FURTHEST_EAST or degrees * max(abs(bottom), abs(top)) > FURTHEST_NORTH:
-        raise RasterError(
-            f"lies at x {left:.9g} to {right:.9g}, y {bottom:.9g} to {top:.9g}, which are no longitudes and latitudes "
-            f"as its CRS {_name(crs)} has them; assign the right one (gdal_edit -a_srs), or georeference it"
-        )
+    left, _, right, _ = grid.bounds
+    if (wrong := no_degrees(crs, grid.bounds)) is not None:
+        raise RasterError(f"{wrong}; assign the right one (gdal_edit -a_srs), or georeference it")
     if left >= -180 - 1e-6 and right <= 180 + 1e-6:
         return grid
     wrapped = CRS.from_string(f"{crs.to_proj4()} +lon_wrap={(left + right) / 2:.9g} +type=crs")

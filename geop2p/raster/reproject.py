@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
@@ -25,16 +27,21 @@ from geop2p.raster.grid import Grid, positions_in
 from geop2p.raster.placement import ControlPoints
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
+STRIP = 32  # columns between two of which GDAL may interpolate positions where no tolerance can be given
 
 
 def warp_options(resampling: Resampling) -> dict[str, Any]:
-    """Arguments of GDAL's warp for exact positions and, of bilinear resampling, the four pixels around a position.
+    """Arguments of a `WarpedVRT` for exact positions and the pixels of bilinear resampling."""
+    return {"tolerance": WARP_TOLERANCE} | kernel_options(resampling)
+
+
+def kernel_options(resampling: Resampling) -> dict[str, Any]:
+    """Arguments of GDAL's warp for the four pixels around a position, of bilinear resampling.
 
     Left alone GDAL widens that kernel by how much the window that it computes seems to shrink, so that neighbouring
     blocks are smoothed differently, and pixels that coincide are not copied.
     """
-    kernel = {"XSCALE": 1, "YSCALE": 1} if resampling == Resampling.bilinear else {}
-    return {"tolerance": WARP_TOLERANCE} | kernel
+    return {"XSCALE": 1, "YSCALE": 1} if resampling == Resampling.bilinear else {}
 
 
 @dataclass(frozen=True)
@@ -138,25 +145,57 @@ class Resampler:
         if source is None:
             return np.zeros(shape, self.dtype), np.zeros(shape[1:], bool)
         converted = self.conversion.forward(*self.read(source))
-        result = np.full(shape, self.conversion.nodata, converted.dtype)
-        reproject(
-            converted,
-            result,
-            **self._placed(source),
-            src_nodata=self.conversion.nodata,
-            dst_transform=wanted.transform,
-            dst_crs=wanted.crs,
-            dst_nodata=self.conversion.nodata,
-            resampling=self.resampling,
-            **warp_options(self.resampling),
-        )
-        return self.conversion.back(result, self.dtype)
+        warp = self._by_transform if self.points is None else self._by_points
+        return self.conversion.back(warp(converted, source, wanted), self.dtype)
 
-    def _placed(self, source: Window) -> dict[str, Any]:
-        """Where the pixels of a window of the raster lie, as arguments of GDAL's warp."""
-        if self.points is None:
-            return {"src_transform": self.own.window(source).transform, "src_crs": self.own.crs}
-        return {"gcps": self.points.in_window(source), "src_crs": self.points.crs, **self.points.warp_options}
+    def _by_transform(self, values: Array, source: Window, wanted: Grid) -> Array:
+        """The values of a window of the raster on a grid, through a raster in memory.
+
+        `rasterio.warp.reproject` would take the array itself, but no tolerance.
+        """
+        own, nodata = self.own.window(source), self.conversion.nodata
+        held = {"width": own.width, "height": own.height, "count": self.bands, "dtype": values.dtype}
+        held |= {"crs": own.crs, "transform": own.transform, "nodata": nodata}
+        with MemoryFile() as file:
+            with file.open(driver="GTiff", **held) as dataset:
+                dataset.write(values)
+            with (
+                file.open() as dataset,
+                WarpedVRT(
+                    dataset,
+                    crs=wanted.crs,
+                    transform=wanted.transform,
+                    width=wanted.width,
+                    height=wanted.height,
+                    resampling=self.resampling,
+                    **warp_options(self.resampling),
+                ) as warped,
+            ):
+                read: Array = warped.read()
+        return read
+
+    def _by_points(self, values: Array, source: Window, wanted: Grid) -> Array:
+        """The same by control points, in strips so narrow that GDAL's usual tolerance is not made use of."""
+        assert self.points is not None
+        result = np.full((self.bands, wanted.height, wanted.width), self.conversion.nodata, values.dtype)
+        for left in range(0, wanted.width, STRIP):
+            window = Window(left, 0, min(STRIP, wanted.width - left), wanted.height)
+            strip = np.full((self.bands, window.height, window.width), self.conversion.nodata, values.dtype)
+            reproject(
+                values,
+                strip,
+                gcps=self.points.in_window(source),
+                src_crs=self.points.crs,
+                src_nodata=self.conversion.nodata,
+                dst_transform=wanted.window(window).transform,
+                dst_crs=wanted.crs,
+                dst_nodata=self.conversion.nodata,
+                resampling=self.resampling,
+                **self.points.warp_options,
+                **kernel_options(self.resampling),
+            )
+            result[:, :, left : left + STRIP] = strip
+        return result
 
     @functools.cached_property
     def _edge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -18,7 +18,7 @@ def needs_statistics(encoding: Encoding) -> bool:
     return not encoding.is_classes and encoding.scaling == "percentiles"
 
 
-def fill_value(encoding: Encoding) -> float | None:
+def undeclared_fill(encoding: Encoding) -> float | None:
     """The farthest of the known values that are no measures; None where there are none such."""
     known = [band.distribution for band in encoding.bands if band.distribution is not None]
     ends = [end for values in known for end in (values.minimum, values.maximum) if abs(end) > NO_MEASURE]

@@ -16,7 +16,7 @@ from geop2p.raster.class_table import listed
 from geop2p.raster.encoding import Encoding
 from geop2p.raster.layers import Layer, open_layer
 from geop2p.raster.reading import read_sample
-from geop2p.raster.scaling import add_values, fill_value, needs_statistics, with_statistics
+from geop2p.raster.scaling import add_values, needs_statistics, undeclared_fill, with_statistics
 from geop2p.raster.statistics import BandStatistics
 from geop2p.raster.threads import MOST_THREADS, cores, in_order
 from geop2p.tiling.chips import SIDES, ChipSet
@@ -181,7 +181,7 @@ def scaled_encodings(chipset: ChipSet, progress: bool) -> tuple[Encoding, Encodi
         for encoding, found, needed in zip(encodings, statistics, wanted, strict=True)
     ]
     for side, encoding in zip(SIDES, scaled, strict=True):
-        if (value := fill_value(encoding)) is not None:
+        if (value := undeclared_fill(encoding)) is not None:
             log.warning(
                 "%s: the %s has values like %.9g; if they mean no data, tag its layers so (gdal_edit.py -a_nodata "
                 "%.9g FILE) and tile again",
