@@ -11,7 +11,7 @@ import torch
 from conftest import image_encoding
 
 from geop2p import TileConfig, TrainConfig, tile, train
-from geop2p.errors import CheckpointError, ConfigError
+from geop2p.errors import CheckpointError, ConfigError, OutputError
 from geop2p.models import GENERATORS
 from geop2p.raster.encoding import Band, Encoding, MapClass
 from geop2p.tiling.chips import ChipSet
@@ -162,6 +162,9 @@ def test_training_begins_with_the_model_and_its_card_says_so(pair: tuple[Path, P
     assert train(tmp_path / "chips", tmp_path / "new", config).steps == 1  # repeated, it goes on
     with pytest.raises(ConfigError, match="begun with other settings"):
         train(tmp_path / "chips", tmp_path / "new", dataclasses.replace(config, init_from=None))
+    with pytest.raises(OutputError, match=r"--init-from reads the model of the run that --overwrite replaces"):
+        train(tmp_path / "chips", tmp_path / "old", config, overwrite=True)
+    assert Translator.load(tmp_path / "old").digest == old.digest
     (tmp_path / "pickled.pt").write_bytes((tmp_path / "old" / "last.pt").read_bytes())
     with pytest.raises(CheckpointError, match=r"pickled\.pt: not a whole safetensors file"):
         build_networks(chipset, dataclasses.replace(config, init_from=tmp_path / "pickled.pt"))

@@ -58,6 +58,22 @@ def test_image_scores_are_those_of_scikit_image(images: tuple[np.ndarray, np.nda
         assert result["bands"][name]["ssim"] == pytest.approx(full[5:-5, 5:-5].mean(), rel=1e-9)
 
 
+def test_similarity_does_not_depend_on_how_values_are_stored(large: tuple[np.ndarray, np.ndarray]) -> None:
+    """With a scale and an offset, or as the floats that they mean."""
+    scales, offsets = np.array([[[0.1]], [[-0.02]], [[3.0]]]), np.array([[[-5.0]], [[70.0]], [[0.0]]])
+    valid = np.ones(large[0].shape[1:], bool)
+    valid[3:9, 5:50] = False
+    bands = [Band("", "", scale, offset, 0, 255) for scale, offset in zip(scales.ravel(), offsets.ravel(), strict=True)]
+    ends = [sorted((band.offset, 255 * band.scale + band.offset)) for band in bands]
+    floats = [Band(low=low, high=high) for low, high in ends]
+    stored = ImageScores(Encoding("image", "uint8", tuple(bands)), full=True)
+    stored.add(*large, valid)
+    physical = ImageScores(Encoding("image", "float64", tuple(floats)), full=True)
+    physical.add(*(side * scales + offsets for side in large), valid)
+    for name in ("l1", "rmse", "psnr", "ssim", "ms_ssim"):
+        assert stored.result()[name] == pytest.approx(physical.result()[name], rel=1e-9)
+
+
 def test_bands_that_are_called_alike_have_scores_of_their_own(images: tuple[np.ndarray, np.ndarray]) -> None:
     predicted, real = images
     scores = ImageScores(Encoding("image", "uint8", (Band("bands"),) * 3))
@@ -92,7 +108,7 @@ def test_full_image_scores_are_those_of_torchmetrics(large: tuple[np.ndarray, np
     assert result["sam"] == pytest.approx(angle, rel=1e-6)
     assert result["ergas"] == pytest.approx(error_relative_global_dimensionless_synthesis(made, truth, ratio=1).item())
     for band, figures in enumerate(result["bands"].values()):
-        pair = made[:, band : band + 1] - 3, truth[:, band : band + 1] - 3  # the offset is left out of errors
+        pair = made[:, band : band + 1], truth[:, band : band + 1]
         assert figures["ms_ssim"] == pytest.approx(multiscale_inside(*pair, 127.5), rel=1e-6)
         whole = multiscale_structural_similarity_index_measure(*pair, data_range=127.5)
         assert figures["ms_ssim"] == pytest.approx(whole.item(), rel=1e-3)  # it reflects the border, once

@@ -147,6 +147,15 @@ def test_a_range_test_draws_its_curve_and_trains_nothing(
         find_lr(chips, tmp_path / "lr.png", TINY)
 
 
+def test_a_range_test_goes_through_all_of_an_epoch(chips: Path, tmp_path: Path) -> None:
+    """A training that ends before the batch of one may have it; the range test goes on."""
+    count = ChipSet.open(chips).counts["train"]
+    entries = ("generator=smp", "architecture=deeplabv3plus", "encoder=resnet18", "norm=batch")
+    config = dataclasses.replace(TINY, downs=None, batch_size=count - 1, steps=1, epochs=200, set=entries)
+    with pytest.raises(ConfigError, match=rf"{count} training chips in batches of {count - 1} leave a batch of one"):
+        find_lr(chips, tmp_path / "lr.png", config)
+
+
 def test_a_range_test_ends_where_the_loss_leaves(chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = TrainingStep.__call__
 

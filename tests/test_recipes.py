@@ -175,6 +175,13 @@ def test_what_does_not_fit_is_refused(entry: str, message: str | None) -> None:
         ({"set": ("adversarial=bce",), "loss": "l1"}, "adversarial is set in two ways, by --loss l1 and by --set adv"),
         ({"set": ("conditional=true",), "loss": "gan"}, "conditional is set in two ways, by --loss gan and by --set"),
         ({"set": ("feature_weight=1",), "loss": "cgan"}, "feature_weight is set in two ways, by --loss cgan and by"),
+        (
+            {"set": ("adversarial=none",), "loss": "l1+gan"},
+            "--loss l1.gan has a term that --set adversarial=none takes",
+        ),
+        ({"set": ("adversarial=none",), "loss": "cgan"}, "--loss cgan has a term that --set adversarial=none takes"),
+        ({"set": ("pixel_weight=0",), "loss": "l1+cgan"}, "--loss l1.cgan has a term that --set pixel_weight=0 takes"),
+        ({"set": ("pixel_weight=0",), "loss": "l1"}, "--loss l1 has a term that --set pixel_weight=0 takes away"),
         ({"set": ("conditional=true", "pixel_weight=5"), "loss": "l1+cgan"}, None),  # the same, and what it leaves open
         ({"set": ("dropout=0.5",), "downs": 5}, r"dropout is for a U-Net that halves its input at least six times"),
         ({"set": ("dropout=0",), "downs": 5}, None),
@@ -275,7 +282,7 @@ def test_the_card_tells_statistics_stride_and_field(
 
 
 def test_the_card_of_a_training_tells_that_the_field_has_no_bound(chips: Path, tmp_path: Path) -> None:
-    entries = ("generator=smp", "architecture=fpn", "encoder=resnet18", "norm=batch", "statistics_chips=1")
+    entries = ("generator=smp", "architecture=fpn", "encoder=resnet18", "norm=batch", "statistics_chips=2")
     train(chips, tmp_path / "run", TrainConfig(recipe="pix2pix", steps=1, width=2, device="cpu", set=entries))
     card = read_card(tmp_path / "run")
     assert (card.statistics, card.stride, card.field) == ("tile", 32, None)  # its decoder has group norms

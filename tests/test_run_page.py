@@ -117,6 +117,23 @@ def test_tensorboard_shows_the_metrics_also_after_an_interruption(
     assert train(chips, run, TINY).steps == history[-1]["step"]  # the run goes on without it
 
 
+def test_tensorboard_begun_later_shows_all_of_the_run(
+    chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            run_writer, "save_state", lambda *_: _interrupt() if len(read_metrics(run)) == 2 else save_state(*_)
+        )
+        train(chips, run, TINY)
+    train(chips, run, dataclasses.replace(TINY, tensorboard=True))
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/ssim")] == [entry["step"] for entry in read_metrics(run)]
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
 

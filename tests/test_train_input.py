@@ -54,6 +54,18 @@ def test_a_damaged_chip_is_named_before_the_first_step_or_left_out(
     assert train_chips == ChipSet.open(chips).counts["train"] - (split == "train")
 
 
+def test_norms_are_checked_with_the_chips_that_are_left(chips: Path, tmp_path: Path) -> None:
+    """Before the first step: of as many as there are without the damaged one, the last batch has one."""
+    bad, count = a_chip(chips), ChipSet.open(chips).counts["train"]
+    bad.write_bytes(bad.read_bytes()[:300])
+    entries = ("generator=smp", "architecture=deeplabv3plus", "encoder=resnet18", "norm=batch")
+    config = dataclasses.replace(TINY, batch_size=count - 2, downs=None, skip_bad=True, set=entries)
+    with pytest.raises(
+        ConfigError, match=rf"{count - 1} training chips in batches of {count - 2} leave a batch of one"
+    ):
+        train(chips, tmp_path / "run", config)
+
+
 def test_chips_of_mixed_size_are_named(chips: Path, tmp_path: Path) -> None:
     odd = a_chip(chips, side="target")
     replaced(odd, np.zeros((3, 48, 64), np.uint8))

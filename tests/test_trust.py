@@ -24,7 +24,7 @@ from geop2p.training.checkpoint import load_state
 from geop2p.training.data import ChipArrays, epoch_order
 from geop2p.training.detectors import all_warnings, check_outputs
 from geop2p.training.feeding import Feed
-from geop2p.training.history import read_metrics
+from geop2p.training.history import best_epoch, epochs_without_gain, read_metrics
 from geop2p.training.networks import build_networks
 from geop2p.training.recipes import RECIPES, Recipe
 from geop2p.training.step import TrainingStep
@@ -260,6 +260,28 @@ def test_training_stops_when_nothing_gets_better(chips: Path, tmp_path: Path, ca
     assert train(chips, tmp_path / "run", config).steps == result.steps  # repeated, it stays where it stopped
     longer = train(chips, tmp_path / "run", dataclasses.replace(config, patience=4))
     assert longer.steps > result.steps and len(read_metrics(tmp_path / "run")) == 5
+
+
+def test_a_score_that_there_is_not_ends_no_training(
+    chips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where stripes without data leave no whole window, no SSIM is no worse one."""
+    original = run_writer.validate
+    monkeypatch.setattr(run_writer, "validate", lambda *given: original(*given) | {"ssim": None})
+    config = dataclasses.replace(TINY, epochs=4, best_by="ssim", patience=1)
+    result = train(chips, tmp_path / "run", config)
+    assert len(read_metrics(tmp_path / "run")) == 4 and result.best is None
+    assert caplog.text.count("epoch 1: the validation has no ssim to tell the best epoch by") == 1
+
+
+def test_an_epoch_without_error_is_the_best() -> None:
+    def epoch(number: int, psnr: float | None, rmse: float | None) -> dict[str, Any]:
+        return {"epoch": number, "step": 10 * number, "val": {"psnr": psnr, "rmse": rmse}}
+
+    history = [epoch(1, 30.0, 1.0), epoch(2, None, 0.0), epoch(3, 50.0, 0.1), epoch(4, None, None)]
+    best = {"metric": "psnr", "value": None, "epoch": 2, "step": 20}
+    assert best_epoch(history, "psnr") == best and epochs_without_gain(history, "psnr") == 1
+    assert best_epoch(history[:1] + history[3:], "psnr") == best | {"value": 30.0, "epoch": 1, "step": 10}
 
 
 def test_scores_that_the_target_does_not_have_are_refused(pair: tuple[Path, Path], chips: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class ImageScores:
         self._scale, self._offset = (
             np.array([getattr(band, field) for band in encoding.bands])[:, np.newaxis] for field in ("scale", "offset")
         )
+        self._has_offset = not encoding.is_linear_sar and bool(self._offset.any())  # which similarity depends on
         middle = np.array([(band.low + band.high) / 2 for band in encoding.bands])[:, np.newaxis]
         self._middle = middle if encoding.is_linear_sar else middle * np.abs(self._scale)
         self._side = 0  # of the largest image seen
@@ -61,7 +62,8 @@ class ImageScores:
         sums["absolute"] += np.abs(difference).sum(axis=1)
         sums["squared"] += np.square(difference).sum(axis=1)
         sums["pixels"] += valid.sum()
-        scales = scale_maps(first, second, valid, self._range)
+        seen = (self._physical(predicted), self._physical(real)) if self._has_offset else (first, second)
+        scales = scale_maps(*seen, valid, self._range)
         finest = next(scales)
         sums["similarity"] += finest.similarity[:, finest.whole].sum(dim=1).numpy()
         sums["windows"] += int(finest.whole.sum())
@@ -77,11 +79,16 @@ class ImageScores:
         for name, values in (("square_1", here * here), ("square_2", there * there), ("product", here * there)):
             sums[name] += values.sum(axis=1)
         if self._spectral:
-            pair = (side[:, valid].astype(np.float64) * self._scale + self._offset for side in (predicted, real))
-            made, truth = pair
+            made, truth = (self._physical(side[:, valid]) for side in (predicted, real))
             sums["physical"] += truth.sum(axis=1)
             sums["negative"] += (truth < 0).sum(axis=1)
             sums["angle"] += _angles(made, truth).sum()
+
+    def _physical(self, values: Array) -> Sums:
+        """Stored values (bands, ...) times scale, plus offset."""
+        scale, offset = (of.reshape(-1, *[1] * (values.ndim - 1)) for of in (self._scale, self._offset))
+        physical: Sums = values.astype(np.float64) * scale + offset
+        return physical
 
     def result(self) -> dict[str, Any]:
         """Means over bands under `l1`, `rmse`, `psnr`, `ssim`, and per band under `bands`; `pixels`.

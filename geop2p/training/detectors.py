@@ -150,7 +150,7 @@ _DETECTORS: tuple[tuple[Callable[[Checks], bool], int, str], ...] = (
         _judge_is_sure,
         EPOCHS_OF_JUDGE,
         "the discriminator has told real from fake without fail for {epochs} epochs: the generator learns little from "
-        "it; try --set discriminator_lr=0.5, --set spectral_norm=true or a smaller patch",
+        "it; try --set discriminator_lr=0.5, a smaller patch or, where it is off, --set spectral_norm=true",
     ),
     (
         _judge_is_wrong,

@@ -51,7 +51,7 @@ def explain_losses(
     if set(first) <= OF_DISCRIMINATOR | AFTER_DISCRIMINATOR:
         when = "before" if set(first) & OF_DISCRIMINATOR else "itself"
         cause = f"the discriminator's weights broke first, in the step {when}"
-        advice = f"{lower} or --set discriminator_lr=0.5, or use --set spectral_norm=true, {again}"
+        advice = f"{lower} or --set discriminator_lr=0.5, or where it is off --set spectral_norm=true, {again}"
     elif at == 1:
         cause = "with the weights it began with, so the loss itself overflows"
         advice = f"{lower} or the weights of the losses, {again}"

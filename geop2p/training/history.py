@@ -1,6 +1,7 @@
 """`metrics.jsonl`: a line an epoch, and what the lines say together."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,29 @@ def rewind_metrics(run: Path, step: int) -> History:
 
 
 def best_epoch(history: History, metric: BestBy) -> dict[str, Any] | None:
-    """Metric, value, epoch and step of the best validation, the first of equal ones; None where none has a value."""
-    scored = [entry for entry in history if entry["val"] is not None and entry["val"][metric] is not None]
+    """Metric, value, epoch and step of the best validation, the first of equal ones; None where none has a value.
+
+    An epoch without any error has no PSNR (None), and none is better.
+    """
+    scored = [entry for entry in history if is_scored(entry, metric)]
     if not scored:
         return None
-    entry = (min if metric in SMALLER_IS_BETTER else max)(scored, key=lambda entry: entry["val"][metric])
+
+    def value(entry: dict[str, Any]) -> float:
+        found = entry["val"][metric]
+        return math.inf if found is None else float(found)
+
+    entry = (min if metric in SMALLER_IS_BETTER else max)(scored, key=value)
     return {"metric": metric, "value": entry["val"][metric], "epoch": entry["epoch"], "step": entry["step"]}
 
 
+def is_scored(entry: dict[str, Any], metric: BestBy) -> bool:
+    """Whether the validation of an epoch tells how good it was."""
+    scores = entry["val"]
+    return scores is not None and (scores[metric] is not None or (metric == "psnr" and scores["rmse"] == 0))
+
+
 def epochs_without_gain(history: History, metric: BestBy) -> int:
-    """Epochs since the best one, or since the beginning where none has a value."""
+    """Epochs with a value since the best one."""
     best = best_epoch(history, metric)
-    return len(history) if best is None else sum(entry["epoch"] > best["epoch"] for entry in history)
+    return 0 if best is None else sum(entry["epoch"] > best["epoch"] and is_scored(entry, metric) for entry in history)

@@ -24,7 +24,7 @@ from geop2p.training.feeding import Feed
 from geop2p.training.history import METRICS
 from geop2p.training.interruption import Interruption
 from geop2p.training.loss_meter import LossMeter
-from geop2p.training.networks import Networks
+from geop2p.training.networks import Networks, check_norms
 from geop2p.training.recipes import recipe_of
 from geop2p.training.run_folder import check_claimed
 from geop2p.training.run_writer import RunWriter
@@ -69,6 +69,8 @@ class Training:
         self.batch_size = self.recipe.batch_size
         self.cache = world.lead(lambda: pack_if_large(chipset, run, config.skip_bad, world.neighbours, progress))
         self.chips = ChipArrays.load(chipset, "train", progress, config.skip_bad, self.cache)
+        if len(self.chips) < chipset.counts["train"]:  # the others could not be read
+            check_norms(chipset, config, networks.generator, self.device, len(self.chips))
         self.validation = ChipArrays.load(chipset, "val", progress, config.skip_bad, self.cache)
         augmentation = augmentation_of(chipset, self.recipe, config.seed)
         self.feed = Feed(self.chips, chipset.source, chipset.target, self.device, augmentation)
@@ -166,7 +168,9 @@ class Training:
         if self.step < self.total:
             log.info("stopped at step %d of %d: no better %s for long", self.step, self.total, self.writer.best_by)
         if best is not None and "file" in best:
-            log.info("the best %s, %.4g, is epoch %d: %s", *best.values())
+            metric, value, epoch, file = best.values()
+            shown = "of no error" if value is None else f"{value:.4g}"
+            log.info("the best %s, %s, is epoch %d: %s", metric, shown, epoch, file)
 
     def _say_what_is_odd(self) -> None:
         log.info("%d training and %d validation chips on %s", len(self.chips), len(self.validation), self.device)
@@ -278,7 +282,7 @@ class Training:
         epochs = math.ceil(self.total / self.steps_per_epoch)
         is_drawn = self.writer.draw(translator, epoch + 1, epochs, self.step == self.total)
         self._count_seconds()
-        entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step, self.total)}
+        entry = {"epoch": epoch + 1, "step": self.step, "lr": self.config.lr * decay(self.step - 1, self.total)}
         entry |= {"losses": losses} | figures | {"seconds": round(self.seconds, 2)}
         self.writer.keep(translator, entry, self._state())
         if is_drawn:

@@ -78,7 +78,7 @@ def build_networks(chipset: ChipSet, config: TrainConfig, start: Start | None = 
         raise ConfigError(f"generator '{recipe.generator}': {error}") from error
     _check_size(chipset, generator)
     with OwnDraws():
-        _check_norms(chipset, config, recipe, generator, device)
+        check_norms(chipset, config, generator, device, chipset.counts["train"])
         others = _vgg(chipset, recipe, device), _lpips(chipset, recipe, device)
     discriminator = None
     if not chipset.target.is_classes and recipe.adversarial != "none":
@@ -181,11 +181,21 @@ def _check_size(chipset: ChipSet, generator: Generator) -> None:
         )
 
 
-def _check_norms(
-    chipset: ChipSet, config: TrainConfig, recipe: Recipe, generator: Generator, device: torch.device
-) -> None:
-    """Refuse norms that would see one value, of which there is no variance: those of an image pooled to a pixel."""
-    chips, size, meta = chipset.counts["train"], recipe.batch_size, torch.device("meta")
+def check_norms(chipset: ChipSet, config: TrainConfig, generator: nn.Module, device: torch.device, chips: int) -> None:
+    """Refuse norms that would see one value, of which there is no variance: those of an image pooled to a pixel.
+
+    Args:
+        chipset: What is trained on.
+        config: Settings.
+        generator: With those norms.
+        device: Where it is trained.
+        chips: How many chips an epoch has.
+
+    Raises:
+        ConfigError: They would.
+    """
+    recipe, meta = recipe_of(config), torch.device("meta")
+    size = recipe.batch_size
     ends_early = config.steps is not None and config.steps < math.ceil(chips / size)
 
     def last(batch_size: int) -> int:

@@ -1,5 +1,6 @@
 """`find_lr`: the learning-rate range test (Smith, "Cyclical Learning Rates", WACV 2017, arXiv 1506.01186, 3.3)."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ STEPS = 120
 SMOOTHING = 0.9  # of the running mean of the loss that is drawn
 DIVERGED = 4.0  # times the smallest loss: the test ends
 FALL = 3.0  # times its standard error that a loss has to fall
-LEARNT_BY = ("cross_entropy", "l1", "charbonnier", "perceptual", "gan")  # the first of these is drawn
+LEARNT_BY = ("cross_entropy", "l1", "charbonnier", "perceptual", "lpips", "gan")  # the first of these is drawn
 INK, MARK, LINE = (28, 35, 38), (31, 111, 92), (228, 232, 233)
 SIZE, MARGIN = (900, 520), (90, 50, 40, 70)  # pixels; left, top, right, bottom
 
@@ -89,7 +90,7 @@ def find_lr(
     smoothed: list[float] = []
     name, mean, first = "", 0.0, STEPS // DECADES
     with exclusive_training(), explaining_memory(recipe.batch_size, config):
-        networks = build_networks(chipset, config)
+        networks = build_networks(chipset, dataclasses.replace(config, steps=None))  # it goes on to the next epoch
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
         feed = Feed(
             arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed)

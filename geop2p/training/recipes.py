@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,7 +135,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("discriminator_lr", 0, 100),
     ("batch_size", 1, _LARGE),
     ("ema", 0, 0.99999),
-    ("statistics_chips", 1, _LARGE),
+    ("statistics_chips", 2, _LARGE),
     ("jitter", 1, 2),
 )
 
@@ -192,8 +193,24 @@ def recipe_of(config: TrainConfig, target: Encoding | None = None) -> Recipe:
         if key in preset and preset[key] != value:
             raise ConfigError(f"{key} is set in two ways, by --loss {config.loss} and by {how}; leave one of them out")
     changes = preset | {key: value for key, (value, _) in asked.items()}
+    if config.loss is not None:
+        _check_terms(config.loss, dataclasses.asdict(RECIPES[config.recipe]) | changes, asked)
     refuse_unused_keys(asked, dataclasses.asdict(RECIPES[config.recipe]) | changes, target)
     return dataclasses.replace(RECIPES[config.recipe], **changes)
+
+
+def _check_terms(loss: LossPreset, recipe: Mapping[str, Any], asked: Mapping[str, tuple[Any, str]]) -> None:
+    """Refuse a preset that something else takes a term from.
+
+    Raises:
+        ConfigError: It does.
+    """
+    off = {"adversarial": "gan" in loss and recipe["adversarial"] == "none"}
+    off |= {"pixel_weight": "l1" in loss and not recipe["pixel_weight"]}
+    for key, is_off in off.items():
+        if is_off:
+            how = asked[key][1] if key in asked else f"--recipe, which has {key} {recipe[key]}"
+            raise ConfigError(f"--loss {loss} has a term that {how} takes away; leave one of them out")
 
 
 def _asked(config: TrainConfig) -> dict[str, tuple[Any, str]]:

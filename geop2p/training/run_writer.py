@@ -16,13 +16,13 @@ from geop2p.models.positional_noise import on_ground_of_its_own
 from geop2p.raster.atomic import discard_leftovers
 from geop2p.tiling.chips import ChipSet
 from geop2p.tiling.unseen import unseen_classes, with_classes
-from geop2p.training.board import Board
+from geop2p.training.board import FOLDER, Board
 from geop2p.training.calibration import batch_norms, estimate_statistics
 from geop2p.training.checkpoint import LAST, save_state
 from geop2p.training.data import ChipArrays
 from geop2p.training.detectors import check_outputs, warnings_now
 from geop2p.training.feeding import encode_batch
-from geop2p.training.history import METRICS, append_metrics, best_epoch, epochs_without_gain, rewind_metrics
+from geop2p.training.history import METRICS, append_metrics, best_epoch, epochs_without_gain, is_scored, rewind_metrics
 from geop2p.training.networks import Networks
 from geop2p.training.recipes import Recipe
 from geop2p.training.report import write_report
@@ -112,15 +112,25 @@ class RunWriter:
         save_state(self.folder, state)
         for file in self._models(entry["step"]):
             translator.save(file)
+        if len(self.history) == 1 and entry["val"] is not None and not is_scored(entry, self.best_by):
+            log.warning(
+                "epoch %d: the validation has no %s to tell the best epoch by (of SSIM: no window of 11 pixels is "
+                "wholly valid); give --best-by l1",
+                entry["epoch"],
+                self.best_by,
+            )
         for text in warnings_now(self.history):
             log.warning("epoch %d: %s", entry["epoch"], text)
         if self.config.tensorboard:
             self._show(entry)
 
     def _show(self, entry: dict[str, Any]) -> None:
-        if self._board is None:
-            self._board = Board(self.folder, entry["step"])
-        self._board.add(entry, self._sample(entry["epoch"]))
+        """Put a line on the board; on a new one those before it, too."""
+        earlier = [] if self._board is not None or (self.folder / FOLDER).exists() else self.history[:-1]
+        for line in [*earlier, entry]:
+            if self._board is None:
+                self._board = Board(self.folder, line["step"])
+            self._board.add(line, self._sample(line["epoch"]))
 
     def _sample(self, epoch: int) -> Path:
         return self.folder / SAMPLES / f"epoch_{epoch:04d}.png"

@@ -8,7 +8,7 @@ from typing import Any
 
 from geop2p.config import TrainConfig
 from geop2p.config.fields import config_or_default
-from geop2p.errors import ChipSetError
+from geop2p.errors import ChipSetError, OutputError
 from geop2p.metrics import error_unit
 from geop2p.tiling.chips import ChipSet
 from geop2p.training.board import check_board
@@ -21,6 +21,7 @@ from geop2p.training.networks import Networks, build_networks
 from geop2p.training.recipes import recipe_of
 from geop2p.training.run_folder import VALUES, check_settings, claim_run, known_start, lock_run, look_at, make_room
 from geop2p.training.run_writer import score_to_keep
+from geop2p.translator import model_file
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ def _train(
     chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
 ) -> TrainResult:
     found = world.lead(lambda: look_at(run, overwrite))
+    start = None if config.init_from is None else model_file(config.init_from).parent
+    if found.is_replaced and start is not None and start.resolve() == run.resolve():
+        raise OutputError(f"{run}: --init-from reads the model of the run that --overwrite replaces; give a new RUN")
     # refuses what does not fit before the run begins
     networks = build_networks(chipset, config, known_start(found, config.init_from))
     settings = _settings(chipset, networks, config)
