@@ -540,6 +540,27 @@ def test_seams_of_classes_are_shares_of_pixels(tmp_path: Path, make_model: Calla
     assert result.seam_index == pytest.approx(np.mean(ratios), rel=1e-9)
 
 
+@pytest.mark.parametrize("is_classes", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_seam_index_is_the_mean_step_at_lines_over_that_elsewhere(dtype: str, is_classes: bool) -> None:
+    draw = np.random.default_rng(0)
+    top = 4 if is_classes else np.iinfo(dtype).max if dtype.startswith("u") else 9000
+    values = draw.integers(0, top, (1 if is_classes else 3, 50, 41)).astype(dtype)
+    valid, lattice = draw.random((50, 41)) > 0.2, Lattice(16, 4, shift=(3, 0))
+    index = SeamIndex(lattice, 50, 41, is_classes)
+    index.add(values, valid, (0, 0), (0, 0))
+    ratios = []
+    for axis in (0, 1):
+        at: dict[bool, list[float]] = {True: [], False: []}
+        for place in range(1, values.shape[1 + axis]):
+            after, before = (np.take(values, number, 1 + axis).astype(float) for number in (place, place - 1))
+            known = np.take(valid, place, axis) & np.take(valid, place - 1, axis)
+            steps = (after != before if is_classes else np.abs(after - before)).mean(axis=0)
+            at[place in lattice.handovers(axis, values.shape[1 + axis])] += steps[known].tolist()
+        ratios.append(np.mean(at[True]) / np.mean(at[False]))
+    assert index.result() == pytest.approx(np.mean(ratios), rel=1e-9)
+
+
 def test_seam_index_counts_each_line_once() -> None:
     """However the mosaic is cut into windows that share a row or a column."""
     values = np.zeros((1, 8, 8))
