@@ -120,28 +120,6 @@ def test_later_names_lie_on_top_where_they_have_data(tmp_path: Path, by: str, ca
     assert "several of its rasters cover the same ground; the last by name is on top" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("dtype", "profile"),
-    [("uint16", {"nodata": 0}), ("float32", {"nodata": -9999}), ("float32", {"nodata": np.nan}), ("float32", {})],
-)
-@pytest.mark.parametrize("bands", [1, 3])
-def test_a_pixel_without_data_in_one_band_shows_the_raster_below_in_all(
-    tmp_path: Path, dtype: str, profile: dict[str, float], bands: int
-) -> None:
-    nodata = profile.get("nodata", np.nan)
-    first, second = (np.full((bands, 30, 30), value, dtype) for value in (7, 9))
-    second[-1, 5:9] = second[0, 12:15] = nodata
-    first[0, 14:18] = nodata
-    write_raster(tmp_path / "a.tif", first, grid(30, 30), **profile)
-    write_raster(tmp_path / "b.tif", second[:, :, :20], grid(30, 20), **profile)
-    values, valid = read_whole(tmp_path)
-    below = np.zeros((30, 30), bool)
-    below[5:9, :20] = below[12:15, :20] = below[:, 20:] = True
-    hidden = below & (np.arange(30)[:, None] >= 14) & (np.arange(30)[:, None] < 18)
-    assert np.array_equal(valid, ~hidden)
-    assert (values[:, valid] == np.where(below, 7, 9)[valid]).all()
-
-
 @pytest.mark.parametrize(("pixels_apart", "told"), [(1900, False), (2100, True)])
 def test_rasters_far_from_each_other_are_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, pixels_apart: int, told: bool

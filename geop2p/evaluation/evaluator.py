@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geop2p.config import EvaluateConfig
+from geop2p.config import EvaluateConfig, Split
 from geop2p.config.fields import changed, config_or_default
 from geop2p.errors import CheckpointError, ChipSetError, ConfigError, RasterError
 from geop2p.evaluation.baseline import NO_TRAINING, fit_baseline
@@ -85,7 +85,7 @@ def evaluate(
     source, target = translator.card.source, translator.card.target
     check_same_sides(translator.card, chipset)
     if config.lattices:
-        _check_layers(chipset)
+        _check_layers(chipset, config.split)
     of_mosaic = [] if config.mosaic is None else check_mosaic(config.mosaic, translator, chipset)
     known = leakage_warning(
         chipset.folder, config.split, _training_of(model_file(model).parent), starts_of([translator.card])
@@ -139,15 +139,17 @@ def evaluate(
     return result
 
 
-def _check_layers(chipset: ChipSet) -> None:
-    """Refuse chips whose layers cannot be read again.
+def _check_layers(chipset: ChipSet, split: Split) -> None:
+    """Refuse chips of a split whose layers cannot be read again.
 
     Raises:
         ConfigError: They were imported, or a layer is missing or has changed since they were tiled.
     """
     try:
+        used = {entry.scene for entry in chipset.entries(split)}
         for scene in chipset.scenes:
-            reopen(chipset, scene)
+            if scene.id in used:
+                reopen(chipset, scene)
     except (ChipSetError, RasterError) as error:
         raise ConfigError(f"--lattices reads the layers of the chips again: {error}") from error
 

@@ -200,7 +200,8 @@ class _Scored:
                     self.places.append((float(error[at][valid[at]].mean()), place))
             self._largest = max(self._largest, float(error[at][valid[at]].max()))
         if self._errors is not None:
-            self._errors.add(error, valid, window)
+            with np.errstate(over="ignore"):  # of fill values, which a note names
+                self._errors.add(error, valid, window)
         if self._calibrated is not None:
             calibration, doubts = self._calibrated
             spread, known = doubts.read(window)

@@ -67,7 +67,7 @@ class BlockScores:
         if not self.is_tested:
             return dict.fromkeys(names)
         known = [name for name, figure in self.result().items() if name in names and figure is not None]
-        rows = [[figures[name] for name in known] for figures in self.draws()]
+        rows = [[figures.get(name) for name in known] for figures in self.draws()]
         found = {name: interval([row[column] for row in rows]) for column, name in enumerate(known)}
         return dict.fromkeys(names) | found
 

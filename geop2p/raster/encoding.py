@@ -98,8 +98,7 @@ class Encoding:
     @property
     def given_names(self) -> list[str]:
         """What the layer calls every band: by name, else by its role (red, green, blue), else nothing; some alike."""
-        told = len(set(self.color_interp)) == len(self.bands) > 1 and "undefined" not in self.color_interp
-        roles = self.color_interp if told else ("",) * len(self.bands)
+        roles = self.color_interp if len(set(self.color_interp)) == len(self.bands) > 1 else ("",) * len(self.bands)
         return [band.name or role for band, role in zip(self.bands, roles, strict=True)]
 
     @property

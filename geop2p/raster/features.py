@@ -87,7 +87,7 @@ def read_features(path: str | Path) -> "geopandas.GeoDataFrame":
     try:
         features = geopandas.read_file(file, layer=_layer_of(path))
     except pyogrio.errors.DataSourceError as error:
-        if "not recognized as" in str(error):  # GDAL goes on about prefixes of drivers
+        if "not recognized as being" in str(error):  # GDAL goes on about prefixes of drivers
             raise RasterError(f"{path}: is no vector layer; give a GeoPackage, GeoJSON or Shapefile") from error
         raise RasterError(f"{path}: cannot be read as a vector layer: {error}") from error
     if not isinstance(features, geopandas.GeoDataFrame):

@@ -1,14 +1,11 @@
 """A folder of rasters read as one: a GDAL virtual raster over its files, later names over earlier ones. Opens none."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-import numpy as np
-import shapely
 from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.windows import Window
 
@@ -137,29 +134,8 @@ def _pixels(grid: Grid) -> str:
     return f"{crs}, {along:.10g} x {down:.10g} from {left:.10g}, {top:.10g}"
 
 
-def _overlapping(windows: Sequence[Window]) -> list[bool]:
-    """Which windows have ground in common with another."""
-    edge = 0.25  # of a pixel: those that touch each other have none
-    boxes = [
-        shapely.box(
-            here.col_off + edge,
-            here.row_off + edge,
-            here.col_off + here.width - edge,
-            here.row_off + here.height - edge,
-        )
-        for here in windows
-    ]
-    ones, others = shapely.STRtree(boxes).query(boxes, predicate="intersects")
-    found = np.zeros(len(boxes), bool)
-    found[ones[ones != others]] = True
-    return found.tolist()
-
-
 def _xml(grid: Grid, sources: Sequence[tuple["RasterInfo", Window]]) -> str:
     first = sources[0][0]
-    overlapping = _overlapping([window for _, window in sources])
-    masked = [shares and _needs_mask(info) for shares, (info, _) in zip(overlapping, sources, strict=True)]
-    names = [_masked(info) if joint else _path(info) for joint, (info, _) in zip(masked, sources, strict=True)]
     assert grid.crs is not None
     root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     ElementTree.SubElement(root, "SRS").text = grid.crs.to_wkt()
@@ -167,65 +143,13 @@ def _xml(grid: Grid, sources: Sequence[tuple["RasterInfo", Window]]) -> str:
     for number in range(1, first.count + 1):
         band = _band(first, number)
         root.append(band)
-        for (info, window), name, joint in zip(sources, names, masked, strict=True):
-            source = _add_source(band, name, window, str(number))
-            if info.has_mask or joint:
-                ElementTree.SubElement(source, "UseMaskBand").text = "true"
-            elif info.nodata is not None:
-                ElementTree.SubElement(source, "NODATA").text = repr(info.nodata)
-    if first.nodata is None or any(masked) or any(info.has_mask for info, _ in sources):
+        for info, window in sources:
+            _add_source(band, info, window, str(number), None if info.has_mask else first.nodata)
+    if first.nodata is None or any(info.has_mask for info, _ in sources):
         mask = ElementTree.SubElement(ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        for (_, window), name in zip(sources, names, strict=True):
-            ElementTree.SubElement(_add_source(mask, name, window, "mask,1"), "NODATA").text = "0"
+        for info, window in sources:
+            _add_source(mask, info, window, "mask,1", 0)
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def _missing(info: "RasterInfo") -> float | None:
-    """The value that means no data in a file: NaN in floats that tell none."""
-    return math.nan if info.nodata is None and np.dtype(info.dtype).kind == "f" else info.nodata
-
-
-def _needs_mask(info: "RasterInfo") -> bool:
-    """Whether GDAL knows by itself too little of what a file without mask hides, where it lies on another.
-
-    A value in one of several bands hides the pixel, but GDAL looks at each band alone, and at no NaN that is not told.
-    """
-    return not info.has_mask and _missing(info) is not None and (info.count > 1 or info.nodata is None)
-
-
-def _path(info: "RasterInfo") -> str:
-    return str(Path(info.path).resolve())
-
-
-def _masked(info: "RasterInfo") -> str:
-    """A file as a virtual raster with a mask of all its bands, which takes more time than the file alone."""
-    path = _path(info)
-    size = {"rasterXSize": str(info.grid.width), "rasterYSize": str(info.grid.height)}
-    told, masked = (ElementTree.Element("VRTDataset", size) for _ in range(2))
-    for number in range(1, info.count + 1):
-        band = _plain_band(told, info, number)
-        ElementTree.SubElement(band, "NoDataValue").text = repr(_missing(info))
-        _add_whole(band, path, str(number))
-    name = ElementTree.tostring(told, encoding="unicode")
-    for number in range(1, info.count + 1):
-        _add_whole(_plain_band(masked, info, number), path, str(number))
-    mask = ElementTree.SubElement(ElementTree.SubElement(masked, "MaskBand"), "VRTRasterBand", dataType="Byte")
-    if info.count > 1:
-        mask.set("subClass", "VRTDerivedRasterBand")
-        ElementTree.SubElement(mask, "PixelFunctionType").text = "mul"
-    for number in range(1, info.count + 1):
-        _add_whole(mask, name, f"mask,{number}")
-    return ElementTree.tostring(masked, encoding="unicode")
-
-
-def _plain_band(root: ElementTree.Element, info: "RasterInfo", number: int) -> ElementTree.Element:
-    return ElementTree.SubElement(root, "VRTRasterBand", dataType=typename_fwd[dtype_rev[info.dtype]], band=str(number))
-
-
-def _add_whole(band: ElementTree.Element, name: str, number: str) -> None:
-    source = ElementTree.SubElement(band, "SimpleSource")
-    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = name
-    ElementTree.SubElement(source, "SourceBand").text = number
 
 
 def _band(info: "RasterInfo", number: int) -> ElementTree.Element:
@@ -246,13 +170,18 @@ def _band(info: "RasterInfo", number: int) -> ElementTree.Element:
     return band
 
 
-def _add_source(band: ElementTree.Element, name: str, window: Window, number: str) -> ElementTree.Element:
-    """A file of a band."""
+def _add_source(
+    band: ElementTree.Element, info: "RasterInfo", window: Window, number: str, nodata: float | None
+) -> None:
+    """A file of a band; where it is not valid it hides nothing."""
     source = ElementTree.SubElement(band, "ComplexSource")
-    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = name
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(Path(info.path).resolve())
     ElementTree.SubElement(source, "SourceBand").text = number
     size = {"xSize": str(int(window.width)), "ySize": str(int(window.height))}
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
     place = {"xOff": str(int(window.col_off)), "yOff": str(int(window.row_off))}
     ElementTree.SubElement(source, "DstRect", place | size)
-    return source
+    if nodata is not None:
+        ElementTree.SubElement(source, "NODATA").text = repr(nodata)
+    elif info.has_mask:
+        ElementTree.SubElement(source, "UseMaskBand").text = "true"

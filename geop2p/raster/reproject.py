@@ -27,7 +27,8 @@ from geop2p.raster.grid import Grid, positions_in
 from geop2p.raster.placement import ControlPoints
 
 WARP_TOLERANCE = 0.001  # pixels that GDAL may misplace a position by to save time (its default is 0.125)
-STRIP = 32  # columns between two of which GDAL may interpolate positions where no tolerance can be given
+# columns within which GDAL may interpolate positions where no tolerance can be given: more for splines, which take long
+POLYNOMIAL_STRIP, SPLINE_STRIP = 32, 128
 
 
 def warp_options(resampling: Resampling) -> dict[str, Any]:
@@ -163,11 +164,13 @@ class Resampler:
                 file.open() as dataset,
                 WarpedVRT(
                     dataset,
+                    src_crs=own.crs,  # a GeoTIFF knows nothing of its lon_wrap
                     crs=wanted.crs,
                     transform=wanted.transform,
                     width=wanted.width,
                     height=wanted.height,
                     resampling=self.resampling,
+                    SAMPLE_GRID="YES",  # a grid may reach beyond what its CRS shows of the earth
                     **warp_options(self.resampling),
                 ) as warped,
             ):
@@ -175,11 +178,12 @@ class Resampler:
         return read
 
     def _by_points(self, values: Array, source: Window, wanted: Grid) -> Array:
-        """The same by control points, in strips so narrow that GDAL's usual tolerance is not made use of."""
+        """The same by control points, in strips so narrow that positions within one lie almost on a line."""
         assert self.points is not None
         result = np.full((self.bands, wanted.height, wanted.width), self.conversion.nodata, values.dtype)
-        for left in range(0, wanted.width, STRIP):
-            window = Window(left, 0, min(STRIP, wanted.width - left), wanted.height)
+        columns = SPLINE_STRIP if self.points.is_spline else POLYNOMIAL_STRIP
+        for left in range(0, wanted.width, columns):
+            window = Window(left, 0, min(columns, wanted.width - left), wanted.height)
             strip = np.full((self.bands, window.height, window.width), self.conversion.nodata, values.dtype)
             reproject(
                 values,
@@ -194,7 +198,7 @@ class Resampler:
                 **self.points.warp_options,
                 **kernel_options(self.resampling),
             )
-            result[:, :, left : left + STRIP] = strip
+            result[:, :, left : left + columns] = strip
         return result
 
     @functools.cached_property

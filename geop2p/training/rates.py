@@ -20,7 +20,7 @@ from geop2p.training.data import Batch, ChipArrays, batches, epoch_order
 from geop2p.training.diagnosis import explaining_memory
 from geop2p.training.exclusive import exclusive_training
 from geop2p.training.feeding import Feed
-from geop2p.training.networks import build_networks
+from geop2p.training.networks import build_networks, check_norms
 from geop2p.training.recipes import recipe_of
 from geop2p.training.step import TrainingStep
 
@@ -85,13 +85,15 @@ def find_lr(
     if not chipset.counts["train"]:
         raise ChipSetError(f"{chips}: has no training chips; tile with another --split")
     recipe = recipe_of(config, chipset.target)
+    length = dataclasses.replace(config, epochs=TrainConfig.epochs, steps=STEPS)
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     name, mean, first = "", 0.0, STEPS // DECADES
     with exclusive_training(), explaining_memory(recipe.batch_size, config):
-        networks = build_networks(chipset, dataclasses.replace(config, steps=None))  # it goes on to the next epoch
+        networks = build_networks(chipset, length)
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
+        check_norms(chipset, length, networks.generator, networks.device, len(arrays))
         feed = Feed(
             arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed)
         )

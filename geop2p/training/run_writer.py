@@ -114,10 +114,10 @@ class RunWriter:
             translator.save(file)
         if len(self.history) == 1 and entry["val"] is not None and not is_scored(entry, self.best_by):
             log.warning(
-                "epoch %d: the validation has no %s to tell the best epoch by (of SSIM: no window of 11 pixels is "
-                "wholly valid); give --best-by l1",
+                "epoch %d: the validation has no %s to tell the best epoch by%s",
                 entry["epoch"],
                 self.best_by,
+                "; no window of 11 pixels is wholly valid, give --best-by l1" if self.best_by == "ssim" else "",
             )
         for text in warnings_now(self.history):
             log.warning("epoch %d: %s", entry["epoch"], text)

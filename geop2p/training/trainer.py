@@ -92,8 +92,8 @@ def _train(
     chipset: ChipSet, run: Path, config: TrainConfig, overwrite: bool, progress: bool, world: World
 ) -> TrainResult:
     found = world.lead(lambda: look_at(run, overwrite))
-    start = None if config.init_from is None else model_file(config.init_from).parent
-    if found.is_replaced and start is not None and start.resolve() == run.resolve():
+    start = config.init_from if found.is_replaced else None
+    if start is not None and model_file(start).parent.resolve() == run.resolve():
         raise OutputError(f"{run}: --init-from reads the model of the run that --overwrite replaces; give a new RUN")
     # refuses what does not fit before the run begins
     networks = build_networks(chipset, config, known_start(found, config.init_from))
