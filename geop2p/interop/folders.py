@@ -116,7 +116,10 @@ def _deep(path: Path) -> Side | None:
     """An image of more than 8 bits, which Pillow cuts down to 8 where it has colours; None for others."""
     if path.suffix.lower() not in DEEP:
         return None
-    info = describe_raster(path)
+    try:
+        info = describe_raster(path)
+    except RasterError:  # Pillow may read it, or says what is wrong
+        return None
     if info.dtype == "uint8":
         return None
     _check_halves(path, info.grid.width, info.grid.height)

@@ -125,7 +125,7 @@ class RunWriter:
             self._show(entry)
 
     def _show(self, entry: dict[str, Any]) -> None:
-        """Put a line on the board; on a new one those before it, too."""
+        """Put a line on the board; on the first one of the run those before it, too."""
         earlier = [] if self._board is not None or (self.folder / FOLDER).exists() else self.history[:-1]
         for line in [*earlier, entry]:
             if self._board is None:
