@@ -179,8 +179,10 @@ class _Scored:
         inside = np.s_[around : around + window.height, around : around + window.width]
         (first, here), (second, there) = made.read(wider), real.read(wider)
         valid: Mask = here & there
-        unlabelled = valid & np.isin(second[0], self._ignored)
-        valid &= ~unlabelled
+        unlabelled = np.zeros_like(valid)
+        if self._ignored:
+            unlabelled = valid & np.isin(second[0], self._ignored)
+            valid &= ~unlabelled
         bins = boundary_bins(second[0], valid)[inside] if self._encoding.is_classes else None
         first, second, valid = first[:, *inside], second[:, *inside], valid[inside]
         self._ground += int(here[inside].sum())

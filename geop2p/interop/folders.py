@@ -130,7 +130,7 @@ def _picture(path: Path) -> Side:
     with Image.open(path) as image:
         _check_halves(path, *image.size)
         drawn = np.asarray(image.convert("RGBA").getchannel("A")) > 0 if image.has_transparency_data else None
-        plain = image if image.mode == "L" else image.convert("RGB")
+        plain = image if image.mode in ("L", "I;16", "I", "F") else image.convert("RGB")
         values = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1)
     return values, np.ones(values.shape[1:], bool) if drawn is None else drawn
 

@@ -181,6 +181,7 @@ class Resampler:
         """The same by control points, in strips so narrow that positions within one lie almost on a line."""
         assert self.points is not None
         result = np.full((self.bands, wanted.height, wanted.width), self.conversion.nodata, values.dtype)
+        points = self.points.in_window(source)
         columns = SPLINE_STRIP if self.points.is_spline else POLYNOMIAL_STRIP
         for left in range(0, wanted.width, columns):
             window = Window(left, 0, min(columns, wanted.width - left), wanted.height)
@@ -188,7 +189,7 @@ class Resampler:
             reproject(
                 values,
                 strip,
-                gcps=self.points.in_window(source),
+                gcps=points,
                 src_crs=self.points.crs,
                 src_nodata=self.conversion.nodata,
                 dst_transform=wanted.window(window).transform,

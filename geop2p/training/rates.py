@@ -93,7 +93,8 @@ def find_lr(
     with exclusive_training(), explaining_memory(recipe.batch_size, config):
         networks = build_networks(chipset, length)
         arrays = ChipArrays.load(chipset, "train", progress, config.skip_bad)
-        check_norms(chipset, length, networks.generator, networks.device, len(arrays))
+        if len(arrays) < chipset.counts["train"]:  # the others could not be read
+            check_norms(chipset, length, networks.generator, networks.device, len(arrays))
         feed = Feed(
             arrays, chipset.source, chipset.target, networks.device, augmentation_of(chipset, recipe, config.seed)
         )

@@ -205,10 +205,8 @@ def _check_terms(loss: LossPreset, recipe: Mapping[str, Any], asked: Mapping[str
     Raises:
         ConfigError: It does.
     """
-    off = {"adversarial": "gan" in loss and recipe["adversarial"] == "none"}
-    off |= {"pixel_weight": "l1" in loss and not recipe["pixel_weight"]}
-    for key, is_off in off.items():
-        if is_off:
+    for key, term, off in (("adversarial", "gan", "none"), ("pixel_weight", "l1", 0)):
+        if term in loss and recipe[key] == off:
             how = asked[key][1] if key in asked else f"--recipe, which has {key} {recipe[key]}"
             raise ConfigError(f"--loss {loss} has a term that {how} takes away; leave one of them out")
 

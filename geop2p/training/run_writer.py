@@ -126,10 +126,11 @@ class RunWriter:
 
     def _show(self, entry: dict[str, Any]) -> None:
         """Put a line on the board; on the first one of the run those before it, too."""
-        earlier = [] if self._board is not None or (self.folder / FOLDER).exists() else self.history[:-1]
-        for line in [*earlier, entry]:
-            if self._board is None:
-                self._board = Board(self.folder, line["step"])
+        lines = [entry]
+        if self._board is None:
+            lines = lines if (self.folder / FOLDER).exists() else self.history
+            self._board = Board(self.folder, lines[0]["step"])
+        for line in lines:
             self._board.add(line, self._sample(line["epoch"]))
 
     def _sample(self, epoch: int) -> Path:
